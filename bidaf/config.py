@@ -1,0 +1,226 @@
+"""The settings of a run: frozen, typed sections, one default and one sentence each.
+
+The defaults are the paper's (Seo et al., ICLR 2017) wherever it says something; `docs/fidelity.md` lists, row by
+row, where the released code does otherwise and which setting here chooses between them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+# A YAML list arrives as `list`; the frozen section keeps a tuple. A single name is a list of one.
+Sources = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+
+
+class Section(BaseModel):
+    """A group of settings: immutable, no unknown keys, no silent conversion ("60" is not 60)."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class DataConfig(Section):
+    """What is read and how it becomes features. Every field but `prepared_dir` is part of the cache key."""
+
+    train: Sources
+    """Training questions: SQuAD JSON files, hub names (`rajpurkar/squad`) or local data set folders."""
+    dev: Sources
+    """Questions that are scored at every evaluation; never cut or filtered."""
+    vectors: str | None = None
+    """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
+    prepared_dir: str = "prepared"
+    """Folder that holds prepared features, one subfolder a key."""
+    second_split: bool = True
+    """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
+    split_questions: bool = True
+    """Apply `second_split` to questions too (the released master branch forgets to)."""
+    max_context_tokens: int = Field(400, ge=1)
+    """Training contexts are cut here, and questions answered beyond it are dropped."""
+    max_question_tokens: int = Field(30, ge=1)
+    """Training questions that are longer are dropped."""
+    min_word_count: int = Field(10, ge=0)
+    """A word without a pre-trained vector gets a trained row when it occurs more often than this."""
+    min_char_count: int = Field(50, ge=0)
+    """A character gets an embedding row when it occurs more often than this."""
+    max_word_chars: int = Field(16, ge=1)
+    """Characters read of a word; longer words are cut."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_source_is_a_list(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            single = {key: (values[key],) for key in ("train", "dev") if isinstance(values.get(key), str)}
+            return {**values, **single}
+        return values
+
+
+class ModelConfig(Section):
+    """The network's form and sizes; `d` is `hidden_size`."""
+
+    form: Literal["paper", "released"] = "paper"
+    """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
+    hidden_size: int = Field(100, ge=1)
+    """Units d of each LSTM direction."""
+    word_size: int = Field(100, ge=1)
+    """Width of the trained word rows when there are no pre-trained vectors (else the vectors' own width)."""
+    char_embedding_size: int = Field(8, ge=1)
+    """Width of a character's embedding (released code; the paper does not say)."""
+    char_channels: int = Field(100, ge=1)
+    """Filters of the character CNN."""
+    char_width: int = Field(5, ge=1)
+    """Characters a filter spans."""
+    highway_layers: int = Field(2, ge=0)
+    """Highway layers over the concatenated word and character vectors."""
+    projection_size: int | None = Field(None, ge=1)
+    """Project the concatenation to this width before the highway (the paper's text says d); null keeps it whole."""
+    modeling_layers: int = Field(2, ge=1)
+    """BiLSTM layers that turn G into M."""
+    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    """Share of inputs dropped at the character CNN, every LSTM and the output scores."""
+    context_dropout: bool = True
+    """Drop inputs of the context's phrase LSTM too (the released code does so for the question only)."""
+    share_phrase_lstm: bool = True
+    """One phrase LSTM for context and question (released dev branch: two)."""
+    score_bias: bool = True
+    """A bias in the similarity and in the output scores: in the released code, and without effect in a softmax."""
+
+
+class EmaConfig(Section):
+    """The moving average of the weights. The paper: decay 0.999, no warm-up."""
+
+    enabled: bool = True
+    """Keep a shadow of every trained weight. The raw weights do not change by it."""
+    decay: float | None = Field(None, ge=0.0, lt=1.0)
+    """Share of the shadow kept at each step; 0.999 when neither this nor `half_life` is given."""
+    half_life: float | None = Field(None, gt=0.0)
+    """Steps after which a weight's share in the shadow has halved; another way to say `decay`."""
+    warmup: Literal["none", "ramp", "power"] = "none"
+    """Start with a smaller decay: `ramp` min(decay, (1+n)/(10+n)), `power` min(decay, 1-(1+n)^(-2/3))."""
+    every: int = Field(1, ge=1)
+    """Update once in so many steps, with the decay raised to that power, so that the horizon stays."""
+
+    @model_validator(mode="after")
+    def _decay_is_said_once(self) -> EmaConfig:
+        if self.decay is not None and self.half_life is not None:
+            raise ValueError("give `decay` or `half_life`, not both")
+        return self
+
+
+class AdadeltaConfig(Section):
+    """Adadelta with TensorFlow's constants; PyTorch's defaults (0.9, 1e-6) are another recipe."""
+
+    name: Literal["adadelta"] = "adadelta"
+    lr: float = Field(0.5, gt=0.0)
+    """Factor on Adadelta's own step."""
+    rho: float = Field(0.95, gt=0.0, lt=1.0)
+    """Decay of the running squares."""
+    eps: float = Field(1e-8, gt=0.0)
+    """Added inside the square roots."""
+
+
+class AdamConfig(Section):
+    """Adam with constant learning rate."""
+
+    name: Literal["adam"] = "adam"
+    lr: float = Field(1e-3, gt=0.0)
+    """Learning rate."""
+    beta1: float = Field(0.9, ge=0.0, lt=1.0)
+    """Decay of the running mean."""
+    beta2: float = Field(0.999, ge=0.0, lt=1.0)
+    """Decay of the running square."""
+    eps: float = Field(1e-8, gt=0.0)
+    """Added to the denominator."""
+
+
+class TrainingConfig(Section):
+    """The loop: how long, in what order, by which optimizer. One step is one optimizer step."""
+
+    seed: int = Field(0, ge=0, lt=2**31)
+    """Decides the initial weights, the order of questions and the dropout masks."""
+    epochs: int = Field(12, ge=1)
+    """Passes over the training questions."""
+    max_steps: int | None = Field(None, ge=1)
+    """Stop after so many steps, whatever `epochs` says (the released code: 20,000); null for no such limit."""
+    batch_size: int = Field(60, ge=1)
+    """Questions in a step's batch."""
+    accumulate: int = Field(1, ge=1)
+    """Split each batch into so many parts to save memory; the step sees their mean gradient."""
+    batching: Literal["plain", "bucketed"] = "plain"
+    """`bucketed` puts contexts of similar length together, which wastes less on padding."""
+    reshuffle: bool = True
+    """A new order every epoch; false repeats the first one, as the released code does."""
+    optimizer: AdadeltaConfig | AdamConfig = Field(AdadeltaConfig(), discriminator="name")
+    """`name: adadelta` or `name: adam`, with its constants."""
+    clip_norm: float | None = Field(None, gt=0.0)
+    """Scale gradients down to this global norm; null for no clipping."""
+    nonfinite: Literal["stop", "skip"] = "stop"
+    """When loss or gradients are NaN or infinite: end the run, or skip that step."""
+    precision: Literal["fp32", "tf32", "bf16"] = "fp32"
+    """Arithmetic of the matrix products; softmax, loss, optimizer and shadow are fp32 always."""
+    log_every: int = Field(50, ge=1)
+    """Steps between two lines of training metrics."""
+    save_every: int | None = Field(None, ge=1)
+    """Steps between checkpoints beside those at each evaluation; null for none."""
+    keep_last: int = Field(3, ge=1)
+    """Newest checkpoints that are kept, besides the best."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _an_optimizer_without_a_name_is_the_default_one(cls, values: Any) -> Any:
+        optimizer = values.get("optimizer") if isinstance(values, dict) else None
+        if isinstance(optimizer, dict) and "name" not in optimizer:
+            return {**values, "optimizer": {"name": AdadeltaConfig().name, **optimizer}}
+        return values
+
+
+class EvaluationConfig(Section):
+    """When and how the dev questions are scored."""
+
+    every_steps: int | None = Field(None, ge=1)
+    """Steps between two evaluations; null for one at the end of every epoch. The last step is always scored."""
+    max_answer_tokens: int | None = Field(None, ge=1)
+    """Longest answer span considered; null for any (the paper)."""
+    batch_tokens: int = Field(12_000, ge=1)
+    """Padded context tokens in one evaluation batch."""
+    patience: int | None = Field(None, ge=1)
+    """Stop after so many evaluations without a better shadow F1; null for never."""
+
+
+class Config(Section):
+    """Everything that decides a run."""
+
+    data: DataConfig
+    model: ModelConfig = ModelConfig()
+    ema: EmaConfig = EmaConfig()
+    training: TrainingConfig = TrainingConfig()
+    evaluation: EvaluationConfig = EvaluationConfig()
+
+    @model_validator(mode="after")
+    def _sizes_agree(self) -> Config:
+        problems = []
+        if self.data.max_word_chars < self.model.char_width:
+            problems.append(
+                f"data.max_word_chars ({self.data.max_word_chars}) must be at least "
+                f"model.char_width ({self.model.char_width})"
+            )
+        if self.training.accumulate > self.training.batch_size:
+            problems.append(
+                f"training.accumulate ({self.training.accumulate}) can't be more than "
+                f"training.batch_size ({self.training.batch_size})"
+            )
+        if problems:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, as YAML and JSON write them."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """First 16 hex digits of the SHA-256 of all settings in canonical JSON."""
+        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

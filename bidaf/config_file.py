@@ -1,0 +1,212 @@
+"""Settings from a YAML file and `--set key=value`: every problem of a config in one message, with its line."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from bidaf.config import Config
+from bidaf.errors import UsageError
+
+CONFIGS_FOLDER = "configs"
+MAX_BYTES = 1_000_000  # a config is a page of text; more is some other file
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that also reads 1e-8 as a number, which YAML 1.1 takes for text."""
+
+
+class _Dumper(yaml.SafeDumper):
+    """Safe YAML that quotes the text "1e-8"."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(  # type: ignore[no-untyped-call]
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?\d+(\.\d*)?[eE][-+]?\d+$"), list("-+0123456789")
+    )
+
+
+def find_config(name: str) -> Path:
+    """The file itself, else that name in `configs/` here, else in the `configs/` beside the package."""
+    folders = [Path(CONFIGS_FOLDER), Path(__file__).parents[1] / CONFIGS_FOLDER]
+    for path in [Path(name), *(folder / name for folder in folders)]:
+        if os.path.isfile(path):  # where Path.is_file() raises for a name too long
+            return path
+    if os.path.isdir(name):
+        raise UsageError(f"--config {name} is a folder; name a YAML file")
+    known = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
+    close = difflib.get_close_matches(Path(name).name, known, n=1)
+    hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}" if known else ""
+    raise UsageError(f"no config {name}, neither as a path nor in {CONFIGS_FOLDER}/{hint}")
+
+
+def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
+    """Read and check a config, with `key=value` overrides applied. Raises `UsageError` with all problems at once."""
+    values, lines = _read(path)
+    origins = {key: f"{path}, line {line}" for key, line in lines.items()}
+    for override in overrides:
+        key = _apply(values, override)
+        origins = {name: place for name, place in origins.items() if not name.startswith(f"{key}.")}
+        origins[key] = "--set"
+        for section in _sections_of(key):
+            origins.setdefault(section, "--set")
+    try:
+        return Config.model_validate(values)
+    except ValidationError as error:
+        problems = "\n".join(f"  {_explain(detail, origins, path)}" for detail in error.errors())
+        raise UsageError(f"the config does not hold:\n{problems}") from None
+
+
+def dump_config(config: Config) -> str:
+    """All settings as YAML that `load_config` reads back to the same object."""
+    return yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+
+
+def differences(ours: Config, theirs: Config) -> list[str]:
+    """`key: ours -> theirs` of each setting that differs."""
+    left, right = dict(_leaves(ours.to_dict())), dict(_leaves(theirs.to_dict()))
+    return [
+        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
+        for key in {**left, **right}
+        if left.get(key, ...) != right.get(key, ...)
+    ]
+
+
+def setting_names() -> list[str]:
+    """Dotted names of all settings, in order."""
+    return list(_settings(Config))
+
+
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
+    """Values, and the line of each dotted key."""
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise UsageError(f"{path} is too large for a config ({path.stat().st_size:,} bytes)")
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(f"{path} is not UTF-8 text (byte {error.start})") from None
+    except OSError as error:
+        raise UsageError(f"{path} can't be read: {error.strerror}") from None
+    try:
+        root = _compose(text)
+        values = {} if root is None else yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        problem = " ".join(str(error).replace('in "<unicode string>", ', "at ").split())
+        raise UsageError(f"{path} is not a YAML config: {problem}") from None
+    if not isinstance(values, dict):
+        raise UsageError(f"{path} must hold sections (data:, model:, ...), found {_kind(values)}")
+    return values, dict(_key_lines(root, "", path))
+
+
+def _compose(text: str) -> yaml.Node | None:
+    """The nodes of a YAML text, of none but plain values: a few lines of aliases can expand without bound."""
+    for event in yaml.parse(text, _Loader):
+        if getattr(event, "anchor", None) or getattr(event, "tag", None):
+            problem = "found an anchor, alias or tag (&, *, !)"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
+    return yaml.compose(text, _Loader)
+
+
+def _key_lines(node: Any, prefix: str, path: Path) -> Iterator[tuple[str, int]]:
+    if not isinstance(node, yaml.MappingNode):
+        return
+    seen: set[str] = set()
+    for key_node, value_node in node.value:
+        key = f"{prefix}{key_node.value}"
+        line = key_node.start_mark.line + 1
+        if key in seen:
+            raise UsageError(f"{path}, line {line}: {key} is given twice; keep one")
+        seen.add(key)
+        yield key, line
+        yield from _key_lines(value_node, f"{key}.", path)
+
+
+def _apply(values: dict[str, Any], override: str) -> str:
+    """Put `a.b=value` (YAML) into the nested values; returns the dotted key."""
+    key, equals, text = override.partition("=")
+    key = key.strip()
+    if not equals or not all(key.split(".")):
+        raise UsageError(f"--set {override}: write it as section.key=value")
+    try:
+        _compose(text)
+        value = yaml.load(text, _Loader)
+    except (yaml.YAMLError, ValueError, RecursionError):
+        raise UsageError(f"--set {override}: the value is not YAML; quote it") from None
+    for section in _sections_of(key):
+        values = values.setdefault(section.rpartition(".")[2], {})
+        if not isinstance(values, dict):
+            raise UsageError(f"--set {override}: {section} is a value, not a section")
+    values[key.rpartition(".")[2]] = value
+    return key
+
+
+def _sections_of(key: str) -> list[str]:
+    """`a` and `a.b` of `a.b.c`."""
+    parts = key.split(".")
+    return [".".join(parts[:depth]) for depth in range(1, len(parts))]
+
+
+def _explain(detail: ErrorDetails, origins: dict[str, str], path: Path) -> str:
+    # Pydantic puts the chosen variant of `optimizer` into the location: it is no key of the file.
+    parts = [str(part) for part in detail["loc"]]
+    if parts[:2] == ["training", "optimizer"] and len(parts) > 2:
+        parts.pop(2)
+    key = ".".join(parts)
+    where = next((origins[name] for name in [key, *reversed(_sections_of(key))] if name in origins), str(path))
+    if detail["type"] == "extra_forbidden":
+        message = f"unknown setting{_suggestion(key)}"
+    elif detail["type"] == "missing":
+        message = "is required"
+    elif detail["type"] == "value_error":
+        message = str(detail["ctx"]["error"])
+    elif detail["type"] in ("model_type", "model_attributes_type"):
+        message = f"should be a section (lines of `key: value`), found {_kind(detail['input'])}"
+    elif detail["type"] == "union_tag_invalid":
+        message = f"name should be one of {detail['ctx']['expected_tags']}, found {_shown(detail['input']['name'])}"
+    else:
+        message = f"{detail['msg'].removeprefix('Input ')}, found {_shown(detail['input'])}"
+    return f"{key or 'config'} ({where}): {message}"
+
+
+def _suggestion(key: str) -> str:
+    names = setting_names()
+    if key in names:  # an optimizer's, but not that one's
+        return f" with this {key.split('.')[-2]}.name"
+    names += dict.fromkeys(section for name in names for section in _sections_of(name))
+    by_last = {name.rpartition(".")[2]: name for name in names}
+    close = difflib.get_close_matches(key.rpartition(".")[2], by_last, n=1)
+    return f"; did you mean {by_last[close[0]]}?" if close else ""
+
+
+def _settings(section: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        kinds = [kind for kind in (field.annotation, *get_args(field.annotation)) if isinstance(kind, type)]
+        nested = [kind for kind in kinds if issubclass(kind, BaseModel)]
+        if not nested:
+            yield f"{prefix}{name}"
+        yield from dict.fromkeys(leaf for kind in nested for leaf in _settings(kind, f"{prefix}{name}."))
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in values.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _kind(value: Any) -> str:
+    return {type(None): "nothing", list: "a list", str: "text"}.get(type(value), type(value).__name__)
+
+
+def _shown(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
