@@ -1,0 +1,134 @@
+"""Files as they come from outside: text and JSON read, whatever is wrong with them named by file and place.
+
+The standard library alone is imported here. An error reads `PATH: what is wrong; what to do`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import gzip
+import hashlib
+import json
+import os
+import zlib
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from bidaf.errors import DataError
+
+QUOTED_CHARACTERS = 80
+
+Place = tuple[str | int, ...]
+"""Keys and positions that lead to a value of a JSON document."""
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file (UTF-8, also gzipped), or raise `DataError`."""
+    return parse_json(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """Read a UTF-8 text file, gunzipped where its content is gzip, or raise `DataError`."""
+    with reading(path):
+        raw = path.read_bytes()
+    return decode(raw, str(path))
+
+
+def sha256_of(path: Path) -> str:
+    """Hash a file's bytes; an `OSError` is the caller's to name."""
+    digest = hashlib.sha256()
+    with path.open("rb") as stream:
+        while block := stream.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn what the system has against reading `path` into a `DataError`."""
+    try:
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise no_such_file(path) from None
+    except (OSError, ValueError) as error:  # ValueError: a path with a NUL character
+        reason = getattr(error, "strerror", None) or str(error)
+        hint = "is a folder; name a file" if os.path.isdir(path) else f"cannot be read: {reason}"
+        raise DataError(f"{path}: {hint}") from None
+
+
+def decode(raw: bytes, where: str) -> str:
+    """Decode bytes (gzip or plain, with or without a byte order mark) as UTF-8, or raise `DataError`."""
+    if raw.startswith(b"\x1f\x8b"):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{where}: is cut off or damaged gzip ({error}); fetch it again") from None
+    try:
+        if b"\0" in raw[:4]:  # JSON never holds a raw NUL: these are UTF-16 or UTF-32 without a mark
+            raise ValueError
+        return raw.decode("utf-8-sig")
+    except ValueError:
+        raise DataError(f"{where}: is not UTF-8; convert it (iconv -t UTF-8)") from None
+
+
+def parse_json(text: str, where: str, first_line: int = 1) -> Any:
+    """Parse a JSON text that begins at `first_line` of its file.
+
+    Raises `DataError` with line and column where it is not JSON, and for what JSON allows but a file of records
+    never means: an object that gives a key twice, endless numbers, nesting beyond Python's stack.
+    """
+    if not text.strip():
+        raise DataError(f"{where}: is empty")
+    try:
+        return json.loads(text, object_pairs_hook=_object)
+    except json.JSONDecodeError as error:
+        place = f"line {first_line + error.lineno - 1}, column {error.colno}"
+        cut = error.pos >= len(text.rstrip()) or error.msg.startswith("Unterminated string")
+        hint = "; it seems cut off" if cut else ""
+        raise DataError(f"{where}: is not JSON at {place}: {error.msg}{hint}") from None
+    except RecursionError:
+        raise DataError(f"{where}: is nested too deeply to be read, from line {first_line} on") from None
+    except ValueError as error:  # a key given twice, or a number of thousands of digits
+        raise DataError(f"{where}: is not usable JSON, from line {first_line} on: {error}") from None
+
+
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    members = dict(pairs)
+    if len(members) < len(pairs):
+        [(key, _)] = Counter(key for key, _ in pairs).most_common(1)
+        raise ValueError(f"one object holds {quote(key)} twice; keep one of the two")
+    return members
+
+
+def no_such_file(path: Path) -> DataError:
+    """Say where a missing file was looked for and which name there comes nearest."""
+    absolute = path.absolute()
+    if not os.path.isdir(absolute.parent):
+        return DataError(f"{absolute}: no such file; the folder {absolute.parent} does not exist")
+    near: list[str] = []
+    with contextlib.suppress(OSError):  # a folder that may be entered but not listed
+        near = difflib.get_close_matches(path.name, os.listdir(absolute.parent), n=1)
+    return DataError(f"{absolute}: no such file" + (f"; did you mean {near[0]}?" if near else ""))
+
+
+def show_place(place: Place) -> str:
+    """Write a place as a JSON path: `data[3].paragraphs[0].qas[2].question`."""
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in place).removeprefix(".")
+
+
+def kind_of(value: Any) -> str:
+    """Name the JSON type of a parsed value."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    names: dict[type, str] = {str: "text", list: "a list", dict: "an object"}
+    return names.get(type(value), "a number")
+
+
+def quote(text: str) -> str:
+    """Make an id or key fit for a terminal: escaped, and cut where somebody's ids are whole documents."""
+    return repr(text if len(text) <= QUOTED_CHARACTERS else text[: QUOTED_CHARACTERS - 1] + "…")

@@ -1,0 +1,139 @@
+"""Which words and characters have an embedding row, chosen as in the released code of Seo et al. (squad/read_data.py).
+
+A word of the pre-trained vectors keeps its fixed row, seen in training or not. Other words that are frequent in
+training get a trained row, as do padding (row 0) and the unknown word (row 1).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bidaf.errors import DataError
+
+PAD, UNK = 0, 1
+SPECIAL = ["<pad>", "<unk>"]
+
+VOCABULARY_FILE = "vocabulary.json"
+VECTORS_FILE = "vectors.npy"
+
+# Character ids are stored as int16; the rarest beyond that are unknown.
+_MAX_CHARS = np.iinfo(np.int16).max
+
+
+def _variants(form: str) -> tuple[str, ...]:
+    return form, form.lower(), form.capitalize(), form.upper()
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """Word rows and character ids. A word row below `len(trained_words)` is one of the trained table; what is left
+    after subtracting that is a row of the fixed vectors.
+    """
+
+    trained_words: list[str]
+    """Lower-cased; `SPECIAL` first."""
+    fixed_words: list[str]
+    """Words of the vectors file, in its order."""
+    chars: list[str]
+    """Characters, case kept; `SPECIAL` first."""
+    max_word_chars: int
+    """Characters read of a word."""
+
+    @cached_property
+    def _fixed_rows(self) -> dict[str, int]:
+        return {word: row for row, word in enumerate(self.fixed_words, len(self.trained_words))}
+
+    @cached_property
+    def _trained_rows(self) -> dict[str, int]:
+        # By position: a text that says "<pad>" has not said padding.
+        return {word: row for row, word in enumerate(self.trained_words) if row >= len(SPECIAL)}
+
+    @cached_property
+    def _char_ids(self) -> dict[str, int]:
+        return {char: index for index, char in enumerate(self.chars)}
+
+    def word_row(self, form: str) -> int:
+        """The row of a word: fixed (as given, lower, Capitalised, UPPER; first hit), else trained, else `UNK`."""
+        for variant in _variants(form):
+            if (row := self._fixed_rows.get(variant)) is not None:
+                return row
+        return self._trained_rows.get(form.lower(), UNK)
+
+    def char_ids(self, form: str) -> NDArray[np.int16]:
+        """`[max_word_chars]`, cut or padded with 0."""
+        ids = np.full(self.max_word_chars, PAD, dtype=np.int16)
+        known = [self._char_ids.get(char, UNK) for char in form[: self.max_word_chars]]
+        ids[: len(known)] = known
+        return ids
+
+    def save(self, folder: Path, vectors: NDArray[np.float32]) -> None:
+        """Write the vocabulary and the matrix of its fixed words, `[fixed words, dim]`, into an existing folder."""
+        # ASCII only: escapes carry any string, lone surrogates too.
+        (folder / VOCABULARY_FILE).write_text(json.dumps(asdict(self)), encoding="ascii")
+        np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> Vocabulary:
+        """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
+        path = folder / VOCABULARY_FILE
+        try:
+            return cls(**json.loads(path.read_text(encoding="ascii")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{path} can't be read: {error}.") from None
+
+
+def load_vectors_matrix(folder: Path) -> NDArray[np.float32]:
+    """The matrix of the fixed words, `[fixed words, dim]`, mapped into memory. Raises `DataError`."""
+    path = folder / VECTORS_FILE
+    try:
+        matrix: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"{path} can't be read: {error}.") from None
+    return matrix
+
+
+def build_vocabulary(
+    forms: Sequence[str],
+    counts: Sequence[int] | NDArray[np.int64],
+    fixed_words: Sequence[str],
+    *,
+    min_word_count: int,
+    min_char_count: int,
+    max_word_chars: int,
+) -> Vocabulary:
+    """Choose the rows from the word forms of the training text and how often each occurs, `[forms]`.
+
+    Words are counted lower-cased, characters as they stand; both must occur more often than their minimum.
+    Equal counts are ordered by the word, so that the same text gives the same rows.
+    """
+    fixed = set(fixed_words)
+    words: Counter[str] = Counter()
+    chars: Counter[str] = Counter()
+    uncovered: set[str] = set()
+    for form, occurrences in zip(forms, map(int, counts), strict=True):
+        words[form.lower()] += occurrences
+        for char in form:
+            chars[char] += occurrences
+        if fixed.isdisjoint(_variants(form)):
+            uncovered.add(form.lower())
+    trained = [word for word in _by_count(words, min_word_count) if word in uncovered]
+    return Vocabulary(
+        trained_words=SPECIAL + trained,
+        fixed_words=list(fixed_words),
+        chars=(SPECIAL + _by_count(chars, min_char_count))[:_MAX_CHARS],
+        max_word_chars=max_word_chars,
+    )
+
+
+def _by_count(counter: Counter[str], minimum: int) -> list[str]:
+    """Keys that occur more often than `minimum`, most frequent first."""
+    frequent = [(-occurrences, key) for key, occurrences in counter.items() if occurrences > minimum]
+    return [key for _, key in sorted(frequent)]

@@ -1,0 +1,318 @@
+"""Data sets of the SQuAD columns: local tables and folders, hub names, and a hub that cannot be reached."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bidaf.data import hub
+from bidaf.data.hub import HubName, locate, parse_hub_name, read_hub
+from bidaf.data.sources import read_source, read_sources, source_identity
+from bidaf.data.squad import Answer
+from bidaf.errors import DataError
+
+datasets = pytest.importorskip("datasets")
+huggingface_hub = pytest.importorskip("huggingface_hub")
+pyarrow = pytest.importorskip("pyarrow")
+
+CONTEXT = "The cat sat on the mat."
+
+
+def row(id: str, text: str = "cat", start: int = 4, **changed: Any) -> dict[str, Any]:
+    answers = {"text": [text], "answer_start": [start]}
+    return {"id": id, "title": "Pets", "context": CONTEXT, "question": "Who sat?", "answers": answers, **changed}
+
+
+def table(*rows: dict[str, Any]) -> Any:
+    return datasets.Dataset.from_list(list(rows or [row("a"), row("b", start=7)]))
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+
+
+def parquet(folder: Path, *rows: dict[str, Any], name: str = "part.parquet") -> str:
+    folder.mkdir(exist_ok=True)
+    table(*rows).to_parquet(folder / name)
+    return str(folder / name)
+
+
+def arrow_stream(folder: Path) -> str:
+    table().save_to_disk(folder)
+    return str(next(folder.glob("*.arrow")))
+
+
+def arrow_file(folder: Path) -> str:
+    folder.mkdir()
+    data = table().with_format("arrow")[:]
+    with pyarrow.ipc.new_file(folder / "part.arrow", data.schema) as writer:
+        writer.write_table(data)
+    return str(folder / "part.arrow")
+
+
+def saved_dataset(folder: Path) -> str:
+    table().save_to_disk(folder)
+    return str(folder)
+
+
+def saved_splits(folder: Path) -> str:
+    datasets.DatasetDict(train=table(), validation=table(row("v"))).save_to_disk(folder)
+    return str(folder)
+
+
+def folder_of_parquet(folder: Path) -> str:
+    parquet(folder)
+    return str(folder)
+
+
+@pytest.mark.parametrize("make", [parquet, arrow_stream, arrow_file, saved_dataset, saved_splits, folder_of_parquet])
+def test_every_local_form_gives_the_same_corpus(tmp_path: Path, make: Any) -> None:
+    corpus = read_source(make(tmp_path / "squad"), "train")
+    first, second = corpus.examples
+    assert (first.id, first.question, first.title) == ("a", "Who sat?", "Pets")
+    assert first.answers == second.answers == (Answer("cat", 4),)
+    assert first.context is second.context
+    assert (corpus.counts.read, corpus.counts.kept, corpus.counts.realigned) == (2, 2, 1)
+
+
+def test_rows_are_counted_as_questions_of_a_file_are(tmp_path: Path) -> None:
+    empty = row("u", answers={"text": [], "answer_start": []})
+    counts = read_hub(parquet(tmp_path, row("a"), empty, row("d", "bird")), "train").counts
+    assert (counts.read, counts.kept, counts.unanswerable) == (3, 1, 1)
+    assert counts.dropped == {"answer not in context": ["d"]}
+
+
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"question": None}, "row 1.question: expected text, found null"),
+        ({"context": " "}, "row 1.context: holds only white space"),
+        ({"answers": {"text": ["cat", "mat"], "answer_start": [4]}}, "row 1.answers: 2 texts but 1 offsets"),
+        ({"answers": {"text": ["cat"], "answer_start": [-1]}}, "row 1.answers.answer_start[0]: expected 0 or more"),
+        ({"id": "a"}, "row 1.id: 'a' is already the id of row 0"),
+    ],
+)
+def test_a_bad_row_is_named_by_its_number(tmp_path: Path, changed: dict[str, Any], message: str) -> None:
+    source = parquet(tmp_path, row("a"), {**row("b"), **changed})
+    with pytest.raises(DataError) as caught:
+        read_hub(source, "train")
+    assert f"{source}: {message}" in str(caught.value)
+
+
+def test_a_missing_column_is_named(tmp_path: Path) -> None:
+    datasets.Dataset.from_list([{"id": "a", "text": "x"}]).to_parquet(tmp_path / "x.parquet")
+    with pytest.raises(
+        DataError, match="lacks the column context, question, answers of the SQuAD schema; it has id, text"
+    ):
+        read_hub(str(tmp_path / "x.parquet"), "train")
+
+
+def test_a_folder_of_squad_json_says_to_name_the_file(tmp_path: Path) -> None:
+    (tmp_path / "squad").mkdir()
+    (tmp_path / "squad" / "train.json").write_text('{"data": [{"title": "Pets", "paragraphs": []}], "version": "1.1"}')
+    with pytest.raises(DataError, match="name SQuAD JSON by its file, not its folder"):
+        read_source(str(tmp_path / "squad"), "train")
+
+
+def test_the_title_may_be_missing(tmp_path: Path) -> None:
+    untitled = {key: value for key, value in row("a").items() if key != "title"}
+    assert read_hub(parquet(tmp_path, untitled), "train").examples[0].title == ""
+
+
+@pytest.mark.parametrize("name", ["x.parquet", "x.arrow"])
+@pytest.mark.parametrize("content", [b"", b"PAR1nonsense", b"ARROW1\0\0nonsense"])
+def test_a_damaged_table_is_one_message(tmp_path: Path, name: str, content: bytes) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match="cannot be read as a data set"):
+        read_source(str(tmp_path / name), "train")
+
+
+def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="cannot be read as a data set"):
+        read_source(str(tmp_path / "empty"), "train")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "split", "ids"),
+    [("", "train", ["a", "b"]), ("", "validation", ["v"]), ("@validation", "train", ["v"])],
+)
+def test_a_folder_with_splits_gives_the_asked_one(tmp_path: Path, suffix: str, split: str, ids: list[str]) -> None:
+    source = saved_splits(tmp_path / "squad") + suffix
+    assert [example.id for example in read_source(source, split).examples] == ids
+
+
+def test_the_only_split_of_a_folder_is_read_whatever_its_name(tmp_path: Path) -> None:
+    assert read_source(folder_of_parquet(tmp_path / "squad"), "validation").counts.kept == 2
+
+
+def test_a_split_that_is_not_there_names_those_that_are(tmp_path: Path) -> None:
+    source = saved_splits(tmp_path / "squad")
+    with pytest.raises(
+        DataError, match=r"has no split 'test' \(it has: train, validation\); name one as .*squad@SPLIT"
+    ):
+        read_source(source + "@test", "train")
+
+
+def test_the_split_asked_of_a_folder_is_part_of_its_identity(tmp_path: Path) -> None:
+    source = saved_splits(tmp_path / "squad")
+    assert source_identity(source + "@train") != source_identity(source + "@validation")
+
+
+@pytest.mark.parametrize(
+    ("source", "parts"),
+    [
+        ("squad", ("squad", None, None)),
+        ("rajpurkar/squad", ("rajpurkar/squad", None, None)),
+        ("squadshifts:new_wiki", ("squadshifts", "new_wiki", None)),
+        ("google/xquad:xquad.en@validation", ("google/xquad", "xquad.en", "validation")),
+        ("a/b/c", None),
+        ("a b", None),
+        ("squad:", None),
+        ("squad@", None),
+        ("-squad", None),
+        ("/squad", None),
+        ("squäd", None),
+    ],
+)
+def test_hub_names_have_an_optional_config_and_split(source: str, parts: tuple[str | None, ...] | None) -> None:
+    assert parse_hub_name(source) == (HubName(*parts) if parts else None)  # type: ignore[arg-type]
+    assert isinstance(locate(source), HubName) == (parts is not None)
+
+
+class FakeHub:
+    """Stands in for the hub: what it has, whether it answers, and how it was asked."""
+
+    def __init__(
+        self, monkeypatch: pytest.MonkeyPatch, splits: dict[str, Any], trouble: Exception | None = None
+    ) -> None:
+        self.loads: list[tuple[str, str | None, bool]] = []
+
+        def dataset_info(api: Any, name: str, *, timeout: float) -> None:
+            assert timeout <= 10
+            if trouble:
+                raise trouble
+
+        def load_dataset(name: str, config: str | None) -> Any:
+            self.loads.append(
+                (name, config, datasets.config.HF_HUB_OFFLINE and huggingface_hub.constants.HF_HUB_OFFLINE)
+            )
+            if not splits:
+                raise ConnectionError("Couldn't reach it\nin many lines")
+            return datasets.DatasetDict(splits)
+
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+        monkeypatch.setattr(huggingface_hub.HfApi, "dataset_info", dataset_info)
+        monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "ids"),
+    [
+        ("o/squad", "train", ["t"]),
+        ("o/squad:plain", "validation", ["v"]),
+        ("o/squad@validation", "train", ["v"]),
+    ],
+)
+def test_a_hub_name_gives_the_asked_split(
+    monkeypatch: pytest.MonkeyPatch, source: str, split: str, ids: list[str]
+) -> None:
+    fake = FakeHub(monkeypatch, {"train": table(row("t")), "validation": table(row("v"))})
+    assert [example.id for example in read_source(source, split).examples] == ids
+    assert fake.loads == [("o/squad", "plain" if ":" in source else None, False)]
+
+
+def test_a_lone_test_split_serves_as_validation_but_never_as_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    FakeHub(monkeypatch, {"test": table(row("s"))})
+    assert read_source("squadshifts:new_wiki", "validation").examples[0].id == "s"
+    with pytest.raises(DataError, match=r"no split 'train' \(it has: test\); name one as squadshifts:new_wiki@SPLIT"):
+        read_source("squadshifts:new_wiki", "train")
+    FakeHub(monkeypatch, {"test": table(row("s")), "train": table(row("t"))})
+    with pytest.raises(DataError, match="no split 'validation'"):
+        read_source("squadshifts:new_wiki", "validation")
+
+
+def test_a_file_and_a_hub_name_make_one_corpus(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    FakeHub(monkeypatch, {"train": table(row("a"))})
+    corpus = read_sources(["o/squad", parquet(tmp_path, row("p"))], "train")
+    assert [example.id for example in corpus.examples] == ["a", "p"]
+
+
+def test_an_unreachable_hub_is_not_asked_again_but_the_cache_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake = FakeHub(monkeypatch, {"train": table(row("cached"))}, trouble=OSError("Name or service not known"))
+    assert read_source("o/squad", "train").examples[0].id == "cached"
+    assert fake.loads == [("o/squad", None, True)]
+    assert not datasets.config.HF_HUB_OFFLINE
+    assert not huggingface_hub.constants.HF_HUB_OFFLINE
+
+
+@pytest.mark.parametrize(
+    ("source", "split", "remedy"),
+    [
+        ("rajpurkar/squad", "train", "/train-v1.1.json and name the file instead: data.train: path/to/train-v1.1.json"),
+        ("squad", "validation", "/dev-v1.1.json and name the file instead: data.dev: path/to/dev-v1.1.json"),
+        ("o/other@test", "validation", "download its test split as SQuAD JSON or Parquet"),
+    ],
+)
+def test_without_a_hub_or_cache_the_message_says_which_file_to_fetch(
+    monkeypatch: pytest.MonkeyPatch, source: str, split: str, remedy: str
+) -> None:
+    FakeHub(monkeypatch, {}, trouble=OSError("Name or service not known\nand more"))
+    with pytest.raises(DataError) as caught:
+        read_source(source, split)
+    assert "could not be had from the Hugging Face hub (Name or service not known); " in str(caught.value)
+    assert remedy in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_library_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(DataError, match="needs the package 'datasets'; get it with: pip install datasets"):
+        read_source("o/squad", "train")
+
+
+@pytest.mark.parametrize("shown", [True, False])
+def test_progress_bars_are_silent_unless_a_terminal_watches(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, shown: bool
+) -> None:
+    seen = []
+    monkeypatch.setattr(sys, "stderr", type("Stream", (), {"isatty": lambda self: shown})())
+    with hub._quiet(datasets):
+        seen.append(not datasets.utils.are_progress_bars_disabled())
+    assert seen == [shown]
+    assert not datasets.utils.are_progress_bars_disabled()
+
+
+@pytest.mark.parametrize("variable", ["HF_HUB_OFFLINE", "HF_DATASETS_OFFLINE"])
+def test_offline_mode_is_honoured_at_once_and_without_a_traceback(tmp_path: Path, variable: str) -> None:
+    program = (
+        "from bidaf.data.sources import read_source\n"
+        "from bidaf.errors import DataError\n"
+        "try:\n    read_source('rajpurkar/squad', 'train')\n"
+        "except DataError as error:\n    print(error)\n"
+    )
+    environment = {**os.environ, variable: "1", "HF_HOME": str(tmp_path)}
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert time.monotonic() - start < 20
+    assert "OfflineModeIsEnabled" in done.stdout or "offline mode is enabled" in done.stdout
+    assert "data.train: path/to/train-v1.1.json" in done.stdout
+    assert done.stderr == ""
+
+
+def test_reading_files_imports_no_heavy_library(tmp_path: Path) -> None:
+    program = (
+        "import sys\nimport bidaf.data.sources, bidaf.data.questions\n"
+        "bidaf.data.sources.source_identity(sys.executable)\n"
+        "print([name for name in ('datasets', 'huggingface_hub', 'pyarrow', 'spacy', 'torch') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
