@@ -1,0 +1,69 @@
+"""Attention in both directions between context and question (paper, section 2, layer 4)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bidaf.model.encoder import lecun_uniform_
+
+
+def length_mask(lengths: Tensor, size: int) -> Tensor:
+    """[batch] -> bool [batch, size], true at real positions."""
+    return torch.arange(size, device=lengths.device) < lengths.unsqueeze(1)
+
+
+def masked_softmax(scores: Tensor, mask: Tensor, dim: int = -1) -> Tensor:
+    """Softmax in at least fp32 over the positions where `mask` is true; 0 elsewhere.
+
+    Every row along `dim` must have a true position: features hold at least one token a text.
+    """
+    if scores.dtype in (torch.bfloat16, torch.float16):
+        scores = scores.float()
+    return scores.masked_fill(~mask, float("-inf")).softmax(dim=dim)
+
+
+class TrilinearSimilarity(nn.Module):
+    """S[t, j] = w . [h_t; u_j; h_t * u_j] (+ b), in three products instead of a [batch, T, J, 6d] tensor."""
+
+    def __init__(self, size: int, bias: bool) -> None:
+        super().__init__()
+        self.context_weight = nn.Parameter(torch.empty(size))
+        self.question_weight = nn.Parameter(torch.empty(size))
+        self.product_weight = nn.Parameter(torch.empty(size))
+        for weight in (self.context_weight, self.question_weight, self.product_weight):
+            lecun_uniform_(weight, 3 * size)
+        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+
+    def forward(self, context: Tensor, question: Tensor) -> Tensor:
+        """[batch, T, 2d], [batch, J, 2d] -> [batch, T, J]."""
+        by_context = (context @ self.context_weight).unsqueeze(2)
+        by_question = (question @ self.question_weight).unsqueeze(1)
+        scores = torch.baddbmm(by_context + by_question, context * self.product_weight, question.transpose(1, 2))
+        return scores if self.bias is None else scores + self.bias
+
+
+class AttentionFlow(nn.Module):
+    """G = [h; u~; h * u~; h * h~], [batch, T, 8d]: what the context knows of the question, token by token."""
+
+    def __init__(self, size: int, bias: bool) -> None:
+        super().__init__()
+        self.similarity = TrilinearSimilarity(size, bias)
+
+    def attend(
+        self, context: Tensor, question: Tensor, context_length: Tensor, question_length: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Weights of context-to-question attention [batch, T, J] and of question-to-context attention [batch, T]."""
+        scores = self.similarity(context, question)
+        context_mask = length_mask(context_length, context.shape[1])
+        question_mask = length_mask(question_length, question.shape[1]).unsqueeze(1)
+        to_question = masked_softmax(scores, question_mask)
+        strongest = scores.masked_fill(~question_mask, float("-inf")).amax(dim=2)
+        return to_question, masked_softmax(strongest, context_mask)
+
+    def forward(self, context: Tensor, question: Tensor, context_length: Tensor, question_length: Tensor) -> Tensor:
+        """Context [batch, T, 2d] and question [batch, J, 2d] -> G [batch, T, 8d]."""
+        to_question, to_context = self.attend(context, question, context_length, question_length)
+        attended_question = to_question.to(question.dtype) @ question
+        attended_context = to_context.to(context.dtype).unsqueeze(1) @ context
+        return torch.cat([context, attended_question, context * attended_question, context * attended_context], dim=2)

@@ -1,0 +1,131 @@
+"""BiDAF: from a batch of word forms to the log-probabilities of answer starts and ends."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bidaf.config import ModelConfig
+from bidaf.model.attention import AttentionFlow, length_mask, masked_softmax
+from bidaf.model.dropout import Dropout
+from bidaf.model.embedding import CharCnn, FormEmbedding, Highway, WordEmbedding
+from bidaf.model.encoder import BiLstm, lecun_uniform_
+
+
+class Batch(NamedTuple):
+    """Padded word forms. `context` and `question` index into the batch's distinct forms, of which 0 is padding."""
+
+    context: Tensor  # [batch, T]
+    question: Tensor  # [batch, J]
+    context_length: Tensor  # [batch], at least 1
+    question_length: Tensor  # [batch], at least 1
+    word_rows: Tensor  # [forms]
+    chars: Tensor  # [forms, word_chars]
+
+
+class SpanScores(NamedTuple):
+    """Log-probabilities [batch, T] of the answer's first and last token; padding is -inf. At least fp32."""
+
+    start: Tensor
+    end: Tensor
+
+
+class SpanScorer(nn.Module):
+    """w . [G; rest] (+ b): the score of each token, [batch, T]. G and the rest come unconcatenated."""
+
+    def __init__(self, flow_size: int, rest_size: int, drop: float, bias: bool) -> None:
+        super().__init__()
+        self.flow_weight = nn.Parameter(torch.empty(flow_size))
+        self.rest_weight = nn.Parameter(torch.empty(rest_size))
+        for weight in (self.flow_weight, self.rest_weight):
+            lecun_uniform_(weight, flow_size + rest_size)
+        self.bias = nn.Parameter(torch.zeros(1)) if bias else None
+        self.dropout = Dropout(drop)
+
+    def forward(self, flow: Tensor, rest: Tensor) -> Tensor:
+        scores: Tensor = self.dropout(flow) @ self.flow_weight + self.dropout(rest) @ self.rest_weight
+        return scores if self.bias is None else scores + self.bias
+
+
+class Bidaf(nn.Module):
+    """The network of Seo et al. (ICLR 2017), section 2, in the form and sizes of a `ModelConfig`.
+
+    `fixed` [fixed words, word_size] holds the pre-trained vectors, which never train and are no part of the state dict.
+    """
+
+    def __init__(self, config: ModelConfig, *, num_trained: int, num_chars: int, fixed: Tensor) -> None:
+        super().__init__()
+        d, drop = config.hidden_size, config.dropout
+        joined = config.char_channels + fixed.shape[1]
+        size = config.projection_size or joined
+        self.form = config.form
+        self.embedding = FormEmbedding(
+            WordEmbedding(num_trained, fixed),
+            CharCnn(num_chars, config.char_embedding_size, config.char_channels, config.char_width, drop),
+            nn.Linear(joined, size, bias=False) if config.projection_size else None,
+            Highway(size, config.highway_layers),
+        )
+        self.phrase = BiLstm(size, d, drop)
+        self.context_phrase = None if config.share_phrase_lstm else BiLstm(size, d, drop)
+        self.context_dropout = config.context_dropout
+        self.attention = AttentionFlow(2 * d, config.score_bias)
+        self.modeling = nn.ModuleList(
+            BiLstm(8 * d if layer == 0 else 2 * d, d, drop) for layer in range(config.modeling_layers)
+        )
+        self.end_lstm = BiLstm(2 * d if config.form == "paper" else 14 * d, d, drop)
+        self.start_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
+        self.end_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
+
+    def forward(self, batch: Batch) -> SpanScores:
+        flow, modeled = self._read(batch)
+        mask = length_mask(batch.context_length, batch.context.shape[1])
+        start = self.start_scorer(flow, modeled)
+        end_input = modeled
+        if self.form == "released":
+            start_weights = masked_softmax(start, mask).to(modeled.dtype)
+            summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
+            end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
+        end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
+        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
+
+    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """G [batch, T, 8d] and M [batch, T, 2d]."""
+        context, question = self.encode(batch)
+        flow: Tensor = self.attention(context, question, batch.context_length, batch.question_length)
+        modeled = flow
+        for layer in self.modeling:
+            modeled = layer(modeled, batch.context_length)
+        return flow, modeled
+
+    def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
+        forms = self.embedding(batch.word_rows, batch.chars)
+        lstm = self.phrase if self.context_phrase is None else self.context_phrase
+        context = lstm(F.embedding(batch.context, forms), batch.context_length, with_dropout=self.context_dropout)
+        question = self.phrase(F.embedding(batch.question, forms), batch.question_length)
+        return context, question
+
+
+def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
+    if scores.dtype in (torch.bfloat16, torch.float16):
+        scores = scores.float()
+    return scores.masked_fill(~mask, float("-inf")).log_softmax(dim=1)
+
+
+def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
+    """Mean over the batch of -log p1[start] - log p2[end] (paper, equation 5). `start`, `end` [batch]."""
+    return F.nll_loss(scores.start, start) + F.nll_loss(scores.end, end)
+
+
+def count_weights(model: nn.Module) -> dict[str, int]:
+    """Trained weights of each part, in the order of the network; embedding tables are parts of their own."""
+    counts: dict[str, int] = {}
+    tables = {"embedding.word.trained": "word table", "embedding.char.embedding": "char table"}
+    for name, weight in model.named_parameters():
+        if weight.requires_grad:
+            part = tables.get(name) or ".".join(name.split(".")[: 2 if name.startswith("embedding") else 1])
+            counts[part] = counts.get(part, 0) + weight.numel()
+    return counts

@@ -1,0 +1,86 @@
+"""The bidirectional LSTM that every sequence layer of BiDAF is made of."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bidaf.model.dropout import Dropout
+
+
+def lecun_uniform_(weight: Tensor, fan_in: int) -> Tensor:
+    """Uniform in +-sqrt(3 / fan_in), the default initialiser of the TensorFlow that the released code ran on."""
+    bound = math.sqrt(3.0 / fan_in)
+    with torch.no_grad():
+        return weight.uniform_(-bound, bound)
+
+
+class _Rows(torch.autograd.Function):
+    """Rows of a matrix in the order of a permutation that is its own inverse, and so is its gradient's order."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, order: Tensor) -> Tensor:
+        ctx.save_for_backward(order)
+        return rows.index_select(0, order)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        (order,) = ctx.saved_tensors
+        return grad.index_select(0, order), None
+
+
+def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
+    """Each example's first `lengths` steps in reverse order, padding left where it is.
+
+    `sequence` [batch, steps, features], `lengths` [batch].
+    """
+    batch, steps, features = sequence.shape
+    step = torch.arange(steps, device=sequence.device)
+    mirrored = lengths.unsqueeze(1) - 1 - step
+    order = torch.where(mirrored >= 0, mirrored, step)
+    order = order + torch.arange(batch, device=sequence.device).unsqueeze(1) * steps
+    rows = sequence.reshape(batch * steps, features)
+    reversed_rows: Tensor = _Rows.apply(rows, order.flatten())  # type: ignore[no-untyped-call]
+    return reversed_rows.view(batch, steps, features)
+
+
+class BiLstm(nn.Module):
+    """[batch, steps, in] -> [batch, steps, 2d], exactly 0 beyond an example's length.
+
+    The backward direction reads each example from its own last token, so that nothing depends on the padding; padded
+    input runs about twice as fast as packed sequences on a CPU. Gates are in PyTorch's order (input, forget, cell,
+    output). A gate has one bias, as in TensorFlow's cell (PyTorch's `nn.LSTM` has a second one, which says nothing
+    new and makes 3,200 weights over the whole network), and the forget gate's starts at 1 (BasicLSTMCell's default).
+    """
+
+    def __init__(self, input_size: int, hidden_size: int, drop: float) -> None:
+        super().__init__()
+        self.hidden_size = hidden_size
+        self.dropout = Dropout(drop)
+        self.weight_ih = nn.Parameter(torch.empty(2, 4 * hidden_size, input_size))
+        self.weight_hh = nn.Parameter(torch.empty(2, 4 * hidden_size, hidden_size))
+        self.bias = nn.Parameter(torch.zeros(2, 4 * hidden_size))
+        lecun_uniform_(self.weight_ih, input_size + hidden_size)
+        lecun_uniform_(self.weight_hh, input_size + hidden_size)
+        with torch.no_grad():
+            self.bias[:, hidden_size : 2 * hidden_size] = 1.0
+
+    def forward(self, sequence: Tensor, lengths: Tensor, *, with_dropout: bool = True) -> Tensor:
+        if with_dropout:
+            sequence = self.dropout(sequence)
+        ahead = self._run(0, sequence)
+        back = reverse_within_length(self._run(1, reverse_within_length(sequence, lengths)), lengths)
+        steps = torch.arange(sequence.shape[1], device=sequence.device)
+        padding = (steps >= lengths.unsqueeze(1)).unsqueeze(2)
+        return torch.cat([ahead, back], dim=2).masked_fill(padding, 0.0)
+
+    def _run(self, direction: int, sequence: Tensor) -> Tensor:
+        """One direction by PyTorch's fused kernel (oneDNN on a CPU, cuDNN on a GPU)."""
+        state = sequence.new_zeros(1, sequence.shape[0], self.hidden_size)
+        bias = self.bias[direction]
+        weights = [self.weight_ih[direction], self.weight_hh[direction], bias, torch.zeros_like(bias)]
+        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+        return outputs
