@@ -1,0 +1,1 @@
+"""Scoring: the official EM and F1, and the evaluation of a model by them."""

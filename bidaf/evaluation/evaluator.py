@@ -1,0 +1,69 @@
+"""Answers of a model to all questions of a split, and their official score."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from bidaf.data.batches import BatchSource, batches_by_length
+from bidaf.data.features import Features
+from bidaf.model.bidaf import Bidaf
+from bidaf.model.spans import best_spans
+
+
+class Answered(NamedTuple):
+    """A span of one question's context: its text, character offsets and probability p1[start] * p2[end]."""
+
+    text: str
+    start: int
+    end: int
+    probability: float
+
+
+def cut_answer(features: Features, question: int, first: int, last: int, log_probability: float) -> Answered:
+    """The original context's text from token `first` to token `last`, both included."""
+    context = int(features.question_context[question])
+    base = int(features.context_offsets[context])
+    start = int(features.context_spans[base + first, 0])
+    end = int(features.context_spans[base + last, 1])
+    return Answered(features.contexts[context][start:end], start, end, float(torch.tensor(log_probability).exp()))
+
+
+def score_batches(
+    model: Bidaf, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
+) -> Iterator[tuple[list[int], Tensor, Tensor]]:
+    """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`.
+
+    Runs in evaluation mode without gradients and leaves the model's mode as it was. `tick` hears of each batch done.
+    """
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for indices in batches_by_length(source.context_lengths, batch_tokens):
+                scores = model(source.gather(indices))
+                yield indices.tolist(), scores.start, scores.end
+                tick(len(indices))
+    finally:
+        model.train(was_training)
+
+
+def answer_all(
+    model: Bidaf,
+    source: BatchSource,
+    *,
+    batch_tokens: int,
+    max_answer_tokens: int | None,
+    tick: Callable[[int], None] = lambda questions: None,
+) -> dict[str, Answered]:
+    """The best span of every question, by id, in data set order."""
+    answers: dict[int, Answered] = {}
+    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick):
+        spans = best_spans(start, end, max_answer_tokens)
+        rows = zip(indices, spans.start.tolist(), spans.end.tolist(), spans.score.tolist(), strict=True)
+        for question, first, last, score in rows:
+            answers[question] = cut_answer(source.features, question, first, last, score)
+    return {source.features.ids[question]: answers[question] for question in range(len(source))}

@@ -1,0 +1,188 @@
+"""Exact match and F1 as the official SQuAD v1.1 evaluator counts them, equal to the last digit.
+
+Every question of the raw data file counts once, with the best of its gold answers; one without a prediction
+counts as 0. The standard library alone is imported here, so that scoring a file is instant.
+"""
+
+from __future__ import annotations
+
+import re
+import string
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from bidaf.data.files import Place, kind_of, quote, read_json, show_place
+from bidaf.errors import DataError
+
+_PUNCTUATION = str.maketrans("", "", string.punctuation)
+_ARTICLE = re.compile(r"\b(?:a|an|the)\b")
+
+
+@dataclass(frozen=True, slots=True)
+class Gold:
+    """Questions in data set order, each with one gold answer or more; an id twice is two questions."""
+
+    ids: Sequence[str]
+    answers: Sequence[Sequence[str]]
+    unanswerable: tuple[str, ...] = ()
+    """Ids of SQuAD 2.0 questions without an answer: v1.1 has no score for them, so they are left out."""
+
+
+class QuestionScore(NamedTuple):
+    """One question's share of the score; `f1` lies in 0..1, and both are zero for an `answered` of False."""
+
+    id: str
+    exact_match: bool
+    f1: float
+    answered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """Means over all questions, in percent."""
+
+    exact_match: float
+    f1: float
+    questions: int
+    missing: tuple[str, ...]
+    """Ids without a prediction, counted as 0, in data set order."""
+    unknown: tuple[str, ...]
+    """Predicted ids that are not in the data; they change no figure."""
+    unanswerable: int = 0
+    """SQuAD 2.0 questions without an answer, left out of every figure."""
+
+
+def normalize_answer(text: str) -> str:
+    """Lower the case, then drop ASCII punctuation, then the words a, an, the, then spare white space."""
+    return " ".join(_ARTICLE.sub(" ", text.lower().translate(_PUNCTUATION)).split())
+
+
+def exact_match(prediction: str, gold: str) -> bool:
+    """Whether the two texts are the same once normalized."""
+    return normalize_answer(prediction) == normalize_answer(gold)
+
+
+def f1(prediction: str, gold: str) -> float:
+    """Harmonic mean of precision and recall (0..1) over the multisets of normalized tokens.
+
+    A text that normalizes to nothing shares no token with any other, itself included: 0, though it may match
+    exactly.
+    """
+    return _token_f1(normalize_answer(prediction).split(), normalize_answer(gold).split())
+
+
+def _token_f1(predicted: list[str], gold: list[str]) -> float:
+    shared = sum((Counter(predicted) & Counter(gold)).values())
+    if shared == 0:
+        return 0.0
+    precision, recall = shared / len(predicted), shared / len(gold)
+    return 2 * precision * recall / (precision + recall)
+
+
+def question_scores(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> list[QuestionScore]:
+    """Score every question against the best of its gold answers, in data set order."""
+    questions: Iterable[tuple[str, Sequence[str]]]
+    questions = zip(gold.ids, gold.answers, strict=True) if isinstance(gold, Gold) else gold.items()
+    return [_score_question(id, answers, predictions.get(id)) for id, answers in questions]
+
+
+def _score_question(id: str, answers: Sequence[str], prediction: str | None) -> QuestionScore:
+    if prediction is None:
+        return QuestionScore(id, False, 0.0, answered=False)
+    predicted = normalize_answer(prediction)
+    golds = {normalize_answer(answer) for answer in answers}
+    tokens = predicted.split()
+    best = 1.0 if tokens and predicted in golds else max(_token_f1(tokens, gold.split()) for gold in golds)
+    return QuestionScore(id, predicted in golds, best, answered=True)
+
+
+def score_answers(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Score:
+    """Average `question_scores`; raises `DataError` when there is no question to score."""
+    scores = question_scores(gold, predictions)
+    if not scores:
+        raise DataError("there is no question with an answer to score")
+    unanswerable = gold.unanswerable if isinstance(gold, Gold) else ()
+    known = {score.id for score in scores}.union(unanswerable)
+    # A loop: from Python 3.12 on sum() compensates for rounding, and would differ in the last digit.
+    matches, overlap = 0, 0.0
+    for score in scores:
+        matches += score.exact_match
+        overlap += score.f1
+    return Score(
+        exact_match=100.0 * matches / len(scores),
+        f1=100.0 * overlap / len(scores),
+        questions=len(scores),
+        missing=tuple(score.id for score in scores if not score.answered),
+        unknown=tuple(id for id in predictions if id not in known),
+        unanswerable=len(unanswerable),
+    )
+
+
+def score_file(data: Path, predictions: Path) -> Score:
+    """Score a prediction file on a raw SQuAD file; raises `DataError` for whatever is wrong with either."""
+    return score_answers(read_gold(data), read_predictions(predictions))
+
+
+def read_gold(path: Path) -> Gold:
+    """Read all questions of a raw SQuAD file, none aligned, cut or dropped.
+
+    Only what the score needs is looked at: `data[].paragraphs[].qas[]` with `id` and `answers[].text`.
+
+    Raises `DataError` for an unreadable file, naming the JSON path, and for one without any gold answer.
+    """
+    ids: list[str] = []
+    answers: list[list[str]] = []
+    unanswerable: list[str] = []
+    for question, place in _questions(read_json(path), path):
+        id = _member(question, "id", str, path, place)
+        texts = [
+            _member(answer, "text", str, path, answer_place)
+            for answer, answer_place in _items(question, "answers", path, place)
+        ]
+        if texts:
+            ids.append(id)
+            answers.append(texts)
+        else:
+            unanswerable.append(id)
+    if not ids:
+        raise DataError(f"{path}: holds no question with an answer; expected a SQuAD v1.1 data file")
+    return Gold(ids, answers, tuple(unanswerable))
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    """Read `{id: answer text}`, what the official evaluator takes.
+
+    Raises `DataError` for an unreadable file, an id that stands in it twice and an answer that is not text.
+    """
+    predictions = read_json(path)
+    if not isinstance(predictions, dict):
+        raise DataError(f"{path}: expected one JSON object {{id: answer text}}, found {kind_of(predictions)}")
+    for id, text in predictions.items():
+        if not isinstance(text, str):
+            raise DataError(f"{path}: the answer to {quote(id)} must be text, found {kind_of(text)}")
+    return predictions
+
+
+def _questions(document: Any, path: Path) -> Iterator[tuple[Any, Place]]:
+    for article, article_place in _items(document, "data", path, ()):
+        for paragraph, paragraph_place in _items(article, "paragraphs", path, article_place):
+            yield from _items(paragraph, "qas", path, paragraph_place)
+
+
+def _items(parent: Any, key: str, path: Path, place: Place) -> Iterator[tuple[Any, Place]]:
+    for index, item in enumerate(_member(parent, key, list, path, place)):
+        yield item, (*place, key, index)
+
+
+def _member(parent: Any, key: str, kind: type, path: Path, place: Place) -> Any:
+    if not isinstance(parent, dict):
+        where = show_place(place) or "the top level"
+        raise DataError(f"{path}: {where}: expected an object with {key!r}, found {kind_of(parent)}")
+    value = parent.get(key)
+    if not isinstance(value, kind):
+        found = kind_of(value) if key in parent else "nothing"
+        raise DataError(f"{path}: {show_place((*place, key))}: expected {kind_of(kind())}, found {found}")
+    return value
