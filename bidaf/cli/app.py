@@ -1,0 +1,82 @@
+"""The `bidaf` command: its subcommands, and how each error ends it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from bidaf import __version__
+from bidaf.cli.config import config_app
+from bidaf.cli.eval import eval_command
+from bidaf.cli.export import export_command
+from bidaf.cli.predict import predict_command
+from bidaf.cli.prepare import prepare_command
+from bidaf.cli.score import score_command
+from bidaf.cli.train import train_command
+from bidaf.errors import BidafError
+
+app = typer.Typer(
+    help="BiDAF on SQuAD with an exponential moving average of all weights.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("prepare")(prepare_command)
+app.command("train")(train_command)
+app.command("eval")(eval_command)
+app.command("predict")(predict_command)
+app.command("score")(score_command)
+app.command("export")(export_command)
+app.add_typer(config_app, name="config")
+
+
+def _print_version(asked: bool) -> None:
+    if asked:
+        print(f"bidaf {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """BiDAF on SQuAD with an exponential moving average of all weights."""
+
+
+def main() -> None:
+    """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    try:
+        app()
+    except BidafError as error:
+        sys.exit(_fail(str(error), error.exit_code))
+    except KeyboardInterrupt:
+        sys.exit(_fail("interrupted", 130))
+    except BrokenPipeError:
+        # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0)
+    except Exception as error:
+        if (message := _explain(error)) is None:
+            raise
+        sys.exit(_fail(message, 1))
+
+
+def _explain(error: Exception) -> str | None:
+    """Failures of the machine rather than of the program."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
+        return (
+            "out of memory; lower training.batch_size, raise training.accumulate, or lower evaluation.batch_tokens "
+            "(with --set)"
+        )
+    return None
+
+
+def _fail(message: str, code: int) -> int:
+    # Text from data may hold what a terminal's encoding can't: escape it rather than fail in the error message.
+    print(f"error: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    return code

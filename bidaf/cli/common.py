@@ -1,0 +1,78 @@
+"""Options that several commands share, and how results and messages are shown."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from tqdm import tqdm
+
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")]
+SetOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set", "-s", metavar="KEY=VALUE", help="Change a setting, as in training.batch_size=32. Repeatable."
+    ),
+]
+DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", "-m", help="A run, checkpoint or export folder.  [default: the newest run's best]"),
+]
+UseEmaOption = Annotated[
+    bool, typer.Option("--use-ema/--no-use-ema", help="The shadow weights (the moving average), or the raw ones.")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
+
+
+def say(message: str) -> None:
+    """A message for people: stderr, so that stdout carries data alone."""
+    print(message, file=sys.stderr, flush=True)
+
+
+def to_json(value: Any) -> str:
+    """ASCII JSON: escapes carry any text through any encoding."""
+    return json.dumps(value, indent=2) + "\n"
+
+
+def print_json(value: Any) -> None:
+    """Data for programs, on stdout."""
+    print(to_json(value), end="")
+
+
+def questions_bar(total: int) -> tqdm[None]:
+    """Progress over questions on stderr; nothing when that is no terminal."""
+    from tqdm import tqdm
+
+    return tqdm(total=total, unit="question", disable=None, leave=False)
+
+
+def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on stdout; numbers to the right."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(title=title, title_justify="left", title_style="bold")
+    for number, column in enumerate(columns):
+        table.add_column(column, justify="left" if number == 0 else "right")
+    for row in rows:
+        table.add_row(*(Text(cell) for cell in row))
+    Console(width=None if sys.stdout.isatty() else 110).print(table)
+
+
+def write_output(path: Path, text: str) -> None:
+    """Write a result file. Raises `BidafError` when that fails."""
+    from bidaf.errors import BidafError
+    from bidaf.training.files import write_text
+
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise BidafError(f"{path} can't be written: {error.strerror or error}") from None

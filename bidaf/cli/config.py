@@ -1,0 +1,47 @@
+"""`bidaf config`: look at settings without running anything."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from bidaf.cli.common import JsonOption, SetOption, print_json
+
+config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
+
+NameArgument = Annotated[str, typer.Argument(help="A YAML file: a path, or a name in configs/.")]
+
+
+@config_app.command("show")
+def show_command(config: NameArgument, set: SetOption = None, json: JsonOption = False) -> None:
+    """Print all settings, with those that the file leaves out at their defaults."""
+    from bidaf.config_file import dump_config, find_config, load_config
+
+    settings = load_config(find_config(config), set or ())
+    if json:
+        print_json(settings.to_dict())
+    else:
+        print(dump_config(settings), end="")
+
+
+@config_app.command("validate")
+def validate_command(config: NameArgument, set: SetOption = None) -> None:
+    """Check a config; every problem is named, exit code 2."""
+    from bidaf.config_file import find_config, load_config
+
+    path = find_config(config)
+    load_config(path, set or ())
+    print(f"{path} is valid")
+
+
+@config_app.command("diff")
+def diff_command(first: NameArgument, second: NameArgument, json: JsonOption = False) -> None:
+    """Print the settings in which two configs differ."""
+    from bidaf.config_file import differences, find_config, load_config
+
+    lines = differences(load_config(find_config(first)), load_config(find_config(second)))
+    if json:
+        print_json(dict(line.split(": ", 1) for line in lines))
+    else:
+        print("\n".join(lines) if lines else "no difference")

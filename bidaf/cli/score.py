@@ -1,0 +1,47 @@
+"""`bidaf score`: EM and F1 of any prediction file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from bidaf.cli.common import JsonOption, print_json, print_table, say
+
+SHOWN_IDS = 5
+
+
+def score_command(
+    data: Annotated[Path, typer.Argument(help="SQuAD JSON with the gold answers.")],
+    predictions: Annotated[Path, typer.Argument(help="JSON of {id: answer}.")],
+    json: JsonOption = False,
+) -> None:
+    """Score predictions exactly as the official SQuAD v1.1 evaluator does; unanswered questions count 0."""
+    from bidaf.evaluation.official import score_file
+
+    score = score_file(data, predictions)
+    _report("questions have no prediction and count 0", score.missing)
+    _report("predicted ids are not in the data and count nothing", score.unknown)
+    if score.unanswerable:
+        say(f"{score.unanswerable:,} questions without an answer are not scored")
+    if json:
+        print_json(
+            {
+                "exact_match": score.exact_match,
+                "f1": score.f1,
+                "questions": score.questions,
+                "missing": list(score.missing),
+                "unknown": list(score.unknown),
+                "unanswerable": score.unanswerable,
+            }
+        )
+        return
+    row = (f"{score.exact_match:.2f}", f"{score.f1:.2f}", f"{score.questions:,}", f"{len(score.missing):,}")
+    print_table(f"{predictions} on {data}", ("EM", "F1", "questions", "unanswered"), [row])
+
+
+def _report(what: str, ids: tuple[str, ...]) -> None:
+    if ids:
+        more = f", ... ({len(ids) - SHOWN_IDS:,} more)" if len(ids) > SHOWN_IDS else ""
+        say(f"{len(ids):,} {what}: {', '.join(map(ascii, ids[:SHOWN_IDS]))}{more}")

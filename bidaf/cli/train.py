@@ -1,0 +1,114 @@
+"""`bidaf train`: start a run, go on with one, or try one out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.prepare import print_counts
+from bidaf.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from bidaf.config import Config
+    from bidaf.training.loop import TrainingState
+
+
+def train_command(
+    run: Annotated[
+        str | None, typer.Argument(metavar="[RUN]", help="With --resume: which run.  [default: the newest]")
+    ] = None,
+    config: Annotated[
+        str | None, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")
+    ] = None,
+    set: SetOption = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from a run's newest sound checkpoint.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
+    ] = False,
+    device: DeviceOption = "auto",
+) -> None:
+    """Train BiDAF, the shadow weights kept alongside; score raw and shadow at every evaluation.
+
+    Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` goes on from there.
+    """
+    from bidaf.device import choose_device
+    from bidaf.training.run import find_run, new_run_folder
+    from bidaf.training.session import resume_run, start_run
+
+    if run is not None and not resume:
+        raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
+    if config is None and not resume:
+        raise UsageError("name a config, as in: bidaf train --config squad.yaml")
+    overrides = set or []
+    chosen = choose_device(device)
+    if resume:
+        source = find_run(run)
+        settings = _resumed_config(source, config, overrides)
+        folder = run_dir or source
+        _train(folder, lambda: resume_run(source, chosen, say, config=settings, folder=run_dir))
+        return
+    assert config is not None
+    settings, name = _new_config(config, overrides)
+    if dry_run:
+        print_dry_run(settings, chosen)
+        return
+    folder = run_dir or new_run_folder(name)
+    _train(folder, lambda: start_run(settings, folder, chosen, say))
+
+
+def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
+    from bidaf.training.interrupt import Interrupted
+
+    try:
+        state = work()
+    except Interrupted as interrupted:
+        say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
+        raise typer.Exit(interrupted.exit_code) from None
+    for weights, score in (state.scores or {}).items():
+        say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+    say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+
+
+def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
+    from bidaf.config_file import find_config, load_config
+
+    path = find_config(config)
+    return load_config(path, overrides), path.stem
+
+
+def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> Config | None:
+    """The settings asked for, on top of the run's own; None when nothing is asked for."""
+    from bidaf.config_file import find_config, load_config
+    from bidaf.training.run import CONFIG, Run
+
+    if config is None and not overrides:
+        return None
+    Run.open(source)
+    return load_config(find_config(config) if config else source / CONFIG, overrides)
+
+
+def print_dry_run(config: Config, device: torch.device) -> None:
+    """Everything a run would begin with, on stdout."""
+    from bidaf.config_file import dump_config
+    from bidaf.training.session import try_out
+
+    result = try_out(config, device, say)
+    print(dump_config(config))
+    tables = sum(count for part, count in result.weights.items() if part.endswith("table"))
+    total = sum(result.weights.values())
+    rows = [(part, f"{count:,}") for part, count in result.weights.items()]
+    rows += [("all", f"{total:,}"), ("all but the embedding tables", f"{total - tables:,}")]
+    print_table("trained weights", ("part", "weights"), rows)
+    print_counts(result.counts)
+    print(f"steps: {result.total_steps:,}, batches of {config.training.batch_size}")
+    print(
+        f"one step on the longest batch, on {device}: loss {result.loss:.3f}, {result.seconds:.2f} s, "
+        f"{result.memory_bytes / 1e9:.2f} GB at most"
+    )

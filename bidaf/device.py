@@ -1,0 +1,60 @@
+"""The device a command runs on, and how PyTorch is set up for it."""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from functools import partial
+from typing import Literal
+
+import torch
+
+from bidaf.errors import UsageError
+
+Precision = Literal["fp32", "tf32", "bf16"]
+KINDS = ("auto", "cpu", "cuda", "mps")
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA, else MPS, else the CPU. Raises `UsageError` for a device that is unknown or not there."""
+    kind, _, index = name.partition(":")
+    if kind not in KINDS or (index and not index.isdigit()):
+        raise UsageError(f"unknown device {name!r}; choose from {', '.join(KINDS)} (or cuda:0, cuda:1, ...)")
+    if kind == "auto":
+        kind = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(kind)
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if int(index or 0) >= count:
+            raise UsageError(f"no device {name}: PyTorch sees {count} CUDA devices here; try --device cpu")
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("no device mps on this machine; try --device cpu")
+    return torch.device(name)
+
+
+def set_up(device: torch.device) -> None:
+    """Settings of the process that change speed, not results."""
+    if device.type != "cpu":
+        return
+    # Gates that saturate leave numbers below 1e-38 behind, on which a CPU is many times slower.
+    torch.set_flush_denormal(True)
+    # Activations of tens of megabytes come and go each step: without this, glibc gives each back to the kernel, and
+    # every page is zeroed anew (a fifth of a step).
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
+        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+
+
+def matrix_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:
+    """What to wrap a forward pass in, so that its matrix products run in this precision.
+
+    Softmax, loss, optimizer and shadow stay in fp32. `tf32` changes nothing on devices without it.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = precision == "tf32"
+    torch.backends.cudnn.allow_tf32 = precision == "tf32"
+    if precision == "bf16":
+        return partial(torch.autocast, device.type, dtype=torch.bfloat16)
+    return nullcontext

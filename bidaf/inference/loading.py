@@ -1,0 +1,105 @@
+"""From a name to a model that can answer: a run, one of its checkpoints, or an export."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from bidaf.config import Config
+from bidaf.data.features import Features
+from bidaf.data.prepare import Prepared, open_prepared
+from bidaf.data.vocabulary import Vocabulary
+from bidaf.device import set_up
+from bidaf.errors import DataError
+from bidaf.inference.export import ExportedModel, is_export, open_export
+from bidaf.model.bidaf import Bidaf
+from bidaf.model.build import build_model
+from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_checkpoint, restore_weights
+from bidaf.training.run import BEST, Run, find_run
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model in evaluation mode with all that its input needs."""
+
+    model: Bidaf
+    config: Config
+    vocabulary: Vocabulary
+    weights: str
+    """`ema` or `raw`."""
+    origin: Path
+    prepared: Prepared | None
+    """The run's prepared data; an export has none."""
+
+    def dev_features(self) -> Features | None:
+        """The dev questions the run was scored on, if they are at hand."""
+        return self.prepared.features("dev") if self.prepared else None
+
+
+def load_model(name: str | None, *, use_ema: bool, device: torch.device) -> LoadedModel:
+    """The best checkpoint of a run (without a name: the newest run's), a checkpoint folder, or an export folder.
+
+    Raises `DataError` saying what was looked for and what is missing.
+    """
+    set_up(device)
+    folder = find_run(name)
+    if is_export(folder):
+        export = open_export(folder)
+        export.check_weights(use_ema)
+        return _load_export(export, device)
+    checkpoint = open_checkpoint(find_checkpoint(folder))
+    prepared = find_features(checkpoint)
+    vocabulary = prepared.vocabulary()
+    model = assemble(
+        checkpoint.config, vocabulary, prepared.vectors(), checkpoint.weights(use_ema), checkpoint.folder, device
+    )
+    return LoadedModel(model, checkpoint.config, vocabulary, "ema" if use_ema else "raw", checkpoint.folder, prepared)
+
+
+def find_checkpoint(folder: Path) -> Path:
+    """The folder itself if it is a checkpoint, else the run's best one, else its newest."""
+    if (folder / COMPLETE).is_file():
+        return folder
+    run = Run.open(folder)
+    return run.linked(BEST) or run.last_checkpoint()
+
+
+def find_features(checkpoint: Checkpoint) -> Prepared:
+    """The prepared data that the checkpoint's vocabulary stands in. Raises `DataError` when it is gone."""
+    folder = Path(checkpoint.config.data.prepared_dir, str(checkpoint.state["features"]))
+    if (prepared := open_prepared(folder)) is None:
+        raise DataError(
+            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
+            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        )
+    return prepared
+
+
+def assemble(
+    config: Config,
+    vocabulary: Vocabulary,
+    vectors: NDArray[np.float32],
+    weights: dict[str, Tensor],
+    origin: Path,
+    device: torch.device,
+) -> Bidaf:
+    """A model with these weights, in evaluation mode."""
+    model = build_model(
+        config.model,
+        num_trained=len(vocabulary.trained_words),
+        num_chars=len(vocabulary.chars),
+        vectors=vectors,
+        device=device,
+    )
+    restore_weights(model, weights, origin)
+    return model.eval()
+
+
+def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:
+    model = assemble(export.config, export.vocabulary(), export.vectors(), export.tensors(), export.folder, device)
+    return LoadedModel(model, export.config, export.vocabulary(), export.weights, export.folder, None)

@@ -1,0 +1,57 @@
+"""Questions in, answers out: one walk from text to spans for prediction and for scoring of any file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from bidaf.data.batches import BatchSource
+from bidaf.data.features import Features, build_features
+from bidaf.data.squad import Example
+from bidaf.data.tokenizer import Tokenizer
+from bidaf.device import matrix_precision
+from bidaf.evaluation.evaluator import Answered, answer_all, cut_answer, score_batches
+from bidaf.inference.loading import LoadedModel
+from bidaf.model.spans import top_spans
+
+Tick = Callable[[int], None]
+
+
+class Predictor:
+    """A loaded model that answers questions on contexts of any length."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        self.loaded = loaded
+        data = loaded.config.data
+        self._tokenizer = Tokenizer(data.second_split, data.split_questions)
+        self._device = loaded.model.start_scorer.flow_weight.device
+        self._precision = matrix_precision(loaded.config.training.precision, self._device)
+
+    def features(self, examples: Sequence[Example]) -> Features:
+        """Tokens and word rows of all questions, none cut, none dropped."""
+        return build_features(examples, self._tokenizer, self.loaded.vocabulary)[0]
+
+    def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
+        """The best answer to each question, by id, in the order of the questions."""
+        settings = self.loaded.config.evaluation
+        with self._precision():
+            return answer_all(
+                self.loaded.model,
+                BatchSource(features, self._device),
+                batch_tokens=settings.batch_tokens,
+                max_answer_tokens=settings.max_answer_tokens,
+                tick=tick,
+            )
+
+    def answer_n_best(
+        self, features: Features, n: int, tick: Tick = lambda questions: None
+    ) -> dict[str, list[Answered]]:
+        """Up to `n` best answers to each question, most probable first."""
+        settings = self.loaded.config.evaluation
+        answers: dict[int, list[Answered]] = {}
+        source = BatchSource(features, self._device)
+        with self._precision():
+            for indices, start, end in score_batches(self.loaded.model, source, settings.batch_tokens, tick=tick):
+                rows = top_spans(start, end, n, settings.max_answer_tokens)
+                for question, spans in zip(indices, rows, strict=True):
+                    answers[question] = [cut_answer(features, question, *span) for span in spans]
+        return {features.ids[question]: answers[question] for question in range(len(features))}

@@ -1,0 +1,298 @@
+"""The training loop: evaluate, save, stop, step, log - in this order, with one pass more at the end."""
+
+from __future__ import annotations
+
+import resource
+import time
+from dataclasses import asdict, dataclass
+
+import torch
+
+from bidaf.config import Config
+from bidaf.data.batches import BatchSource, EpochOrder
+from bidaf.data.prepare import Prepared
+from bidaf.device import matrix_precision, set_up
+from bidaf.ema import ExponentialMovingAverage
+from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.official import score_answers
+from bidaf.model.bidaf import Bidaf
+from bidaf.model.build import build_model
+from bidaf.training.checkpoint import (
+    Checkpoint,
+    remove_stale,
+    restore_training,
+    save_checkpoint,
+)
+from bidaf.training.files import write_json
+from bidaf.training.interrupt import Interrupted, InterruptRequests
+from bidaf.training.optimizer import build_optimizer
+from bidaf.training.progress import Progress
+from bidaf.training.run import BEST, LAST, Run
+from bidaf.training.step import StepResult, TrainingStep
+
+Scores = dict[str, dict[str, float]]  # "raw" and "ema" -> exact_match, f1 (percent)
+
+
+@dataclass
+class TrainingState:
+    """What a run knows besides weights, shadow and optimizer; all of it is in every checkpoint."""
+
+    step: int = 0
+    evaluated_step: int = 0
+    """The step of the newest evaluation, so that a resumed run neither repeats nor forgets one."""
+    skipped: int = 0
+    """Steps whose loss or gradient was not finite."""
+    elapsed: float = 0.0
+    """Seconds of training and evaluation, over all sittings."""
+    scores: Scores | None = None
+    best_step: int | None = None
+    best_f1: float = -1.0
+    evaluations_without_gain: int = 0
+
+
+class Trainer:
+    """A model with its shadow, optimizer and data, ready to run. Nothing is written before `run`."""
+
+    def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
+        set_up(device)
+        torch.manual_seed(config.training.seed)
+        vocabulary = prepared.vocabulary()
+        self.config = config
+        self.prepared_key = prepared.folder.name
+        self.model: Bidaf = build_model(
+            config.model,
+            num_trained=len(vocabulary.trained_words),
+            num_chars=len(vocabulary.chars),
+            vectors=prepared.vectors(),
+            device=device,
+        )
+        settings = config.ema
+        self.ema = (
+            ExponentialMovingAverage(
+                self.model,
+                decay=settings.decay,
+                half_life=settings.half_life,
+                warmup=settings.warmup,
+                every=settings.every,
+            )
+            if settings.enabled
+            else None
+        )
+        self.optimizer = build_optimizer(self.model, config.training.optimizer)
+        self.precision = matrix_precision(config.training.precision, device)
+        self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision)
+        self.train_source = BatchSource(prepared.features("train"), device)
+        self.dev_source = BatchSource(prepared.features("dev"), device)
+        self.order = EpochOrder(
+            self.train_source,
+            config.training.batch_size,
+            seed=config.training.seed,
+            bucketed=config.training.batching == "bucketed",
+            reshuffle=config.training.reshuffle,
+        )
+        self.state = TrainingState()
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run: `epochs`, unless `max_steps` ends it before."""
+        steps = self.config.training.epochs * self.order.batches_per_epoch
+        return min(steps, self.config.training.max_steps or steps)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same settings."""
+        restore_training(checkpoint, model=self.model, ema=self.ema, optimizer=self.optimizer)
+        fields = {name: checkpoint.state[name] for name in asdict(self.state)}
+        self.state = TrainingState(**fields)
+
+    def mock_step(self) -> StepResult:
+        """A training step on the longest batch there can be: what fails for want of memory fails here."""
+        longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
+        answers = self.train_source.features.answer_offsets[longest]
+        return self.step.run(self.train_source, longest, answers, step=0)
+
+    def run(self, run: Run) -> TrainingState:
+        """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder."""
+        progress = Progress(run.folder / "log.txt", total=self.total_steps, start=self.state.step)
+        remove_stale(run.checkpoints)
+        try:
+            with InterruptRequests() as requests:
+                _Loop(self, run, progress, requests).run()
+        finally:
+            progress.close()
+        return self.state
+
+
+class _Loop:
+    """One sitting of a run."""
+
+    def __init__(self, trainer: Trainer, run: Run, progress: Progress, requests: InterruptRequests) -> None:
+        self.trainer = trainer
+        self.state = trainer.state
+        self.config = trainer.config
+        self.folder = run
+        self.progress = progress
+        self.requests = requests
+        self.saved_step = -1 if self.state.step == 0 else self.state.step
+        self._clock = time.perf_counter()
+        self._interval_losses: list[float] = []
+        self._interval_seconds = 0.0
+        self._interval_questions = 0
+
+    def run(self) -> None:
+        state, total = self.state, self.trainer.total_steps
+        try:
+            while True:
+                if self._evaluation_due():
+                    self._evaluate()
+                    self._save()
+                elif self._save_due():
+                    self._save()
+                if state.step >= total or self._out_of_patience():
+                    return
+                self.requests.check()
+                self._train_one()
+        except Interrupted:
+            if self.saved_step != state.step:
+                self._save()
+            raise
+
+    def _evaluation_due(self) -> bool:
+        step = self.state.step
+        every = self.config.evaluation.every_steps or self.trainer.order.batches_per_epoch
+        due = step > 0 and (step % every == 0 or step == self.trainer.total_steps)
+        return due and step != self.state.evaluated_step
+
+    def _save_due(self) -> bool:
+        every = self.config.training.save_every
+        return every is not None and self.state.step % every == 0 and self.state.step not in (0, self.saved_step)
+
+    def _out_of_patience(self) -> bool:
+        patience = self.config.evaluation.patience
+        if patience is None or self.state.evaluations_without_gain < patience:
+            return False
+        self.progress.say(f"no better dev F1 in {patience} evaluations: stopping")
+        return True
+
+    def _train_one(self) -> None:
+        began = time.perf_counter()
+        state, trainer = self.state, self.trainer
+        questions, answers = trainer.order.batch(state.step)
+        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
+        state.step += 1
+        self._interval_seconds += time.perf_counter() - began
+        self._interval_questions += len(questions)
+        if result.updated:
+            self._interval_losses.append(result.loss)
+        else:
+            state.skipped += 1
+            ids = [trainer.train_source.features.ids[question] for question in questions]
+            self.folder.log_event(event="skip", step=state.step, loss=repr(result.loss), questions=ids)
+            self.progress.say(f"step {state.step}: loss or gradient is not finite, step skipped")
+        self.progress.advance()
+        if state.step % self.config.training.log_every == 0 or state.step == trainer.total_steps:
+            self._log(result)
+
+    def _log(self, result: StepResult) -> None:
+        state, trainer = self.state, self.trainer
+        self._tick_clock()
+        losses = self._interval_losses
+        loss = sum(losses) / len(losses) if losses else float("nan")
+        rate = self._interval_questions / self._interval_seconds
+        epoch = state.step / trainer.order.batches_per_epoch
+        self.folder.log_event(
+            event="train",
+            step=state.step,
+            epoch=round(epoch, 4),
+            loss=loss if losses else None,
+            grad_norm=result.grad_norm if result.updated else None,
+            ema_decay=trainer.ema.decay_at(trainer.ema.steps) if trainer.ema else None,
+            questions_per_second=round(rate, 2),
+            memory_bytes=peak_memory(trainer.train_source.device),
+            elapsed=round(state.elapsed, 3),
+        )
+        line = f"step {state.step}/{trainer.total_steps}  epoch {epoch:.2f}  loss {loss:.3f}  {rate:.0f} questions/s"
+        f1 = "".join(f"  {weights} F1 {score['f1']:.1f}" for weights, score in (state.scores or {}).items())
+        self.progress.train(state.step, line, f"loss {loss:.3f}{f1}")
+        self._interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
+
+    def _evaluate(self) -> None:
+        state, trainer, began = self.state, self.trainer, time.perf_counter()
+        scores: Scores = {"raw": self._score("raw")}
+        if trainer.ema is not None:
+            with trainer.ema.applied():
+                scores["ema"] = self._score("ema")
+        seconds = time.perf_counter() - began
+        state.scores, state.evaluated_step = scores, state.step
+        f1 = scores.get("ema", scores["raw"])["f1"]
+        improved = f1 > state.best_f1
+        if improved:
+            state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
+        else:
+            state.evaluations_without_gain += 1
+        self._tick_clock()
+        epoch = state.step / trainer.order.batches_per_epoch
+        self.folder.log_event(
+            event="eval",
+            step=state.step,
+            epoch=round(epoch, 4),
+            **scores,
+            distance=trainer.ema.distance() if trainer.ema else None,
+            best=improved,
+            seconds=round(seconds, 3),
+            elapsed=round(state.elapsed, 3),
+        )
+        figures = "  ".join(f"{kind} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for kind, s in scores.items())
+        self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
+
+    def _score(self, weights: str) -> dict[str, float]:
+        """EM and F1 of the weights the model holds now; the predictions go into the run's folder."""
+        trainer = self.trainer
+        with self.progress.evaluation(f"dev, {weights}", len(trainer.dev_source)) as bar:
+
+            def tick(questions: int) -> None:
+                self.requests.check()
+                bar.update(questions)
+
+            with trainer.precision():
+                answers = answer_all(
+                    trainer.model,
+                    trainer.dev_source,
+                    batch_tokens=self.config.evaluation.batch_tokens,
+                    max_answer_tokens=self.config.evaluation.max_answer_tokens,
+                    tick=tick,
+                )
+        predictions = {question: answer.text for question, answer in answers.items()}
+        write_json(self.folder.predictions / f"step-{self.state.step:06d}.{weights}.json", predictions)
+        features = trainer.dev_source.features
+        score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
+        return {"exact_match": score.exact_match, "f1": score.f1}
+
+    def _save(self) -> None:
+        self._tick_clock()
+        state, trainer = self.state, self.trainer
+        folder = self.folder.checkpoints / f"step-{state.step:06d}"
+        save_checkpoint(
+            folder,
+            model=trainer.model,
+            ema=trainer.ema,
+            optimizer=trainer.optimizer,
+            config=self.config,
+            state={**asdict(state), "features": trainer.prepared_key},
+        )
+        self.saved_step = state.step
+        self.folder.link(LAST, folder)
+        if state.best_step == state.step:
+            self.folder.link(BEST, folder)
+        self.folder.prune(self.config.training.keep_last)
+
+    def _tick_clock(self) -> None:
+        now = time.perf_counter()
+        self.state.elapsed += now - self._clock
+        self._clock = now
+
+
+def peak_memory(device: torch.device) -> int:
+    """Bytes: the process's on a CPU, the allocator's on a GPU."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

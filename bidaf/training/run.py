@@ -1,0 +1,158 @@
+"""A run's folder: settings, environment, metrics, log, checkpoints, predictions."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from bidaf.config import Config
+from bidaf.config_file import dump_config, load_config
+from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.training.checkpoint import list_checkpoints, remove_checkpoint
+from bidaf.training.files import point_link, write_json, write_text
+
+RUNS_FOLDER = "runs"
+CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
+CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
+BEST, LAST, LATEST = "best", "last", "latest"
+PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
+
+
+class Run:
+    """One run directory. Everything in it can be read while training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.checkpoints = folder / CHECKPOINTS
+        self.predictions = folder / PREDICTIONS
+
+    @classmethod
+    def create(cls, folder: Path, config: Config, device: str) -> Run:
+        """A new run. Raises `UsageError` where one stands already, `BidafError` where nothing can be written."""
+        run = cls(folder)
+        if (folder / CONFIG).exists():
+            raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+        try:
+            run.checkpoints.mkdir(parents=True, exist_ok=True)
+            run.predictions.mkdir(exist_ok=True)
+            write_json(folder / ENVIRONMENT, environment(device))
+            write_text(folder / CONFIG, dump_config(config))
+            if folder.parent.name == RUNS_FOLDER:
+                point_link(folder.parent / LATEST, folder.name)
+        except OSError as error:
+            raise BidafError(f"the run folder {folder} can't be made: {error.strerror or error}") from None
+        return run
+
+    @classmethod
+    def open(cls, folder: Path) -> Run:
+        """An existing run. Raises `DataError` when the folder is none."""
+        if not (folder / CONFIG).is_file():
+            raise DataError(f"{folder} is not a run folder: it has no {CONFIG}")
+        return cls(folder)
+
+    def config(self) -> Config:
+        """The resolved settings that the run was started with."""
+        return load_config(self.folder / CONFIG)
+
+    def log_event(self, **event: Any) -> None:
+        """Append one line to metrics.jsonl."""
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(event) + "\n")
+
+    def events(self) -> list[dict[str, Any]]:
+        """All lines of metrics.jsonl; a last line that a crash cut short is left out."""
+        path = self.folder / METRICS
+        events = []
+        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+            try:
+                events.append(json.loads(line))
+            except ValueError:
+                continue
+        return events
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps beyond `step`: a resumed run makes them again."""
+        kept = [event for event in self.events() if event["step"] <= step]
+        write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
+
+    def link(self, name: str, checkpoint: Path) -> None:
+        """Point `best` or `last` at a checkpoint."""
+        point_link(self.folder / name, os.path.relpath(checkpoint, self.folder))
+
+    def linked(self, name: str) -> Path | None:
+        """The checkpoint that `best` or `last` names."""
+        path = self.folder / name
+        return path.resolve() if path.exists() else None
+
+    def prune(self, keep_last: int) -> None:
+        """Delete all checkpoints but the newest ones and the best."""
+        best = self.linked(BEST)
+        for path in list_checkpoints(self.checkpoints)[:-keep_last]:
+            if path.resolve() != best:
+                remove_checkpoint(path)
+
+    def last_checkpoint(self) -> Path:
+        """The newest checkpoint. Raises `DataError` when there is none."""
+        if not (found := list_checkpoints(self.checkpoints)):
+            raise DataError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one")
+        return found[-1]
+
+
+def new_run_folder(config_name: str) -> Path:
+    """`runs/<config>-<time>`, with a number behind it where that is taken."""
+    base = Path(RUNS_FOLDER, f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}")
+    folder, number = base, 2
+    while folder.exists():
+        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    return folder
+
+
+def find_run(name: str | None) -> Path:
+    """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
+    if name is None:
+        latest = Path(RUNS_FOLDER, LATEST)
+        if not latest.exists():
+            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    for path in (Path(name), Path(RUNS_FOLDER, name)):
+        if path.is_dir():
+            return path
+    raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def environment(device: str) -> dict[str, Any]:
+    """What the run runs on, for whoever reads its numbers later."""
+    packages = {}
+    for package in PACKAGES:
+        try:
+            packages[package] = version(package)
+        except PackageNotFoundError:
+            packages[package] = "not installed"
+    return {
+        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "command": sys.argv,
+        "python": platform.python_version(),
+        "packages": packages,
+        "platform": platform.platform(),
+        "processors": os.cpu_count(),
+        "device": device,
+        "commit": _commit(),
+    }
+
+
+def _commit() -> str | None:
+    """The source's git commit, with `+` when it was changed since; None outside a checkout."""
+    git = ["git", "-C", str(Path(__file__).parent)]
+    try:
+        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
+        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit.stdout.strip() + ("+" if status.stdout.strip() else "")
