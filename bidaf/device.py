@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -14,7 +13,6 @@ from bidaf.errors import UsageError
 
 Precision = Literal["fp32", "tf32", "bf16"]
 KINDS = ("auto", "cpu", "cuda", "mps")
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # glibc's malloc.h
 
 
 def choose_device(name: str) -> torch.device:
@@ -36,16 +34,9 @@ def choose_device(name: str) -> torch.device:
 
 def set_up(device: torch.device) -> None:
     """Settings of the process that change speed, not results."""
-    if device.type != "cpu":
-        return
-    # Gates that saturate leave numbers below 1e-38 behind, on which a CPU is many times slower.
-    torch.set_flush_denormal(True)
-    # Activations of tens of megabytes come and go each step: without this, glibc gives each back to the kernel, and
-    # every page is zeroed anew (a fifth of a step).
-    libc = ctypes.CDLL(None)
-    if hasattr(libc, "mallopt"):
-        libc.mallopt(M_MMAP_THRESHOLD, 1 << 30)
-        libc.mallopt(M_TRIM_THRESHOLD, (1 << 31) - 1)
+    if device.type == "cpu":
+        # Gates that saturate leave numbers below 1e-38 behind, on which a CPU is many times slower.
+        torch.set_flush_denormal(True)
 
 
 def matrix_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

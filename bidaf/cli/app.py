@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from bidaf import __version__
 from bidaf.cli.config import config_app
@@ -18,7 +19,32 @@ from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError
 
+
+class Commands(TyperGroup):
+    """The subcommands, with the two ends that typer would take for its own brought to `main`."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command; what it printed has left the process, or has no reader, when this returns."""
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except KeyboardInterrupt:
+            raise Interruption("interrupted") from None
+        except BrokenPipeError:
+            # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            raise typer.Exit from None
+        return result
+
+
+class Interruption(BidafError):
+    """Ctrl-C where there is nothing to save."""
+
+    exit_code = 130
+
+
 app = typer.Typer(
+    cls=Commands,
     help="BiDAF on SQuAD with an exponential moving average of all weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -31,6 +57,9 @@ app.command("predict")(predict_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
 app.add_typer(config_app, name="config")
+
+# What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
+USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
 
 
 def _print_version(asked: bool) -> None:
@@ -51,19 +80,22 @@ def root(
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
     try:
-        app()
+        sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:
         sys.exit(_fail(str(error), error.exit_code))
-    except KeyboardInterrupt:
-        sys.exit(_fail("interrupted", 130))
-    except BrokenPipeError:
-        # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+    except USAGE_ERRORS as error:
+        sys.exit(_fail(_explain_usage(error), 2))
     except Exception as error:
         if (message := _explain(error)) is None:
             raise
         sys.exit(_fail(message, 1))
+
+
+def _explain_usage(error: Any) -> str:
+    command = error.ctx.command_path if error.ctx else "bidaf"
+    # Without arguments the message is the help, and typer has printed that already.
+    message = "no command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message().rstrip(".")
+    return f"{message}; see {command} --help"
 
 
 def _explain(error: Exception) -> str | None:

@@ -20,7 +20,7 @@ from bidaf.cli.common import (
     to_json,
     write_output,
 )
-from bidaf.errors import DataError
+from bidaf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
@@ -45,6 +45,7 @@ def eval_command(
         str | None, typer.Option("--data", "-d", help="SQuAD JSON file, or hub name.  [default: the run's dev set]")
     ] = None,
     use_ema: UseEmaOption = True,
+    both: Annotated[bool, typer.Option("--both", help="Score raw and shadow weights, side by side.")] = False,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", "-p", help="Write {id: answer} to this file.")
     ] = None,
@@ -52,14 +53,20 @@ def eval_command(
     json: JsonOption = False,
 ) -> None:
     """Score a model by the official SQuAD v1.1 evaluation: exact match and F1, in percent."""
-    result, answers = evaluate_model(model, data=data, use_ema=use_ema, device=device)
-    if predictions is not None:
-        write_output(predictions, to_json(answers))
+    if both and predictions is not None:
+        raise UsageError("--predictions takes the answers of one set of weights: leave out --both")
+    results = []
+    for shadow in (False, True) if both else (use_ema,):
+        result, answers = evaluate_model(model, data=data, use_ema=shadow, device=device)
+        results.append(result)
+        if predictions is not None:
+            write_output(predictions, to_json(answers))
     if json:
-        print_json(asdict(result))
+        print_json([asdict(result) for result in results] if both else asdict(results[0]))
         return
-    row = (result.weights, f"{result.exact_match:.2f}", f"{result.f1:.2f}", f"{result.questions:,}")
-    print_table(f"{result.model} on {', '.join(result.data)}", ("weights", "EM", "F1", "questions"), [row])
+    rows = [(each.weights, f"{each.exact_match:.2f}", f"{each.f1:.2f}", f"{each.questions:,}") for each in results]
+    title = f"{results[0].model} on {', '.join(results[0].data)}"
+    print_table(title, ("weights", "EM", "F1", "questions"), rows)
 
 
 def evaluate_model(

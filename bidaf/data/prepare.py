@@ -67,7 +67,7 @@ def find_prepared(config: DataConfig) -> Prepared | None:
     """The prepared folder of these settings, or None.
 
     A source that is not on this machine, and spaCy where it is not installed, can't be compared: then any folder
-    will do that was prepared from a source of that name and agrees in all the rest.
+    will do that was prepared from a source given by the same path and agrees in all the rest.
     """
     base = Path(config.prepared_dir)
     material = _material(config)

@@ -7,7 +7,7 @@ import os
 import platform
 import subprocess
 import sys
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -88,14 +88,14 @@ class Run:
 
     def linked(self, name: str) -> Path | None:
         """The checkpoint that `best` or `last` names."""
-        path = self.folder / name
-        return path.resolve() if path.exists() else None
+        link = self.folder / name
+        return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
     def prune(self, keep_last: int) -> None:
         """Delete all checkpoints but the newest ones and the best."""
         best = self.linked(BEST)
         for path in list_checkpoints(self.checkpoints)[:-keep_last]:
-            if path.resolve() != best:
+            if path != best:
                 remove_checkpoint(path)
 
     def last_checkpoint(self) -> Path:
@@ -136,7 +136,7 @@ def environment(device: str) -> dict[str, Any]:
         except PackageNotFoundError:
             packages[package] = "not installed"
     return {
-        "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": sys.argv,
         "python": platform.python_version(),
         "packages": packages,
