@@ -105,6 +105,8 @@ def _explain(error: Exception) -> str | None:
             "out of memory; lower training.batch_size, raise training.accumulate, or lower evaluation.batch_tokens "
             "(with --set)"
         )
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return None
 
 

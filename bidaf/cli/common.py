@@ -74,5 +74,5 @@ def write_output(path: Path, text: str) -> None:
 
     try:
         write_text(path, text)
-    except OSError as error:
-        raise BidafError(f"{path} can't be written: {error.strerror or error}") from None
+    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None

@@ -44,6 +44,8 @@ def train_command(
 
     if run is not None and not resume:
         raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
+    if dry_run and resume:
+        raise UsageError("--dry-run tries out a new run; leave out --resume")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
     overrides = set or []

@@ -31,6 +31,10 @@ from bidaf.data.vocabulary import SPECIAL, UNK, Vocabulary, build_vocabulary, lo
 from bidaf.errors import BidafError, DataError
 
 FORMAT_VERSION = 1
+WHERE_SQUAD_IS = (
+    "SQuAD v1.1 is train-v1.1.json and dev-v1.1.json from https://rajpurkar.github.io/SQuAD-explorer/dataset/; put the "
+    "files there, or name yours with --set data.train=FILE --set data.dev=FILE (rajpurkar/squad is the hub's copy)."
+)
 MANIFEST_FILE = "manifest.json"
 # How the hub calls what is `train` and `dev` here.
 SPLITS = {"train": "train", "dev": "validation"}
@@ -85,6 +89,7 @@ def prepare(config: DataConfig, *, echo: Callable[[str], None] = lambda message:
     """
     if found := find_prepared(config):
         return found
+    _check_sources(config)
     vectors = read_vectors(config.vectors) if config.vectors else Vectors([], np.zeros((0, 0), dtype=np.float32))
     corpora = {split: read_sources(getattr(config, split), name) for split, name in SPLITS.items()}
     echo(", ".join(f"{split}: {len(corpus.examples):,} questions" for split, corpus in corpora.items()))
@@ -110,6 +115,19 @@ def prepare(config: DataConfig, *, echo: Callable[[str], None] = lambda message:
     except OSError as error:
         raise BidafError(f"The prepared data can't be written to {target}: {error.strerror or error}.") from None
     return Prepared(target, manifest)
+
+
+def _check_sources(config: DataConfig) -> None:
+    """Name every missing data source at once, before the first slow step."""
+    problems = []
+    for split in SPLITS:
+        for source in getattr(config, split):
+            try:
+                source_identity(source)
+            except DataError as error:
+                problems.append(f"data.{split}: {error}")
+    if problems:
+        raise DataError("\n".join([*problems, WHERE_SQUAD_IS]))
 
 
 def _build(config: DataConfig, corpora: dict[str, Corpus], vectors: Vectors, folder: Path) -> dict[str, Any]:

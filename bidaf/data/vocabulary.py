@@ -85,7 +85,13 @@ class Vocabulary:
         """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
         path = folder / VOCABULARY_FILE
         try:
-            return cls(**json.loads(path.read_text(encoding="ascii")))
+            vocabulary = cls(**json.loads(path.read_text(encoding="ascii")))
+            for words in (vocabulary.trained_words, vocabulary.fixed_words, vocabulary.chars):
+                if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
+                    raise TypeError("its words and characters must be lists of text")
+            if not isinstance(vocabulary.max_word_chars, int):
+                raise TypeError("max_word_chars must be a whole number")
+            return vocabulary
         except (OSError, ValueError, TypeError) as error:
             raise DataError(f"{path} can't be read: {error}.") from None
 

@@ -9,6 +9,7 @@ README.md           the same for people
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,8 +92,9 @@ def open_export(folder: Path) -> ExportedModel:
 
 def export_model(checkpoint: Checkpoint, prepared: Prepared, folder: Path, *, use_ema: bool) -> ExportedModel:
     """Write an export of a checkpoint. Raises `UsageError` where something stands already, `BidafError` on failure."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
+    tensors = checkpoint.weights(use_ema)
     weights = "ema" if use_ema else "raw"
     state = checkpoint.state
     about = {
@@ -111,7 +113,7 @@ def export_model(checkpoint: Checkpoint, prepared: Prepared, folder: Path, *, us
     try:
         shutil.rmtree(beside, ignore_errors=True)
         beside.mkdir(parents=True)
-        save_file(checkpoint.weights(use_ema), beside / MODEL)
+        save_file(tensors, beside / MODEL)
         prepared.vocabulary().save(beside, prepared.vectors())
         write_text(beside / CONFIG, dump_config(checkpoint.config))
         write_text(beside / CARD, model_card(checkpoint.config, about))

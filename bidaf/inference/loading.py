@@ -88,7 +88,12 @@ def assemble(
     origin: Path,
     device: torch.device,
 ) -> Bidaf:
-    """A model with these weights, in evaluation mode."""
+    """A model with these weights, in evaluation mode. Raises `DataError` for parts that do not belong together."""
+    if vectors.ndim != 2 or len(vectors) != len(vocabulary.fixed_words):
+        raise DataError(
+            f"the word vectors of {origin} have the shape {list(vectors.shape)}, but its vocabulary has "
+            f"{len(vocabulary.fixed_words):,} words for them"
+        )
     model = build_model(
         config.model,
         num_trained=len(vocabulary.trained_words),

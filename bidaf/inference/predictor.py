@@ -4,16 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features, build_features
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
-from bidaf.device import matrix_precision
+from bidaf.device import free_memory, matrix_precision
+from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import Answered, answer_all, cut_answer, score_batches
 from bidaf.inference.loading import LoadedModel
 from bidaf.model.spans import top_spans
 
 Tick = Callable[[int], None]
+
+# Numbers held at once for a token of one long context, in units of d (measured: 12 kB at d = 100 in the paper's form).
+NUMBERS_A_TOKEN = {"paper": 32, "released": 75}
 
 
 class Predictor:
@@ -27,8 +33,22 @@ class Predictor:
         self._precision = matrix_precision(loaded.config.training.precision, self._device)
 
     def features(self, examples: Sequence[Example]) -> Features:
-        """Tokens and word rows of all questions, none cut, none dropped."""
-        return build_features(examples, self._tokenizer, self.loaded.vocabulary)[0]
+        """Tokens and word rows of all questions, none cut, none dropped.
+
+        Raises `BidafError` for a context that this machine's memory can't hold: better now than killed later.
+        """
+        features = build_features(examples, self._tokenizer, self.loaded.vocabulary)[0]
+        lengths = np.diff(features.context_offsets)[features.question_context]
+        longest = int(lengths.argmax())
+        settings = self.loaded.config.model
+        needed = 4 * NUMBERS_A_TOKEN[settings.form] * settings.hidden_size * int(lengths[longest])
+        free = free_memory(self._device)
+        if free is not None and needed > free:
+            raise BidafError(
+                f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
+                f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
+            )
+        return features
 
     def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
         """The best answer to each question, by id, in the order of the questions."""

@@ -114,11 +114,12 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     """Check a checkpoint folder and read its settings. Raises `DataError` for one that is incomplete or damaged."""
     try:
         expected = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
-        damaged = [name for name, digest in expected.items() if sha256_of(folder / name) != digest]
+        names = sorted({RAW, OPTIMIZER, STATE, CONFIG, *expected})
+        damaged = [name for name in names if sha256_of(folder / name) != expected.get(name)]
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise DataError(f"{folder} is not a complete checkpoint: it has no {name}") from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{folder} can't be read as a checkpoint: {error}") from None
     if damaged:
         raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; use another one")
@@ -126,6 +127,11 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if state["format"] != FORMAT_VERSION:
         raise DataError(f"{folder} has checkpoint format {state['format']}; this version reads format {FORMAT_VERSION}")
     return Checkpoint(folder, load_config(folder / CONFIG), state)
+
+
+def checkpoint_name(step: int) -> str:
+    """The folder name of the checkpoint of a step; what `list_checkpoints` looks for."""
+    return f"step-{step:06d}"
 
 
 def list_checkpoints(folder: Path) -> list[Path]:

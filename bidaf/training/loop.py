@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import resource
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 
 import torch
 
@@ -13,12 +13,14 @@ from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
 from bidaf.device import matrix_precision, set_up
 from bidaf.ema import ExponentialMovingAverage
+from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import answer_all
 from bidaf.evaluation.official import score_answers
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
 from bidaf.training.checkpoint import (
     Checkpoint,
+    checkpoint_name,
     remove_stale,
     restore_training,
     save_checkpoint,
@@ -48,6 +50,8 @@ class TrainingState:
     best_step: int | None = None
     best_f1: float = -1.0
     evaluations_without_gain: int = 0
+    interval_losses: list[float] = field(default_factory=list)
+    """Losses since the last line of training metrics."""
 
 
 class Trainer:
@@ -111,12 +115,17 @@ class Trainer:
         return self.step.run(self.train_source, longest, answers, step=0)
 
     def run(self, run: Run) -> TrainingState:
-        """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder."""
+        """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
+
+        Raises `BidafError` when one can't be written.
+        """
         progress = Progress(run.folder / "log.txt", total=self.total_steps, start=self.state.step)
         remove_stale(run.checkpoints)
         try:
             with InterruptRequests() as requests:
                 _Loop(self, run, progress, requests).run()
+        except OSError as error:  # all that a run opens lies in its folder
+            raise BidafError(f"the run {run.folder} can't be written: {error}") from None
         finally:
             progress.close()
         return self.state
@@ -134,7 +143,6 @@ class _Loop:
         self.requests = requests
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._clock = time.perf_counter()
-        self._interval_losses: list[float] = []
         self._interval_seconds = 0.0
         self._interval_questions = 0
 
@@ -182,7 +190,7 @@ class _Loop:
         self._interval_seconds += time.perf_counter() - began
         self._interval_questions += len(questions)
         if result.updated:
-            self._interval_losses.append(result.loss)
+            state.interval_losses.append(result.loss)
         else:
             state.skipped += 1
             ids = [trainer.train_source.features.ids[question] for question in questions]
@@ -195,7 +203,7 @@ class _Loop:
     def _log(self, result: StepResult) -> None:
         state, trainer = self.state, self.trainer
         self._tick_clock()
-        losses = self._interval_losses
+        losses = state.interval_losses
         loss = sum(losses) / len(losses) if losses else float("nan")
         rate = self._interval_questions / self._interval_seconds
         epoch = state.step / trainer.order.batches_per_epoch
@@ -213,7 +221,7 @@ class _Loop:
         line = f"step {state.step}/{trainer.total_steps}  epoch {epoch:.2f}  loss {loss:.3f}  {rate:.0f} questions/s"
         f1 = "".join(f"  {weights} F1 {score['f1']:.1f}" for weights, score in (state.scores or {}).items())
         self.progress.train(state.step, line, f"loss {loss:.3f}{f1}")
-        self._interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
+        state.interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
 
     def _evaluate(self) -> None:
         state, trainer, began = self.state, self.trainer, time.perf_counter()
@@ -270,7 +278,7 @@ class _Loop:
     def _save(self) -> None:
         self._tick_clock()
         state, trainer = self.state, self.trainer
-        folder = self.folder.checkpoints / f"step-{state.step:06d}"
+        folder = self.folder.checkpoints / checkpoint_name(state.step)
         save_checkpoint(
             folder,
             model=trainer.model,

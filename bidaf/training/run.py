@@ -15,7 +15,7 @@ from typing import Any
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.training.checkpoint import list_checkpoints, remove_checkpoint
+from bidaf.training.checkpoint import Checkpoint, checkpoint_name, list_checkpoints, remove_checkpoint
 from bidaf.training.files import point_link, write_json, write_text
 
 RUNS_FOLDER = "runs"
@@ -37,8 +37,7 @@ class Run:
     def create(cls, folder: Path, config: Config, device: str) -> Run:
         """A new run. Raises `UsageError` where one stands already, `BidafError` where nothing can be written."""
         run = cls(folder)
-        if (folder / CONFIG).exists():
-            raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+        refuse_existing_run(folder)
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             run.predictions.mkdir(exist_ok=True)
@@ -67,20 +66,35 @@ class Run:
             file.write(json.dumps(event) + "\n")
 
     def events(self) -> list[dict[str, Any]]:
-        """All lines of metrics.jsonl; a last line that a crash cut short is left out."""
+        """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
         path = self.folder / METRICS
         events = []
-        for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        for line in path.read_bytes().splitlines() if path.exists() else ():
             try:
-                events.append(json.loads(line))
+                event = json.loads(line)
             except ValueError:
                 continue
+            if isinstance(event, dict) and "step" in event and "event" in event:
+                events.append(event)
         return events
 
-    def forget_after(self, step: int) -> None:
-        """Drop metrics of steps beyond `step`: a resumed run makes them again."""
-        kept = [event for event in self.events() if event["step"] <= step]
+    def rewind(self, checkpoint: Checkpoint) -> None:
+        """Drop metrics and checkpoints of what came after this one: the resumed run makes them again.
+
+        A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
+        """
+        until = {"eval": checkpoint.state["evaluated_step"]}
+        kept = [event for event in self.events() if event["step"] <= until.get(event["event"], checkpoint.step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
+        found = list_checkpoints(self.checkpoints)
+        names = [path.name for path in found]
+        newest = names.index(checkpoint.folder.name)
+        for path in found[newest + 1 :]:
+            remove_checkpoint(path)
+        self.link(LAST, found[newest])
+        best = checkpoint_name(checkpoint.state["best_step"] or 0)
+        if best in names[: newest + 1]:
+            self.link(BEST, self.checkpoints / best)
 
     def link(self, name: str, checkpoint: Path) -> None:
         """Point `best` or `last` at a checkpoint."""
@@ -103,6 +117,12 @@ class Run:
         if not (found := list_checkpoints(self.checkpoints)):
             raise DataError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one")
         return found[-1]
+
+
+def refuse_existing_run(folder: Path) -> None:
+    """Raise `UsageError` where a run stands already."""
+    if (folder / CONFIG).exists():
+        raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
 
 
 def new_run_folder(config_name: str) -> Path:

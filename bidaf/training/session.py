@@ -14,11 +14,11 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import differences
 from bidaf.data.prepare import prepare
-from bidaf.errors import DataError, UsageError
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.training.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
 from bidaf.training.loop import Trainer, TrainingState, peak_memory
-from bidaf.training.run import Run
+from bidaf.training.run import Run, refuse_existing_run
 
 Echo = Callable[[str], None]
 
@@ -52,6 +52,7 @@ class DryRun:
 
 def start_run(config: Config, folder: Path, device: torch.device, echo: Echo) -> TrainingState:
     """Prepare the data where needed and train in a new folder."""
+    refuse_existing_run(folder)
     prepared = prepare(config.data, echo=echo)
     trainer = Trainer(config, prepared, device)
     return trainer.run(Run.create(folder, config, str(device)))
@@ -76,11 +77,14 @@ def resume_run(
     if folder is not None and folder.resolve() != source.resolve():
         if folder.exists():
             raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
-        shutil.copytree(source, folder, symlinks=True)
+        try:
+            shutil.copytree(source, folder, symlinks=True)
+        except (OSError, shutil.Error) as error:
+            raise BidafError(f"{source} can't be copied to {folder}: {error}") from None
         source = folder
     trainer.restore(checkpoint)
     run = Run.open(source)
-    run.forget_after(checkpoint.step)
+    run.rewind(checkpoint)
     echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
     return trainer.run(run)
 
