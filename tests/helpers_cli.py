@@ -6,9 +6,8 @@ import contextlib
 import functools
 import io
 import json
-import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,9 @@ from bidaf.training.run import Run
 CONFIG = """\
 data: {train: train.json, dev: dev.json, vectors: vectors.txt, min_word_count: 0, min_char_count: 0}
 model: {hidden_size: 4, char_channels: 4, char_embedding_size: 3}
-ema: {decay: 0.9}
-training: {epochs: 4, batch_size: 2, optimizer: {name: adam, lr: 0.05}, log_every: 1}
-evaluation: {every_steps: 12}
+ema: {decay: 0.98}
+training: {epochs: 20, batch_size: 6, optimizer: {name: adam, lr: 0.1}, log_every: 10}
+evaluation: {every_steps: 20}
 """
 
 Asked = tuple[str, list[str]]
@@ -78,7 +77,7 @@ def bidaf(*args: object, cwd: Path, stdin: bytes = b"") -> Ran:
     out, err = io.StringIO(), io.StringIO()
     standard_input = io.TextIOWrapper(io.BytesIO(stdin))
     with (
-        working_in(cwd),
+        contextlib.chdir(cwd),
         mock.patch.object(sys, "argv", ["bidaf", *map(str, args)]),
         mock.patch.object(sys, "stdin", standard_input),
         contextlib.redirect_stdout(out),
@@ -102,20 +101,9 @@ def fail(code: int, *args: object, cwd: Path, stdin: bytes = b"") -> str:
     assert ran.code == code, ran
     assert ran.out == ""
     assert "Traceback" not in ran.err
-    before, *messages = ("\n" + ran.err).split("\nerror: ")
+    _before, *messages = ("\n" + ran.err).split("\nerror: ")
     assert len(messages) == 1, ran.err
     return messages[0].strip()
-
-
-@contextlib.contextmanager
-def working_in(folder: Path) -> Iterator[None]:
-    """The current folder for a while."""
-    before = Path.cwd()
-    os.chdir(folder)
-    try:
-        yield
-    finally:
-        os.chdir(before)
 
 
 def squad(paragraphs: Sequence[tuple[str, list[Asked]]], prefix: str) -> dict[str, Any]:
@@ -148,8 +136,9 @@ def write_tiny(folder: Path) -> None:
 
 
 @functools.cache
-def train_tiny(factory: pytest.TempPathFactory) -> Tiny:
-    """The run that the tests of a session share; they read it and write elsewhere."""
-    folder = factory.mktemp("tiny")
+def train_tiny(base: Path) -> Tiny:
+    """The run that the tests of a session, with this base folder, share; they read it and write elsewhere."""
+    folder = base / "tiny-run"
+    folder.mkdir()
     write_tiny(folder)
     return Tiny(folder, succeed("train", "-c", "tiny.yaml", "--run-dir", "runs/tiny", cwd=folder))

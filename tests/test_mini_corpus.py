@@ -1,127 +1,182 @@
-"""The embedded corpus: what it promises to those who train on it."""
+"""The embedded corpus is what its script writes, is sound, and can't be answered without reading the question."""
 
 from __future__ import annotations
 
-import json
 import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from bidaf.data.squad import Example, read_squad
-from bidaf.evaluation.official import read_gold, score_answers
+from bidaf.data.questions import read_questions
+from bidaf.data.squad import Corpus, Example, read_squad
+from bidaf.evaluation.official import exact_match, score_answers
 
-ROOT = Path(__file__).parents[1]
+ROOT = Path(__file__).parent.parent
 MINI = ROOT / "data" / "mini"
-CAPITALISED = re.compile(r"[A-Z]\w+(?: [A-Z]\w+)*")
-NUMBER = re.compile(r"\d[\d,]*")
+SCRIPT = ROOT / "scripts" / "make_mini_corpus.py"
+FILES = ("train.json", "dev.json", "questions.json")
 
 
 @pytest.fixture(scope="module")
-def train() -> list[Example]:
-    return read_squad(MINI / "train.json").examples
+def train() -> Corpus:
+    return read_squad(MINI / "train.json")
 
 
 @pytest.fixture(scope="module")
-def dev() -> list[Example]:
-    return read_squad(MINI / "dev.json").examples
+def dev() -> Corpus:
+    return read_squad(MINI / "dev.json")
 
 
-def test_the_script_writes_the_very_bytes_of_the_repository(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "make_mini_corpus.py"), "--seed", "0", "-o", str(tmp_path)]
-    subprocess.run(command, check=True)
-    for name in ("train.json", "dev.json", "questions.json"):
-        assert (tmp_path / name).read_bytes() == (MINI / name).read_bytes()
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
+    """Runs the script as a user does and gives what it wrote."""
+
+    def write(seed: int) -> dict[str, bytes]:
+        folder = tmp_path_factory.mktemp("corpus") / "made" / "on demand"
+        subprocess.run([sys.executable, SCRIPT, "--seed", str(seed), "-o", folder], check=True)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    return write
 
 
-def test_another_seed_writes_another_corpus(tmp_path: Path) -> None:
-    command = [sys.executable, str(ROOT / "scripts" / "make_mini_corpus.py"), "--seed", "1", "-o", str(tmp_path)]
-    subprocess.run(command, check=True)
-    assert (tmp_path / "train.json").read_bytes() != (MINI / "train.json").read_bytes()
+def contexts(corpus: Corpus) -> list[str]:
+    return list(dict.fromkeys(example.context for example in corpus.examples))
 
 
-def test_it_is_small() -> None:
-    assert sum(path.stat().st_size for path in MINI.iterdir()) < 2_000_000
+def test_seed_0_writes_the_files_in_the_repository_byte_for_byte(
+    written: Callable[[int], dict[str, bytes]],
+) -> None:
+    assert written(0) == {name: (MINI / name).read_bytes() for name in FILES}
 
 
-def test_sizes_are_those_of_the_readme() -> None:
-    readme = (ROOT / "data" / "README.md").read_text(encoding="utf-8")
-    for name in ("train", "dev"):
-        examples = read_squad(MINI / f"{name}.json").examples
-        paragraphs = len({example.context for example in examples})
-        assert f"| `mini/{name}.json` | {paragraphs:,} | {len(examples):,} |" in readme
-    questions = json.loads((MINI / "questions.json").read_text(encoding="utf-8"))
-    assert f"| `mini/questions.json` | {len({q['context'] for q in questions})} | {len(questions)} |" in readme
+def test_another_seed_writes_other_paragraphs(written: Callable[[int], dict[str, bytes]]) -> None:
+    other = written(1)
+    assert sorted(other) == sorted(FILES)
+    assert all(content != (MINI / name).read_bytes() for name, content in other.items())
 
 
-@pytest.mark.parametrize("name", ["train", "dev"])
-def test_every_answer_stands_at_its_offset(name: str) -> None:
-    counts = read_squad(MINI / f"{name}.json").counts
-    assert counts.kept == counts.read
-    assert counts.realigned == 0
+def test_the_files_are_under_two_megabytes() -> None:
+    assert sum((MINI / name).stat().st_size for name in FILES) < 2_000_000
 
 
-def test_dev_accepts_several_answers_to_some_questions(dev: list[Example]) -> None:
-    assert sum(len(example.answers) > 1 for example in dev) > len(dev) / 4
+def test_every_answer_stands_at_its_offset_and_no_question_is_dropped(train: Corpus, dev: Corpus) -> None:
+    for corpus in (train, dev):
+        counts = corpus.counts
+        assert (counts.kept, counts.realigned, counts.dropped) == (counts.read, 0, {})
+        for example in corpus.examples:
+            for answer in example.answers:
+                assert example.context[answer.start :].startswith(answer.text)
 
 
-def test_no_name_of_dev_or_questions_occurs_in_train(train: list[Example], dev: list[Example]) -> None:
-    new: list[dict[str, Any]] = json.loads((MINI / "questions.json").read_text(encoding="utf-8"))
-    seen = names(example.context for example in train)
-    assert len(seen) > 1_000
-    assert not seen & names(example.context for example in dev)
-    assert not seen & names(question["context"] for question in new)
+def test_there_are_as_many_questions_as_a_short_run_needs(train: Corpus, dev: Corpus) -> None:
+    assert 3_000 <= len(train.examples) <= 4_500
+    assert 400 <= len(dev.examples) <= 600
+    ids = [example.id for example in train.examples + dev.examples]
+    assert len(set(ids)) == len(ids)
+    assert all(re.fullmatch(r"mini-(train|dev)-\d{5}", id) for id in ids)
 
 
-# Words that are only ever written large, for they open sentences or name months.
-OPENERS = set("Two Old Travellers It He She There Friends Guests Children".split())
-MONTHS = set("January February March April May June July August September October November December".split())
+def test_train_gives_one_answer_and_many_dev_questions_give_several(train: Corpus, dev: Corpus) -> None:
+    assert {len(example.answers) for example in train.examples} == {1}
+    several = [example for example in dev.examples if len(example.answers) > 1]
+    assert len(several) > 100
+    assert all(len({answer.text for answer in example.answers}) > 1 for example in several)
 
 
-def names(contexts: Iterable[str]) -> set[str]:
-    """Words that are never written small."""
-    text = " ".join(set(contexts))
-    small = set(re.findall(r"\b[a-z]\w+", text))
-    return {word for word in re.findall(r"\b[A-Z]\w+", text) if word.lower() not in small} - MONTHS - OPENERS
+def test_contexts_and_questions_have_the_length_of_a_small_exercise(train: Corpus, dev: Corpus) -> None:
+    for example in train.examples + dev.examples:
+        assert 30 <= len(re.findall(r"\w+|[^\w\s]", example.context)) <= 90
+        assert 6 <= len(re.findall(r"\w+|[^\w\s]", example.question)) <= 14
 
 
-def first(pattern: re.Pattern[str], skip: int = 0) -> Callable[[Example], str]:
-    def guess(example: Example) -> str:
-        found = pattern.findall(example.context)
-        return found[min(skip, len(found) - 1)] if found else ""
-
-    return guess
+def invented_words(texts: list[str]) -> set[str]:
+    """Names without the common word before them: large inside a sentence, and in this one text alone."""
+    seen = Counter(word for text in texts for word in set(re.findall(r"(?<=[a-z0-9,] )[A-Z][a-z]+", text)))
+    return {word for word, number in seen.items() if number == 1}
 
 
-def words_at(position: int, count: int) -> Callable[[Example], str]:
-    return lambda example: " ".join(example.context.split()[position : position + count])
+def test_no_full_name_and_no_invented_word_is_in_both_train_and_dev(train: Corpus, dev: Corpus) -> None:
+    pairs = r"\b(?!In |On |The )[A-Z][a-z]+ [A-Z][a-z]+"  # neither "On May" nor "The Old" is a name
+    train_text = "\n".join(contexts(train))
+    dev_pairs = {pair for text in contexts(dev) for pair in re.findall(pairs, text)}
+    assert len(dev_pairs) > 300
+    assert dev_pairs.isdisjoint(re.findall(pairs, train_text))
+    dev_words = invented_words(contexts(dev))
+    assert len(dev_words) > 300
+    assert dev_words.isdisjoint(re.findall(r"\w+", train_text))
 
 
-def most_common_word(example: Example) -> str:
-    return Counter(example.context.split()).most_common(1)[0][0]
+def test_a_question_names_one_thing_that_its_context_names_once(dev: Corpus) -> None:
+    for example in dev.examples:
+        names = re.findall(r"[A-Z][a-z]+ [A-Z][a-z]+", example.question.split(" ", 1)[1])
+        assert [example.context.count(name) for name in names] == [1]
 
 
-GUESSES: dict[str, Callable[[Example], str]] = {
-    "the first number": first(NUMBER),
-    "the second number": first(NUMBER, 1),
-    "the first year": first(re.compile(r"\b1[6-9]\d\d\b")),
-    "the first name": first(CAPITALISED),
-    "the third name": first(CAPITALISED, 2),
-    "the last name": lambda example: CAPITALISED.findall(example.context)[-1],
-    "the most common word": most_common_word,
-    "the first sentence": lambda example: example.context.split(". ")[0],
-    "the second sentence": lambda example: example.context.split(". ")[1],
+def sort_of(text: str) -> str:
+    """What an answer looks like: a number, a name or a common word."""
+    return "number" if re.search(r"\d", text) else "name" if text[0].isupper() else "word"
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r"\w+", text)
+
+
+def first(pattern: str, text: str) -> str:
+    match = re.search(pattern, text)
+    return match.group() if match else ""
+
+
+BASELINES: dict[str, Callable[[Example], str]] = {
     "the whole context": lambda example: example.context,
-    **{f"{count} words from word {place}": words_at(place, count) for place in range(0, 45, 3) for count in (1, 2)},
+    "the first sentence": lambda example: example.context.split(".")[0],
+    "the second sentence": lambda example: example.context.split(".")[1],
+    "the last sentence": lambda example: example.context.split(".")[-2],
+    "the last two words": lambda example: " ".join(words(example.context)[-2:]),
+    "the first number": lambda example: first(r"\d+", example.context),
+    "the first year": lambda example: first(r"\b1\d{3}\b", example.context),
+    "the last number": lambda example: "".join(re.findall(r"\d+", example.context)[-1:]),
+    "the first date": lambda example: first(r"\d+ [A-Z][a-z]+ \d{4}", example.context),
+    "the first name": lambda example: first(r"(?<=[a-z] )[A-Z]\w+( [A-Z]\w+)?", example.context),
+    "the first full name": lambda example: first(r"[A-Z]\w+ [A-Z]\w+", example.context),
+    "the most frequent word": lambda example: Counter(words(example.context)).most_common(1)[0][0],
+    "the question itself": lambda example: example.question,
+    **{
+        f"words {start} to {start + 2}": lambda example, start=start: " ".join(  # type: ignore[misc]
+            words(example.context)[start : start + 2]
+        )
+        for start in range(8, 48, 4)
+    },
 }
 
 
-@pytest.mark.parametrize("name", GUESSES)
-def test_a_constant_guess_scores_under_15(name: str, dev: list[Example]) -> None:
-    predictions = {example.id: GUESSES[name](example) for example in dev}
-    assert score_answers(read_gold(MINI / "dev.json"), predictions).f1 < 15.0
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_guess_that_does_not_match_the_question_to_its_sentence_stays_under_15_f1(name: str, dev: Corpus) -> None:
+    gold = {example.id: [answer.text for answer in example.answers] for example in dev.examples}
+    guesses = {example.id: BASELINES[name](example) for example in dev.examples}
+    assert score_answers(gold, guesses).f1 < 15
+
+
+def test_an_answer_of_the_right_sort_is_seldom_the_right_one(dev: Corpus) -> None:
+    rivals: Counter[tuple[str, str]] = Counter()
+    sorts = [(example.context, sort_of(example.answers[0].text)) for example in dev.examples]
+    rivals.update(sorts)
+    assert sum(1 / rivals[sort] for sort in sorts) / len(sorts) <= 0.25
+    gold = {example.id: [answer.text for answer in example.answers] for example in dev.examples}
+    usual = {sort: example.answers[0].text for sort, example in zip(sorts, dev.examples, strict=True)}
+    guesses = {example.id: usual[sort] for sort, example in zip(sorts, dev.examples, strict=True)}
+    assert score_answers(gold, guesses).f1 < 40
+
+
+def test_the_questions_for_prediction_are_on_fresh_paragraphs(train: Corpus, dev: Corpus) -> None:
+    questions = read_questions(MINI / "questions.json")
+    assert len(questions) == 8
+    assert len({example.context for example in questions}) == 2
+    known = set(words(" ".join(contexts(train) + contexts(dev))))
+    fresh = invented_words([example.context for example in questions[:1]])
+    assert fresh
+    assert all(not exact_match(example.question, other.question) for example in questions for other in dev.examples)
+    assert len(fresh & known) < len(fresh)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from typing import Any
@@ -23,7 +24,7 @@ from bidaf.training.optimizer import build_optimizer
 from bidaf.training.step import StepResult, TrainingStep
 
 MakeOptimizer = Callable[[Bidaf], torch.optim.Optimizer]
-# Seven questions of several contexts: no count of parts but one divides them.
+# Seven questions of several contexts, a number that parts do not divide.
 QUESTIONS = np.array([20, 3, 9, 14, 1, 22, 7])
 
 
@@ -87,7 +88,7 @@ def bench(configure: Configure, prepared: Prepared) -> MakeBench:
 
 
 def norm_of_change(before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> float:
-    return float(sum(((after[name] - before[name]) ** 2).sum() for name in before)) ** 0.5
+    return math.sqrt(sum(float(((after[name] - before[name]) ** 2).sum()) for name in before))
 
 
 def test_the_loss_is_the_mean_negative_log_probability_of_both_ends(bench: MakeBench) -> None:
@@ -104,7 +105,7 @@ def test_the_loss_is_the_mean_negative_log_probability_of_both_ends(bench: MakeB
     assert result.loss == pytest.approx(expected / len(QUESTIONS), rel=1e-6)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 7])
+@pytest.mark.parametrize("parts", [2, 3, 4])
 def test_a_batch_in_parts_moves_weights_and_shadow_as_the_whole_does(bench: MakeBench, parts: int) -> None:
     whole, split = (bench(plain_descent, dtype=torch.float64, accumulate=n, clip_norm=1.0) for n in (1, parts))
     before = whole.weights()

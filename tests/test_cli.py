@@ -1,0 +1,318 @@
+"""Commands as they are typed: what they print where, what they leave behind, and the code each error ends with."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_cli import DEV, Tiny, bidaf, fail, squad, succeed, train_tiny, write_tiny
+
+from bidaf.inference import loading
+from bidaf.training import checkpoint
+from bidaf.training.run import Run
+from bidaf.training.step import StepResult, TrainingStep
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def home(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of the tiny folder, to do anything to."""
+    folder = tmp_path / "home"
+    shutil.copytree(tiny.folder, folder, symlinks=True)
+    return folder
+
+
+TINY = ("-c", "tiny.yaml")
+
+
+# Train
+
+
+def test_a_run_prints_to_stderr_alone_and_leaves_a_folder_that_tells_everything(tiny: Tiny) -> None:
+    assert tiny.trained.out == ""
+    assert tiny.trained.err.rstrip().endswith("in runs/tiny")
+    names = {path.name for path in tiny.run.iterdir()}
+    assert {"config.yaml", "environment.json", "metrics.jsonl", "log.txt", "checkpoints", "best", "last"} <= names
+    assert os.readlink(tiny.folder / "runs" / "latest") == "tiny"
+
+
+def test_training_again_gives_the_same_weights_and_prepares_nothing_again(tiny: Tiny, home: Path) -> None:
+    for source in ("train.json", "dev.json", "vectors.txt"):
+        (home / source).unlink()
+    ran = succeed("train", *TINY, "--run-dir", "again", cwd=home)
+    assert "questions\n" not in ran.err
+    ours, theirs = (
+        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").glob("*.safetensors")}
+        for run in (home / "again", tiny.run)
+    )
+    assert len(ours) == 3
+    assert ours == theirs
+
+
+def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(
+    tiny: Tiny, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    step = TrainingStep.run
+
+    def interrupted_step(self: TrainingStep, *args: Any) -> StepResult:
+        if args[-1] == 7:
+            os.kill(os.getpid(), signal.SIGINT)
+        return step(self, *args)
+
+    monkeypatch.setattr(TrainingStep, "run", interrupted_step)
+    ran = bidaf("train", *TINY, "--run-dir", "runs/stopped", cwd=home)
+    assert (ran.code, ran.out) == (130, "")
+    assert "interrupted and saved; go on with: bidaf train --resume runs/stopped" in ran.err
+    assert "Traceback" not in ran.err
+    monkeypatch.undo()
+    assert Run.open(home / "runs" / "stopped").last_checkpoint().name == "step-000007"
+    assert "at step 7 of 20" in succeed("train", "--resume", cwd=home).err
+    last = "checkpoints/step-000020/shadow.safetensors"
+    assert (home / "runs" / "stopped" / last).read_bytes() == (tiny.run / last).read_bytes()
+
+
+def test_a_finished_run_goes_on_when_it_is_given_more_epochs(home: Path) -> None:
+    ran = succeed("train", "--resume", "tiny", "--set", "training.epochs=22", "--run-dir", "longer", cwd=home)
+    assert "at step 20 of 22" in ran.err
+    assert Run.open(home / "longer").last_checkpoint().name == "step-000022"
+    assert Run.open(home / "runs" / "tiny").last_checkpoint().name == "step-000020"
+
+
+# Prepare, eval, score
+
+
+def test_prepare_counts_every_question_and_finds_its_work_again(tiny: Tiny) -> None:
+    first = succeed("prepare", *TINY, "--json", cwd=tiny.folder)
+    assert first.err == ""
+    assert first.json["counts"]["train"]["kept"] == first.json["counts"]["dev"]["kept"] == 6
+    assert (tiny.folder / first.json["folder"] / "manifest.json").is_file()
+    assert "vocabulary: 17 words with fixed vectors" in succeed("prepare", *TINY, cwd=tiny.folder).out
+
+
+@pytest.mark.parametrize(("weights", "flag"), [("ema", "--use-ema"), ("raw", "--no-use-ema")])
+def test_eval_gives_the_score_that_the_run_logged_for_these_weights(tiny: Tiny, weights: str, flag: str) -> None:
+    result = succeed("eval", flag, "--json", cwd=tiny.folder).json
+    assert list(result) == ["exact_match", "f1", "questions", "weights", "model", "data"]
+    logged = tiny.last_scores()
+    assert {key: result[key] for key in ("exact_match", "f1")} == logged[weights]
+    assert (result["questions"], result["weights"], result["data"]) == (6, weights, ["dev.json"])
+    assert result["model"] == "runs/tiny/checkpoints/step-000020"
+
+
+def test_raw_and_shadow_weights_answer_differently(tiny: Tiny, tmp_path: Path) -> None:
+    answers = []
+    for flag in ("--use-ema", "--no-use-ema"):
+        succeed("eval", flag, "-p", tmp_path / flag, cwd=tiny.folder)
+        answers.append(json.loads((tmp_path / flag).read_text()))
+    assert answers[0].keys() == answers[1].keys()
+    assert answers[0] != answers[1]
+    for weights, given in zip(("ema", "raw"), answers, strict=True):
+        assert given == json.loads((tiny.run / "predictions" / f"step-000020.{weights}.json").read_text())
+
+
+@pytest.mark.parametrize("flag", ["--use-ema", "--no-use-ema"])
+def test_a_model_has_one_score_by_whatever_way_it_is_asked(tiny: Tiny, tmp_path: Path, flag: str) -> None:
+    export, answers, dev = tmp_path / "model", tmp_path / "answers.json", tiny.folder / "dev.json"
+    succeed("export", flag, "-o", export, cwd=tiny.folder)
+    results = [
+        succeed("eval", flag, "--json", "-p", answers, cwd=tiny.folder).json,
+        succeed("eval", flag, "--json", "-m", "tiny", "--data", "dev.json", cwd=tiny.folder).json,
+        succeed("eval", flag, "--json", "-m", tiny.run / "best", cwd=tiny.folder).json,
+        succeed("eval", flag, "--json", "-m", export, cwd=tiny.folder).json,
+        succeed("eval", flag, "--json", "-m", export, "--data", dev, cwd=tmp_path).json,
+        succeed("score", dev, answers, "--json", cwd=tmp_path).json,
+    ]
+    succeed("predict", dev, "-m", export, flag, "-o", answers, cwd=tmp_path)
+    results.append(succeed("score", dev, answers, "--json", cwd=tmp_path).json)
+    assert len({(result["exact_match"], result["f1"], result["questions"]) for result in results}) == 1
+
+
+def test_eval_on_another_file_scores_that_file(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "one.json").write_text(json.dumps(squad(DEV[:1], "dev")))
+    result = succeed("eval", "--data", tmp_path / "one.json", "--json", cwd=tiny.folder).json
+    assert (result["questions"], result["data"]) == (2, [str(tmp_path / "one.json")])
+
+
+def test_tables_and_json_tell_the_same_score(tiny: Tiny) -> None:
+    result = succeed("eval", "--no-use-ema", "--json", cwd=tiny.folder).json
+    table = succeed("eval", "--no-use-ema", cwd=tiny.folder).out
+    row = next(line for line in table.splitlines() if "raw" in line)
+    cells = [cell.strip() for cell in row.strip("│").split("│")]
+    assert cells == ["raw", f"{result['exact_match']:.2f}", f"{result['f1']:.2f}", "6"]
+
+
+def test_score_says_which_questions_have_no_prediction(tmp_path: Path) -> None:
+    write_tiny(tmp_path)
+    (tmp_path / "answers.json").write_text('{"dev-0-0": "in Rome", "stranger": "x"}')
+    ran = succeed("score", "dev.json", "answers.json", "--json", cwd=tmp_path)
+    assert ran.json["exact_match"] == pytest.approx(100 / 6)
+    assert len(ran.json["missing"]) == 5
+    assert ran.json["unknown"] == ["stranger"]
+    assert "5 questions have no prediction and count 0" in ran.err
+
+
+# Errors
+
+Arrange = Callable[[Path], object]
+Case = tuple[list[str], Arrange, str]
+
+
+def nothing(home: Path) -> None:
+    pass
+
+
+def write(name: str, content: str | bytes) -> Arrange:
+    return lambda home: (home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
+
+
+def forget(name: str) -> Arrange:
+    return lambda home: shutil.rmtree(home / name)
+
+
+def damage_checkpoint(home: Path) -> None:
+    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "raw.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+
+
+def train_on(source: str) -> list[str]:
+    return ["train", *TINY, "--set", f"data.train={source}", "--run-dir", "new"]
+
+
+ANSWER = '{"data": [{"paragraphs": [{"context": "a b", "qas": [{"id": "1", "question": "?", "answers": '
+
+USAGE: dict[str, Case] = {
+    "unknown command": (["traain"], nothing, "No such command 'traain'. Did you mean 'train'?; see bidaf --help"),
+    "unknown option": (["train", "--nope"], nothing, "No such option: --nope; see bidaf train --help"),
+    "missing argument": (["score", "dev.json"], nothing, "Missing argument 'predictions'"),
+    "missing option": (["export"], nothing, "Missing option '--output'"),
+    "not a number": (["predict", "dev.json", "--n-best", "x"], nothing, "Invalid value for '--n-best'"),
+    "number too small": (["predict", "dev.json", "--n-best", "0"], nothing, "Invalid value for '--n-best'"),
+    "no config": (["train"], nothing, "name a config, as in: bidaf train --config squad.yaml"),
+    "config not there": (["train", "-c", "squda.yaml"], nothing, "did you mean squad.yaml?"),
+    "config a folder": (["train", "-c", "runs"], nothing, "--config runs is a folder"),
+    "config not YAML": (["train", "-c", "x.yaml"], write("x.yaml", "data: ["), "x.yaml is not a YAML config"),
+    "config binary": (["train", "-c", "x.yaml"], write("x.yaml", b"\xff\xfe"), "x.yaml is not UTF-8 text"),
+    "misspelt setting": (["train", *TINY, "-s", "training.bach_size=3"], nothing, "did you mean training.batch_size?"),
+    "setting without value": (["train", *TINY, "-s", "ema.decay"], nothing, "write it as section.key=value"),
+    "setting of a wrong type": (["train", *TINY, "-s", "ema.decay=high"], nothing, "ema.decay (--set)"),
+    "setting out of range": (["train", *TINY, "-s", "ema.decay=1"], nothing, "should be less than 1"),
+    "unknown device": (["train", *TINY, "--device", "gpu"], nothing, "unknown device 'gpu'"),
+    "device not there": (["eval", "--device", "cuda:99"], nothing, "no device cuda:99"),
+    "run folder in use": (["train", *TINY, "--run-dir", "runs/tiny"], nothing, "runs/tiny already holds a run"),
+    "a resumed run tried out": (["train", "--resume", "--dry-run"], nothing, "--dry-run tries out a new run"),
+    "run without --resume": (["train", "tiny"], nothing, "bidaf train --resume tiny"),
+    "resume with other settings": (["train", "--resume", "tiny", "-s", "training.seed=9"], nothing, "training.seed"),
+    "resume into a folder": (["train", "--resume", "tiny", "--run-dir", "prepared"], nothing, "prepared exists"),
+}
+DATA: dict[str, Case] = {
+    "missing file": (train_on("trian.json"), nothing, "did you mean train.json?"),
+    "directory": (train_on("runs"), nothing, "runs"),
+    "empty file": (train_on("x.json"), write("x.json", ""), "x.json: is empty"),
+    "truncated JSON": (train_on("x.json"), write("x.json", ANSWER), "x.json: is not JSON at line 1, column"),
+    "not JSON": (train_on("x.json"), write("x.json", "Dear user"), "x.json: is not JSON at line 1, column 1"),
+    "not text": (train_on("x.json"), write("x.json", b"\x89PNG\xff"), "x.json: is not UTF-8"),
+    "a list": (train_on("x.json"), write("x.json", "[]"), "x.json: the top level is a list; SQuAD v1.1 is"),
+    "wrong nesting": (train_on("x.json"), write("x.json", '{"data": [{"paragraphs": {}}]}'), "data[0].paragraphs"),
+    "answers of a wrong type": (
+        train_on("x.json"),
+        write("x.json", ANSWER + '[{"text": 3, "answer_start": 0}]}]}]}]}'),
+        "data[0].paragraphs[0].qas[0].answers[0].text",
+    ),
+    "no usable question": (train_on("x.json"), write("x.json", ANSWER + "[]}]}]}]}"), "no question can be used"),
+    "vectors missing": (["train", *TINY, "-s", "data.vectors=x.txt"], nothing, "x.txt: no such file"),
+    "vectors ragged": (["train", *TINY, "-s", "data.vectors=x.txt"], write("x.txt", "a 1 2\nb 1\n"), "x.txt, line 2"),
+    "unknown run": (["eval", "-m", "nowhere"], nothing, "no run nowhere, neither as a path nor in runs/"),
+    "no run at all": (["eval"], forget("runs"), "no run yet: runs/latest does not exist"),
+    "nothing to resume": (["train", "--resume"], forget("runs"), "no run yet"),
+    "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
+    "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
+    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
+    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
+    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
+    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
+    "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
+    "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
+    "predict on a folder": (["predict", "runs"], nothing, "runs: is a folder; name a file"),
+    "predictions missing": (["score", "dev.json", "x.json"], nothing, "x.json: no such file"),
+    "predictions a list": (["score", "dev.json", "x.json"], write("x.json", "[]"), "x.json"),
+    "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
+}
+FAILED: dict[str, Case] = {
+    "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
+    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
+    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
+    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
+    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
+    "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
+    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+}
+ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
+
+
+@pytest.mark.parametrize(
+    ("code", "args", "arrange", "problem"),
+    [pytest.param(code, *case, id=f"{code} {name}") for code, cases in ERRORS.items() for name, case in cases.items()],
+)
+def test_an_error_is_one_message_and_its_code(
+    home: Path, code: int, args: list[str], arrange: Arrange, problem: str
+) -> None:
+    arrange(home)
+    assert problem in fail(code, *args, cwd=home)
+    assert not (home / "new").exists()
+
+
+@pytest.mark.parametrize("command", [("eval",), ("predict", "dev.json"), ("export", "-o", "model")])
+def test_ctrl_c_outside_of_training_is_one_message(
+    home: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def press_ctrl_c(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loading, "open_checkpoint", press_ctrl_c)
+    monkeypatch.setattr(checkpoint, "open_checkpoint", press_ctrl_c)
+    assert fail(130, *command, cwd=home) == "interrupted"
+    assert not (home / "model").exists()
+
+
+def test_a_machine_without_memory_is_told_what_to_lower(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def allocate(*args: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(TrainingStep, "run", allocate)
+    assert fail(1, "train", *TINY, cwd=home).startswith("out of memory; lower training.batch_size")
+
+
+def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) -> None:
+    for command in ((), ("config",)):
+        ran = bidaf(*command, cwd=tmp_path)
+        assert ran.code == 2
+        assert "Usage: bidaf" in ran.out
+        assert ran.err.startswith("error: no command; see bidaf")
+
+
+@pytest.mark.parametrize("command", ["prepare", "train", "eval", "predict", "score", "export", "config"])
+def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
+    assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out
+    assert command in succeed("--help", cwd=tmp_path).out
+
+
+def test_the_module_runs_as_the_command_does_and_its_output_may_be_cut_short(home: Path) -> None:
+    bash = f"set -o pipefail; {sys.executable} -m bidaf score dev.json answers.json --json | true"
+    many = {f"stranger-{number}": "x" for number in range(20_000)}
+    (home / "answers.json").write_text(json.dumps(many))
+    child = subprocess.run(["bash", "-c", bash], cwd=home, capture_output=True, text=True, timeout=60)
+    assert child.returncode == 0, child.stderr
+    assert "Traceback" not in child.stderr
+    assert "Exception ignored" not in child.stderr
