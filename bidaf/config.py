@@ -33,7 +33,7 @@ class DataConfig(Section):
     """Questions that are scored at every evaluation; never cut or filtered."""
     vectors: str | None = None
     """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
-    prepared_dir: str = Field("prepared", pattern=r"^[^\0]+$")
+    prepared_dir: str = Field("prepared", pattern=r"^[^\x00]+$")
     """Folder that holds prepared features, one subfolder a key."""
     second_split: bool = True
     """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
