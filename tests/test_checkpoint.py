@@ -40,7 +40,7 @@ from bidaf.training.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
-from bidaf.training.loop import Trainer
+from bidaf.training.trainer import Trainer
 
 FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)
 

@@ -26,10 +26,11 @@ from bidaf.model.bidaf import span_loss
 from bidaf.training import loop
 from bidaf.training.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
 from bidaf.training.interrupt import Interrupted
-from bidaf.training.loop import Trainer, TrainingState
+from bidaf.training.loop import train
 from bidaf.training.run import Run
 from bidaf.training.session import resume_run, start_run, try_out
 from bidaf.training.step import TrainingStep
+from bidaf.training.trainer import Trainer, TrainingState
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -313,7 +314,7 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 
     monkeypatch.setattr(loop, "answer_all", fail)
     with pytest.raises(ValueError, match="in the middle"):
-        trainer.run(Run.create(tmp_path / "run", config, "cpu"))
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert not trainer.ema.is_applied
     assert to_bytes(trained_weights(trainer.model)) == raw[0]
     assert open_checkpoint(tmp_path / "run/last").step == 6
@@ -450,7 +451,7 @@ def test_a_second_interrupt_ends_at_once_and_keeps_the_last_checkpoint(
     send_at(monkeypatch, loop, "answer_all", 2)
     send_at(monkeypatch, loop, "answer_all", 2)  # a wrapper about the wrapper: both signals at one call
     with pytest.raises(KeyboardInterrupt):
-        trainer.run(Run.create(tmp_path / "run", config, "cpu"))
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert trainer.ema is not None
     assert not trainer.ema.is_applied
     assert open_checkpoint(tmp_path / "run/last").step == 4

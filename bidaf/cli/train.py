@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
-    from bidaf.training.loop import TrainingState
+    from bidaf.training.trainer import TrainingState
 
 
 def train_command(

@@ -2,133 +2,37 @@
 
 from __future__ import annotations
 
-import resource
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 
-import torch
-
-from bidaf.config import Config
-from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
-from bidaf.device import matrix_precision, set_up
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.device import peak_memory
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import answer_all
 from bidaf.evaluation.official import score_answers
-from bidaf.model.bidaf import Bidaf
-from bidaf.model.build import build_model
-from bidaf.training.checkpoint import (
-    Checkpoint,
-    checkpoint_name,
-    remove_stale,
-    restore_training,
-    save_checkpoint,
-)
+from bidaf.training.checkpoint import checkpoint_name, remove_stale, save_checkpoint
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted, InterruptRequests
-from bidaf.training.optimizer import build_optimizer
 from bidaf.training.progress import Progress
 from bidaf.training.run import BEST, LAST, Run
-from bidaf.training.step import StepResult, TrainingStep
-
-Scores = dict[str, dict[str, float]]  # "raw" and "ema" -> exact_match, f1 (percent)
-
-
-@dataclass
-class TrainingState:
-    """What a run knows besides weights, shadow and optimizer; all of it is in every checkpoint."""
-
-    step: int = 0
-    evaluated_step: int = 0
-    """The step of the newest evaluation, so that a resumed run neither repeats nor forgets one."""
-    skipped: int = 0
-    """Steps whose loss or gradient was not finite."""
-    elapsed: float = 0.0
-    """Seconds of training and evaluation, over all sittings."""
-    scores: Scores | None = None
-    best_step: int | None = None
-    best_f1: float = -1.0
-    evaluations_without_gain: int = 0
-    interval_losses: list[float] = field(default_factory=list)
-    """Losses since the last line of training metrics."""
+from bidaf.training.step import StepResult
+from bidaf.training.trainer import Scores, Trainer, TrainingState
 
 
-class Trainer:
-    """A model with its shadow, optimizer and data, ready to run. Nothing is written before `run`."""
+def train(trainer: Trainer, run: Run) -> TrainingState:
+    """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
 
-    def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
-        set_up(device)
-        torch.manual_seed(config.training.seed)
-        vocabulary = prepared.vocabulary()
-        self.config = config
-        self.prepared_key = prepared.folder.name
-        self.model: Bidaf = build_model(
-            config.model,
-            num_trained=len(vocabulary.trained_words),
-            num_chars=len(vocabulary.chars),
-            vectors=prepared.vectors(),
-            device=device,
-        )
-        settings = config.ema
-        self.ema = (
-            ExponentialMovingAverage(
-                self.model,
-                decay=settings.decay,
-                half_life=settings.half_life,
-                warmup=settings.warmup,
-                every=settings.every,
-            )
-            if settings.enabled
-            else None
-        )
-        self.optimizer = build_optimizer(self.model, config.training.optimizer)
-        self.precision = matrix_precision(config.training.precision, device)
-        self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision)
-        self.train_source = BatchSource(prepared.features("train"), device)
-        self.dev_source = BatchSource(prepared.features("dev"), device)
-        self.order = EpochOrder(
-            self.train_source,
-            config.training.batch_size,
-            seed=config.training.seed,
-            bucketed=config.training.batching == "bucketed",
-            reshuffle=config.training.reshuffle,
-        )
-        self.state = TrainingState()
-
-    @property
-    def total_steps(self) -> int:
-        """Steps of the whole run: `epochs`, unless `max_steps` ends it before."""
-        steps = self.config.training.epochs * self.order.batches_per_epoch
-        return min(steps, self.config.training.max_steps or steps)
-
-    def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same settings."""
-        restore_training(checkpoint, model=self.model, ema=self.ema, optimizer=self.optimizer)
-        fields = {name: checkpoint.state[name] for name in asdict(self.state)}
-        self.state = TrainingState(**fields)
-
-    def mock_step(self) -> StepResult:
-        """A training step on the longest batch there can be: what fails for want of memory fails here."""
-        longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
-        answers = self.train_source.features.answer_offsets[longest]
-        return self.step.run(self.train_source, longest, answers, step=0)
-
-    def run(self, run: Run) -> TrainingState:
-        """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
-
-        Raises `BidafError` when one can't be written.
-        """
-        progress = Progress(run.folder / "log.txt", total=self.total_steps, start=self.state.step)
-        remove_stale(run.checkpoints)
-        try:
-            with InterruptRequests() as requests:
-                _Loop(self, run, progress, requests).run()
-        except OSError as error:  # all that a run opens lies in its folder
-            raise BidafError(f"the run {run.folder} can't be written: {error}") from None
-        finally:
-            progress.close()
-        return self.state
+    Raises `BidafError` when one can't be written.
+    """
+    progress = Progress(run.folder / "log.txt", total=trainer.total_steps, start=trainer.state.step)
+    remove_stale(run.checkpoints)
+    try:
+        with InterruptRequests() as requests:
+            _Loop(trainer, run, progress, requests).run()
+    except OSError as error:  # all that a run opens lies in its folder
+        raise BidafError(f"the run {run.folder} can't be written: {error}") from None
+    finally:
+        progress.close()
+    return trainer.state
 
 
 class _Loop:
@@ -297,10 +201,3 @@ class _Loop:
         now = time.perf_counter()
         self.state.elapsed += now - self._clock
         self._clock = now
-
-
-def peak_memory(device: torch.device) -> int:
-    """Bytes: the process's on a CPU, the allocator's on a GPU."""
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device)
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

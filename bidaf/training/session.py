@@ -14,11 +14,13 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import differences
 from bidaf.data.prepare import prepare
+from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.training.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
-from bidaf.training.loop import Trainer, TrainingState, peak_memory
+from bidaf.training.loop import train
 from bidaf.training.run import Run, refuse_existing_run
+from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]
 
@@ -55,7 +57,7 @@ def start_run(config: Config, folder: Path, device: torch.device, echo: Echo) ->
     refuse_existing_run(folder)
     prepared = prepare(config.data, echo=echo)
     trainer = Trainer(config, prepared, device)
-    return trainer.run(Run.create(folder, config, str(device)))
+    return train(trainer, Run.create(folder, config, str(device)))
 
 
 def resume_run(
@@ -86,7 +88,7 @@ def resume_run(
     run = Run.open(source)
     run.rewind(checkpoint)
     echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
-    return trainer.run(run)
+    return train(trainer, run)
 
 
 def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:

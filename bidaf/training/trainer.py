@@ -1,0 +1,100 @@
+"""What a run trains with: model, shadow, optimizer, data and order, built from settings and prepared features."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+import torch
+
+from bidaf.config import Config
+from bidaf.data.batches import BatchSource, EpochOrder
+from bidaf.data.prepare import Prepared
+from bidaf.device import matrix_precision, set_up
+from bidaf.ema import ExponentialMovingAverage
+from bidaf.model.bidaf import Bidaf
+from bidaf.model.build import build_model
+from bidaf.training.checkpoint import Checkpoint, restore_training
+from bidaf.training.optimizer import build_optimizer
+from bidaf.training.step import StepResult, TrainingStep
+
+Scores = dict[str, dict[str, float]]  # "raw" and "ema" -> exact_match, f1 (percent)
+
+
+@dataclass
+class TrainingState:
+    """What a run knows besides weights, shadow and optimizer; all of it is in every checkpoint."""
+
+    step: int = 0
+    evaluated_step: int = 0
+    """The step of the newest evaluation, so that a resumed run neither repeats nor forgets one."""
+    skipped: int = 0
+    """Steps whose loss or gradient was not finite."""
+    elapsed: float = 0.0
+    """Seconds of training and evaluation, over all sittings."""
+    scores: Scores | None = None
+    best_step: int | None = None
+    best_f1: float = -1.0
+    evaluations_without_gain: int = 0
+    interval_losses: list[float] = field(default_factory=list)
+    """Losses since the last line of training metrics."""
+
+
+class Trainer:
+    """A model with its shadow, optimizer and data, ready to train. It writes nothing."""
+
+    def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
+        set_up(device)
+        torch.manual_seed(config.training.seed)
+        vocabulary = prepared.vocabulary()
+        self.config = config
+        self.prepared_key = prepared.folder.name
+        self.model: Bidaf = build_model(
+            config.model,
+            num_trained=len(vocabulary.trained_words),
+            num_chars=len(vocabulary.chars),
+            vectors=prepared.vectors(),
+            device=device,
+        )
+        settings = config.ema
+        self.ema = (
+            ExponentialMovingAverage(
+                self.model,
+                decay=settings.decay,
+                half_life=settings.half_life,
+                warmup=settings.warmup,
+                every=settings.every,
+            )
+            if settings.enabled
+            else None
+        )
+        self.optimizer = build_optimizer(self.model, config.training.optimizer)
+        self.precision = matrix_precision(config.training.precision, device)
+        self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision)
+        self.train_source = BatchSource(prepared.features("train"), device)
+        self.dev_source = BatchSource(prepared.features("dev"), device)
+        self.order = EpochOrder(
+            self.train_source,
+            config.training.batch_size,
+            seed=config.training.seed,
+            bucketed=config.training.batching == "bucketed",
+            reshuffle=config.training.reshuffle,
+        )
+        self.state = TrainingState()
+
+    @property
+    def total_steps(self) -> int:
+        """Steps of the whole run: `epochs`, unless `max_steps` ends it before."""
+        steps = self.config.training.epochs * self.order.batches_per_epoch
+        return min(steps, self.config.training.max_steps or steps)
+
+    def restore(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint of the same settings."""
+        restore_training(checkpoint, model=self.model, ema=self.ema, optimizer=self.optimizer)
+        fields = {name: checkpoint.state[name] for name in asdict(self.state)}
+        self.state = TrainingState(**fields)
+
+    def mock_step(self) -> StepResult:
+        """A training step on the longest batch there can be: what fails for want of memory fails here."""
+        longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
+        answers = self.train_source.features.answer_offsets[longest]
+        return self.step.run(self.train_source, longest, answers, step=0)
