@@ -9,6 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+import datasets
+import huggingface_hub
+import pyarrow
 import pytest
 
 from bidaf.data import hub
@@ -16,10 +19,6 @@ from bidaf.data.hub import HubName, locate, parse_hub_name, read_hub
 from bidaf.data.sources import read_source, read_sources, source_identity
 from bidaf.data.squad import Answer
 from bidaf.errors import DataError
-
-datasets = pytest.importorskip("datasets")
-huggingface_hub = pytest.importorskip("huggingface_hub")
-pyarrow = pytest.importorskip("pyarrow")
 
 CONTEXT = "The cat sat on the mat."
 

@@ -26,9 +26,9 @@ from bidaf.model.bidaf import span_loss
 from bidaf.training import loop
 from bidaf.training.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
 from bidaf.training.interrupt import Interrupted
+from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
 from bidaf.training.run import Run
-from bidaf.training.session import resume_run, start_run, try_out
 from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import Trainer, TrainingState
 

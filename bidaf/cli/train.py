@@ -39,8 +39,8 @@ def train_command(
     Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` goes on from there.
     """
     from bidaf.device import choose_device
+    from bidaf.training.launch import resume_run, start_run
     from bidaf.training.run import find_run, new_run_folder
-    from bidaf.training.session import resume_run, start_run
 
     if run is not None and not resume:
         raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
@@ -99,7 +99,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
 def print_dry_run(config: Config, device: torch.device) -> None:
     """Everything a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
-    from bidaf.training.session import try_out
+    from bidaf.training.launch import try_out
 
     result = try_out(config, device, say)
     print(dump_config(config))
