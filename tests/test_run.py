@@ -136,3 +136,12 @@ def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep
         run.link("best", run.checkpoints / "step-000002")
         run.prune(keep_last)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
+
+
+def test_one_process_at_a_time_trains_in_a_run(configure: Configure, tmp_path: Path) -> None:
+    run = Run.create(tmp_path / "run", configure(), "cpu")
+    with run.locked():
+        with pytest.raises(UsageError, match="another process is training in"), Run.open(run.folder).locked():
+            pass
+    with run.locked():
+        pass

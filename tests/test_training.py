@@ -591,3 +591,12 @@ def test_other_data_under_the_same_name_is_refused(configure: Configure, corpus:
     train.write_text((corpus / "train.json").read_text(encoding="utf-8").replace("1204", "1205"), encoding="utf-8")
     with pytest.raises(DataError, match="the data changed since the run began"):
         resume(tmp_path / "run")
+
+
+def test_a_run_that_is_being_trained_is_not_resumed_beside_it(configure: Configure, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    start_run(configure(), folder, CPU, silent)
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    with Run.open(folder).locked(), pytest.raises(UsageError, match="another process"):
+        resume_run(folder, CPU, silent)
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before

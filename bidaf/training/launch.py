@@ -57,7 +57,9 @@ def start_run(config: Config, folder: Path, device: torch.device, echo: Echo) ->
     refuse_existing_run(folder)
     prepared = prepare(config.data, echo=echo)
     trainer = Trainer(config, prepared, device)
-    return train(trainer, Run.create(folder, config, str(device)))
+    run = Run.create(folder, config, str(device))
+    with run.locked():
+        return train(trainer, run)
 
 
 def resume_run(
@@ -86,9 +88,10 @@ def resume_run(
         source = folder
     trainer.restore(checkpoint)
     run = Run.open(source)
-    run.rewind(checkpoint)
-    echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
-    return train(trainer, run)
+    with run.locked():
+        run.rewind(checkpoint)
+        echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
+        return train(trainer, run)
 
 
 def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import platform
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -20,6 +23,7 @@ from bidaf.training.files import point_link, write_json, write_text
 
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
+LOCK = ".lock"
 CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
 BEST, LAST, LATEST = "best", "last", "latest"
 PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
@@ -55,6 +59,19 @@ class Run:
         if not (folder / CONFIG).is_file():
             raise DataError(f"{folder} is not a run folder: it has no {CONFIG}")
         return cls(folder)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Within the block no other process trains in this folder. Raises `UsageError` when one does already.
+
+        The system drops the lock with the process, however that ends: there is no stale lock.
+        """
+        with (self.folder / LOCK).open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise UsageError(f"another process is training in {self.folder}; wait for it or end it") from None
+            yield
 
     def config(self) -> Config:
         """The resolved settings that the run was started with."""
