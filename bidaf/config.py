@@ -6,8 +6,6 @@ row, where the released code does otherwise and which setting here chooses betwe
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -220,7 +218,3 @@ class Config(Section):
     def to_dict(self) -> dict[str, Any]:
         """Plain values, as YAML and JSON write them."""
         return self.model_dump(mode="json")
-
-    def fingerprint(self) -> str:
-        """First 16 hex digits of the SHA-256 of all settings in canonical JSON."""
-        return hashlib.sha256(json.dumps(self.to_dict(), sort_keys=True).encode()).hexdigest()[:16]

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Configure
 
+from bidaf.config_file import load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.training.run import Run, find_run, new_run_folder
 
@@ -22,7 +23,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_new_run_holds_its_settings_and_its_surroundings(configure: Configure, tmp_path: Path) -> None:
     config = configure(training={"seed": 7})
     run = Run.create(tmp_path / "deep" / "run", config, "cpu")
-    assert Run.open(run.folder).config() == config
+    assert load_config(Run.open(run.folder).folder / "config.yaml") == config
     surroundings = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
     keys = {"started", "command", "python", "packages", "platform", "processors", "device", "commit"}
     assert set(surroundings) == keys
@@ -40,7 +41,7 @@ def test_a_run_is_not_made_where_one_stands(configure: Configure, tmp_path: Path
     Run.create(tmp_path / "run", configure(training={"seed": 1}), "cpu")
     with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
         Run.create(tmp_path / "run", configure(training={"seed": 2}), "cpu")
-    assert Run.open(tmp_path / "run").config().training.seed == 1
+    assert load_config(tmp_path / "run" / "config.yaml").training.seed == 1
 
 
 def test_a_run_that_cannot_be_made_says_where(configure: Configure, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
     base = int(features.context_offsets[context])
     start = int(features.context_spans[base + first, 0])
     end = int(features.context_spans[base + last, 1])
-    return Answered(features.contexts[context][start:end], start, end, float(torch.tensor(log_probability).exp()))
+    return Answered(features.contexts[context][start:end], start, end, math.exp(log_probability))
 
 
 def score_batches(

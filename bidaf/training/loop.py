@@ -124,7 +124,7 @@ class _Loop:
         )
         line = f"step {state.step}/{trainer.total_steps}  epoch {epoch:.2f}  loss {loss:.3f}  {rate:.0f} questions/s"
         f1 = "".join(f"  {weights} F1 {score['f1']:.1f}" for weights, score in (state.scores or {}).items())
-        self.progress.train(state.step, line, f"loss {loss:.3f}{f1}")
+        self.progress.train(line, f"loss {loss:.3f}{f1}")
         state.interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
 
     def _evaluate(self) -> None:

@@ -26,7 +26,7 @@ class Progress:
         tqdm.write(message, file=sys.stderr)
         self._write(message)
 
-    def train(self, step: int, line: str, postfix: str) -> None:
+    def train(self, line: str, postfix: str) -> None:
         """Training metrics of an interval: in the bar, or as a line."""
         if self.on_terminal:
             self._bar.set_postfix_str(postfix)

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.config import Config
-from bidaf.config_file import dump_config, load_config
+from bidaf.config_file import dump_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.training.checkpoint import Checkpoint, checkpoint_name, list_checkpoints, remove_checkpoint
 from bidaf.training.files import point_link, write_json, write_text
@@ -72,10 +72,6 @@ class Run:
             except BlockingIOError:
                 raise UsageError(f"another process is training in {self.folder}; wait for it or end it") from None
             yield
-
-    def config(self) -> Config:
-        """The resolved settings that the run was started with."""
-        return load_config(self.folder / CONFIG)
 
     def log_event(self, **event: Any) -> None:
         """Append one line to metrics.jsonl."""
