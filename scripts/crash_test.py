@@ -174,6 +174,7 @@ class CrashTest:
             sys.exit(f"the undisturbed run failed; see {folder / 'whole.log'}")
         self.seconds = time.monotonic() - began
         self.writes = len(told)
+        self.steps = open_checkpoint(self.whole / "last").step
         saves = [moment for letter, moment in told if letter == "s"]
         self.saves = len(saves)
         ends = (moment for letter, moment in told if letter == "e")
@@ -209,7 +210,7 @@ class CrashTest:
             kind = self.random.choices(list(KINDS), list(KINDS.values()))[0] if left else None
             if kind and self.random.random() < TERMINATIONS:
                 kind = "terminated"
-            code = self._sit(arguments, log, kind)
+            code = self._sit(arguments, log, kind, self._left(run))
             if code == 0:
                 log.unlink()
                 return terminated
@@ -221,15 +222,20 @@ class CrashTest:
             else:
                 raise RuntimeError(f"`bidaf {' '.join(arguments)}` ended with {code}; see {self.folder / log}")
 
-    def _sit(self, arguments: list[str], log: Path, kind: str | None) -> int:
-        at_write = self.random.randint(1, self.writes) if kind == "before a file operation" else 0
+    def _left(self, run: Path) -> float:
+        """The share of the run that a sitting has before it; a little more, so that it can end by itself."""
+        done = max((int(folder.name[5:]) for folder in list_checkpoints(run / "checkpoints")), default=0)
+        return 1.1 - done / self.steps
+
+    def _sit(self, arguments: list[str], log: Path, kind: str | None, left: float) -> int:
+        at_write = self.random.randint(1, round(self.writes * left)) if kind == "before a file operation" else 0
         sitting = sit(arguments, log, kill_before=at_write)
         if kind == "in a save":
-            sitting.run_until_save(self.random.randint(1, self.saves))
+            sitting.run_until_save(self.random.randint(1, round(1 + self.saves * left)))
             sitting.run_until(time.monotonic() + self.random.uniform(0.0, 1.5 * self.save_seconds))
             return sitting.end(signal.SIGKILL)
         if kind in ("at any time", "terminated"):
-            sitting.run_until(time.monotonic() + self.random.uniform(0.0, self.seconds))
+            sitting.run_until(time.monotonic() + self.random.uniform(0.0, self.seconds * left))
             return sitting.end(signal.SIGKILL if kind == "at any time" else signal.SIGTERM)
         return sitting.end()
 

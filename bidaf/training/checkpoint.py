@@ -221,7 +221,8 @@ def rank_checkpoints(folders: list[Path]) -> list[Path]:
     for folder in folders:
         try:
             state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-            if state["scores"] is not None and state["evaluated_step"] == state["step"]:
+            complete = (folder / COMPLETE).exists()
+            if complete and state["scores"] is not None and state["evaluated_step"] == state["step"]:
                 ranked.append((-dev_f1(state["scores"]), state["step"], folder))
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             continue  # half removed, or damaged: no candidate
