@@ -260,6 +260,21 @@ def test_changed_settings_stay_changed_in_the_sittings_that_follow(configure: Co
         resume(folder, config=configure(training={"seed": 1}))
 
 
+def test_a_run_stopped_by_a_nan_goes_on_past_it(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loss = sys.modules["bidaf.training.step"].span_loss
+    calls = iter(range(1, 100))
+    monkeypatch.setattr(
+        "bidaf.training.step.span_loss", lambda *a: loss(*a) * (float("nan") if next(calls) in (8, 9) else 1.0)
+    )
+    with pytest.raises(BidafError, match="step 8: loss nan"):
+        start(configure(), tmp_path / "run")
+    calls = iter(range(7, 100))  # step 7, then the same batch
+    state = resume(tmp_path / "run", config=configure(training={"nonfinite": "skip"}))[0]
+    assert (state.step, state.skipped) == (12, 2)
+
+
 def test_another_count_of_threads_is_told(configure: Configure, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     start(configure(training={"max_steps": 1}), folder)

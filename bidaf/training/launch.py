@@ -25,7 +25,7 @@ from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]
 
-# Settings that say how long a run goes on and what it tells, not how it computes.
+# Settings that say how long a run goes on, what it tells and keeps, and how it reacts, not how it computes.
 MAY_CHANGE = {
     "data.prepared_dir",
     "training.epochs",
@@ -34,6 +34,7 @@ MAY_CHANGE = {
     "training.save_every",
     "training.keep_last",
     "training.keep_best",
+    "training.nonfinite",
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
