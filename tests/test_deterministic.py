@@ -12,12 +12,11 @@ import pytest
 import torch
 from helpers_cli import bidaf, fail, succeed, write_tiny
 
-from bidaf.device import set_up
+from bidaf.device import set_deterministic
 from bidaf.training.checkpoint import RAW, SHADOW
 from bidaf.training.run import MEASURED
 from bidaf.training.step import TrainingStep
 
-CPU = torch.device("cpu")
 TRAIN = ("train", "-c", "tiny.yaml", "--device", "cpu", "--deterministic", "--set", "training.log_every=1")
 
 
@@ -26,7 +25,7 @@ def _process_as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
     yield
-    set_up(CPU)
+    set_deterministic(False)
 
 
 @pytest.fixture
@@ -81,7 +80,7 @@ def test_what_is_measured_is_left_empty_and_nothing_else(home: Path) -> None:
 
 def test_the_process_is_set_up_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     for asked in (True, False):
-        set_up(CPU, deterministic=asked)
+        set_deterministic(asked)
         assert torch.are_deterministic_algorithms_enabled() == asked
         assert torch.backends.cudnn.deterministic == asked
         assert not torch.backends.cudnn.benchmark
