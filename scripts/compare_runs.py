@@ -16,8 +16,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bidaf.errors import DataError
 from bidaf.training.checkpoint import COMPLETE, STATE
-from bidaf.training.run import ENVIRONMENT, LOG, MEASURED, METRICS
+from bidaf.training.run import ENVIRONMENT, LOG, MEASURED, METRICS, Run
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:
@@ -58,7 +59,13 @@ def contents(run: Path) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("runs", type=Path, nargs=2)
-    found = differences(*parser.parse_args().runs)
+    runs = parser.parse_args().runs
+    try:
+        for run in runs:
+            Run.open(run)
+    except DataError as error:
+        parser.error(str(error))
+    found = differences(*runs)
     print("\n".join(found) or "the same")
     sys.exit(bool(found))
 

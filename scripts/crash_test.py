@@ -276,10 +276,12 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, help="a new folder, which is kept  [default: a temporary one]")
     parser.add_argument("--json", action="store_true", help="print the report as JSON")
     options = parser.parse_args()
+    if options.folder and options.folder.exists():
+        parser.error(f"{options.folder} exists; name a new folder")
     torch.set_num_threads(1)  # a fork does not carry threads along
     with tempfile.TemporaryDirectory(prefix="crash-test-", ignore_cleanup_errors=True) as temporary:
         folder = options.folder or Path(temporary)
-        folder.mkdir(parents=True, exist_ok=options.folder is None)
+        folder.mkdir(parents=True, exist_ok=True)
         report = CrashTest(folder.resolve(), options.seed).run(options.kills)
         if options.folder is None:
             os.chdir("/")

@@ -28,11 +28,13 @@ def _process_as_before(monkeypatch: pytest.MonkeyPatch) -> Any:
     set_deterministic(False)
 
 
-@pytest.fixture
-def home(tmp_path: Path) -> Path:
-    write_tiny(tmp_path)
-    succeed(*TRAIN, "--run-dir", "one", cwd=tmp_path)
-    return tmp_path
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with one deterministic run."""
+    folder = tmp_path_factory.mktemp("deterministic")
+    write_tiny(folder)
+    succeed(*TRAIN, "--run-dir", "one", cwd=folder)
+    return folder
 
 
 def metrics(run: Path) -> bytes:
@@ -58,12 +60,12 @@ def test_metrics_are_the_same_bytes_when_a_run_is_stopped_and_resumed(
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingStep, "run", interrupted)
-        assert bidaf(*TRAIN, "--run-dir", "two", cwd=home).code == 143
-    succeed("train", "--resume", "two", cwd=home)
-    assert metrics(home / "two") == metrics(home / "one")
+        assert bidaf(*TRAIN, "--run-dir", "stopped", cwd=home).code == 143
+    succeed("train", "--resume", "stopped", cwd=home)
+    assert metrics(home / "stopped") == metrics(home / "one")
     # Its numbers are another run's than those of one without: the flag stays as it was.
     assert "training.deterministic: True -> False" in fail(
-        2, "train", "--resume", "two", "--set", "training.deterministic=false", cwd=home
+        2, "train", "--resume", "stopped", "--set", "training.deterministic=false", cwd=home
     )
 
 

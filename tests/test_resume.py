@@ -398,16 +398,24 @@ def test_killed_and_resumed_runs_end_as_one_that_was_not() -> None:
     """The short form of `python scripts/crash_test.py --kills 200`."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(
-        [sys.executable, str(ROOT / "scripts/crash_test.py"), "--kills", "4", "--seed", "3", "--json"],
+        [sys.executable, str(ROOT / "scripts/crash_test.py"), "--kills", "3", "--seed", "3", "--json"],
         env=environment,
         capture_output=True,
         text=True,
+        timeout=300,
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
     report = json.loads(ran.stdout)
-    assert sum(report["kills"].values()) == 4
+    assert sum(report["kills"].values()) == 3
     assert report["lost"] == report["different"] == []
-    assert report["sittings"] == report["runs"] + 4 + report["terminations"]
+    assert report["sittings"] == report["runs"] + 3 + report["terminations"]
+
+
+def test_comparing_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:
+    script = str(ROOT / "scripts/compare_runs.py")
+    ran = subprocess.run([sys.executable, script, tmp_path, tmp_path], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 2
+    assert "is not a run folder" in ran.stderr
 
 
 def test_comparing_runs_sees_every_sort_of_difference(tmp_path: Path, whole: Path) -> None:

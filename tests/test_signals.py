@@ -18,7 +18,7 @@ from bidaf.errors import DataError
 from bidaf.training.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[1]
-SECONDS = 5.0  # from the signal to the end of the process
+SECONDS = 5.0  # from the signal to the end of the process, where it has a processor core to itself
 SETTINGS = {
     "train": ["training.log_every=1", "training.save_every=2", "evaluation.every_steps=1000"],
     # Five questions at once, so that scoring all 504 takes its time.
@@ -83,7 +83,7 @@ def end_by(process: subprocess.Popen[str], *numbers: int) -> str:
     _, said = process.communicate(timeout=60)
     seconds = time.monotonic() - began
     assert process.returncode == 128 + numbers[-1], said
-    assert seconds < SECONDS
+    assert seconds < SECONDS * max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
     assert "Traceback" not in said
     print(f"{seconds:.2f} s")
     return said
@@ -146,7 +146,8 @@ def test_a_signal_ends_preparation_and_leaves_nothing(home: Path, number: signal
     assert list((home / "prepared").iterdir()) == []
 
 
-@pytest.mark.parametrize("place", ["in a step", pytest.param("in an evaluation", marks=pytest.mark.slow)])
+@pytest.mark.slow  # in the suite, within one process: tests/test_training.py
+@pytest.mark.parametrize("place", PLACES)
 def test_a_second_ctrl_c_quits_at_once_and_the_run_goes_on(home: Path, prepared: Path, place: str) -> None:
     kind, reached = PLACES[place]
     process = train(home, prepared, kind)
