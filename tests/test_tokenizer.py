@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidaf.data.squad import Example
-from bidaf.data.tokenizer import SEPARATORS, Tokenizer, tokenize_examples
+from bidaf.data.tokenizer import SEPARATORS, Tokenizer
+from bidaf.data.tokens import tokenize_examples
 
 BLANK = "\u200b\u2060\ufeff"
 SPLIT, WHOLE = Tokenizer(), Tokenizer(second_split=False)
