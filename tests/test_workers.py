@@ -23,8 +23,6 @@ from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.vectors import read_vectors
 from bidaf.errors import BidafError
 
-TEXTS = ["It's a 1970s-80s 'hit', isn't it?", "U.S. prices (e.g. $5) rose 10%.", "x" * 150 + " \ud800 end"]
-
 
 @pytest.fixture
 def eager(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,15 +64,6 @@ def test_features_are_equal_to_the_byte_with_any_number_of_workers(
     assert folders[0] == folders[1] == folders[2]
 
 
-@pytest.mark.usefixtures("eager")
-def test_words_that_workers_cut_are_cut_as_here() -> None:
-    here, there = Tokenizer(), Tokenizer()
-    with workers.learning(there, TEXTS, 2):
-        pass
-    assert there.unknown_words(TEXTS) == []
-    assert [there.tokenize(text) for text in TEXTS] == [here.tokenize(text) for text in TEXTS]
-
-
 @pytest.mark.parametrize(("words", "count", "expected"), [(99, 8, 0), (100, 8, 2), (250, 8, 5), (250, 3, 3)])
 def test_processes_are_started_only_where_each_gets_enough_to_do(
     monkeypatch: pytest.MonkeyPatch, words: int, count: int, expected: int
@@ -101,7 +90,7 @@ def die(words: list[str]) -> None:
 def test_a_worker_that_is_killed_is_one_message_and_takes_the_others_along(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(workers, "_cut_words", die)
     with pytest.raises(BidafError, match=r"a process that tokenizes died.*--workers 1"):
-        with workers.learning(Tokenizer(), TEXTS, 2):
+        with workers.learning(Tokenizer(), ["one two three four five six"], 2):
             pass
     assert multiprocessing.active_children() == []
 
@@ -117,7 +106,8 @@ def never(source):
     time.sleep(60)
 
 if __name__ == "__main__":
-    workers.WORDS_A_WORKER, workers._WORDS_A_TASK, prepare.read_vectors = 1, 5, never
+    workers.WORDS_A_WORKER, workers._WORDS_A_TASK, workers._cut_words = 1, 5, len
+    prepare.read_vectors = never
     sys.argv = ["bidaf", "prepare", "-c", "tiny.yaml", "--workers", "2"]
     main()
 """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -38,7 +39,7 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
         yield
         return
     tasks = [words[start : start + _WORDS_A_TASK] for start in range(0, len(words), _WORDS_A_TASK)]
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_end_with_parent)
+    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
     try:
         with _interrupts_held_back():
             futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task) for task in tasks]
@@ -67,8 +68,10 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _end_with_parent() -> None:
-    """Let this process end when its parent does, even a killed one."""
+def _begin() -> None:
+    """Let this process start fast, and end when its parent does, even a killed one."""
+    # spaCy imports torch where there is one, which takes longer than all the rest of it and serves nothing here.
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     parent = multiprocessing.parent_process()
     assert parent is not None
 
