@@ -19,7 +19,7 @@ from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
-from bidaf.errors import BidafError
+from bidaf.errors import BidafError, UsageError
 
 
 class Commands(TyperGroup):
@@ -80,11 +80,14 @@ def _print_version(asked: bool) -> None:
 
 @app.callback()
 def root(
+    ctx: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     """BiDAF on SQuAD with an exponential moving average of all weights."""
+    if _is_one_of_several() and "LOCAL_RANK" in os.environ and ctx.invoked_subcommand != "train":
+        raise UsageError(f"bidaf {ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
 def main() -> None:
@@ -96,13 +99,13 @@ def main() -> None:
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:
-        sys.exit(_fail(str(error), error.exit_code))
+        sys.exit(_fail(error, str(error), error.exit_code))
     except USAGE_ERRORS as error:
-        sys.exit(_fail(_explain_usage(error), 2))
+        sys.exit(_fail(error, _explain_usage(error), 2))
     except Exception as error:
         if (message := _explain(error)) is None:
             raise
-        sys.exit(_fail(message, 1))
+        sys.exit(_fail(error, message, 1))
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -128,7 +131,16 @@ def _explain(error: Exception) -> str | None:
     return None
 
 
-def _fail(message: str, code: int) -> int:
+def _fail(error: BaseException, message: str, code: int) -> int:
+    if _is_one_of_several():
+        from bidaf.training.distributed import speaks
+
+        if not speaks(error):
+            return code
     # Text from data may hold what a terminal's encoding can't: escape it rather than fail in the error message.
     print(f"error: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
     return code
+
+
+def _is_one_of_several() -> bool:
+    return os.environ.get("WORLD_SIZE", "1") != "1"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.training.distributed import Group
     from bidaf.training.trainer import TrainingState
 
 
@@ -41,44 +42,72 @@ def train_command(
 
     Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` goes on from there.
     """
-    from bidaf.device import choose_device
-    from bidaf.training.launch import resume_run, start_run
-    from bidaf.training.run import find_run, new_run_folder
+    from bidaf.training.distributed import device_of, expected_size, joined
+    from bidaf.training.launch import follow_run
 
     if run is not None and not resume:
         raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
     if dry_run and resume:
         raise UsageError("--dry-run tries out a new run; leave out --resume")
+    if dry_run and expected_size() > 1:
+        raise UsageError("--dry-run tries out one process; start it without torchrun")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
     overrides = [*(set or []), *(["training.deterministic=true"] if deterministic else [])]
-    chosen = choose_device(device)
-    if resume:
-        source = find_run(run)
-        settings = _resumed_config(source, config, overrides)
-        folder = run_dir or source
-        _train(folder, lambda: resume_run(source, chosen, say, config=settings, folder=run_dir))
-        return
-    assert config is not None
+    with joined(device) as group:
+        chosen = device_of(group, device)
+        if not group.is_first:
+            code = _train(None, lambda: follow_run(chosen, group))
+        elif resume:
+            code = _resume(run, config, overrides, run_dir, chosen, group)
+        else:
+            assert config is not None
+            code = _start(config, overrides, run_dir, chosen, group, dry_run=dry_run)
+    raise typer.Exit(code)
+
+
+def _resume(
+    name: str | None, config: str | None, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group
+) -> int:
+    from bidaf.training.launch import resume_run
+    from bidaf.training.run import find_run
+
+    source = find_run(name)
+    settings = _resumed_config(source, config, overrides)
+    return _train(
+        run_dir or source, lambda: resume_run(source, device, say, config=settings, folder=run_dir, group=group)
+    )
+
+
+def _start(
+    config: str, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group, *, dry_run: bool
+) -> int:
+    from bidaf.training.launch import start_run
+    from bidaf.training.run import new_run_folder
+
     settings, name = _new_config(config, overrides)
     if dry_run:
-        print_dry_run(settings, chosen)
-        return
+        print_dry_run(settings, device)
+        return 0
     folder = run_dir or new_run_folder(name)
-    _train(folder, lambda: start_run(settings, folder, chosen, say))
+    return _train(folder, lambda: start_run(settings, folder, device, say, group=group))
 
 
-def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
+def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
+    """Train and tell how it ended, in the process that has the run's folder; the exit code."""
     from bidaf.training.interrupt import Interrupted
 
     try:
         state = work()
     except Interrupted as interrupted:
-        say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
-        raise typer.Exit(interrupted.exit_code) from None
-    for weights, score in (state.scores or {}).items():
-        say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
-    say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+        if folder is not None:
+            say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
+        return interrupted.exit_code
+    if folder is not None:
+        for weights, score in (state.scores or {}).items():
+            say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+        say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+    return 0
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:

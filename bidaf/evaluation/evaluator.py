@@ -14,6 +14,8 @@ from bidaf.data.features import Features
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.spans import best_spans
 
+ALL = slice(None)
+
 
 class Answered(NamedTuple):
     """A span of one question's context: its text, character offsets and probability p1[start] * p2[end]."""
@@ -34,9 +36,15 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
 
 
 def score_batches(
-    model: Bidaf, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
+    model: Bidaf,
+    source: BatchSource,
+    batch_tokens: int,
+    *,
+    tick: Callable[[int], None] = lambda questions: None,
+    shard: slice = ALL,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`.
+    """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`, or those
+    of a shard of the batches.
 
     Runs in evaluation mode without gradients and leaves the model's mode as it was. `tick` hears of each batch done.
     """
@@ -44,7 +52,7 @@ def score_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            for indices in batches_by_length(source.context_lengths, batch_tokens):
+            for indices in list(batches_by_length(source.context_lengths, batch_tokens))[shard]:
                 scores = model(source.gather(indices))
                 yield indices.tolist(), scores.start, scores.end
                 tick(len(indices))
@@ -59,12 +67,13 @@ def answer_all(
     batch_tokens: int,
     max_answer_tokens: int | None,
     tick: Callable[[int], None] = lambda questions: None,
+    shard: slice = ALL,
 ) -> dict[str, Answered]:
-    """The best span of every question, by id, in data set order."""
+    """The best span of every question (in a shard of the batches), by id, in data set order."""
     answers: dict[int, Answered] = {}
-    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick):
+    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
         spans = best_spans(start, end, max_answer_tokens)
         rows = zip(indices, spans.start.tolist(), spans.end.tolist(), spans.score.tolist(), strict=True)
         for question, first, last, score in rows:
             answers[question] = cut_answer(source.features, question, first, last, score)
-    return {source.features.ids[question]: answers[question] for question in range(len(source))}
+    return {source.features.ids[question]: answers[question] for question in sorted(answers)}

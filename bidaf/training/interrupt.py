@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Sequence
 from types import FrameType, TracebackType
 from typing import Any
 
@@ -18,10 +19,15 @@ class Interrupted(Exception):
 
 
 class InterruptRequests:
-    """Within the block, the first SIGINT or SIGTERM is noted; `check` raises it. A second one acts as always."""
+    """Within the block, the first SIGINT or SIGTERM is noted; `check` raises it. A second one acts as always.
 
-    def __init__(self) -> None:
+    Of several processes each may be asked: they pass their `votes` on, and end together once they `agree`.
+    """
+
+    def __init__(self, *, alone: bool = True) -> None:
         self.number: int | None = None
+        self._alone = alone
+        self._agreed: int | None = None
         self._previous: dict[int, Any] = {}
 
     def __enter__(self) -> InterruptRequests:
@@ -35,9 +41,24 @@ class InterruptRequests:
         self._restore()
 
     def check(self) -> None:
-        """Raise `Interrupted` once a signal has come."""
+        """Raise `Interrupted` once a signal has come; among several processes, once all know of it."""
+        if self._alone:
+            self._agreed = self.number
+        if self._agreed is not None:
+            raise Interrupted(self._agreed)
+
+    def check_own(self) -> None:
+        """Raise `Interrupted` once a signal has come to this process."""
         if self.number is not None:
             raise Interrupted(self.number)
+
+    def votes(self) -> list[float]:
+        """For each of the two signals 1 or 0: whether this process was asked by it."""
+        return [float(self.number == number) for number in SIGNALS]
+
+    def agree(self, votes: Sequence[float]) -> None:
+        """Take note of the sum of the votes of all processes."""
+        self._agreed = next((number for number, count in zip(SIGNALS, votes, strict=True) if count), self._agreed)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

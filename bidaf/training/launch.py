@@ -13,11 +13,12 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import differences, dump_config
-from bidaf.data.prepare import prepare
+from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.training.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
+from bidaf.training.distributed import ALONE, Group
 from bidaf.training.files import write_text
 from bidaf.training.loop import train
 from bidaf.training.run import CONFIG, Run, refuse_existing_run
@@ -55,19 +56,27 @@ class DryRun:
     memory_bytes: int
 
 
-def start_run(config: Config, folder: Path, device: torch.device, echo: Echo) -> TrainingState:
-    """Prepare the data where needed and train in a new folder."""
+def start_run(config: Config, folder: Path, device: torch.device, echo: Echo, *, group: Group = ALONE) -> TrainingState:
+    """Prepare the data where needed and train in a new folder; the other processes of the group `follow_run`."""
     refuse_existing_run(folder)
-    prepared = prepare(config.data, echo=echo)
-    trainer = Trainer(config, prepared, device)
+    config, prepared = _prepare_together(config, group, echo)
+    trainer = Trainer(config, prepared, device, group)
     run = Run(folder)
     with run.locked():
         run.clean_up()
-        return train(trainer, Run.create(folder, config, str(device)))
+        run = Run.create(folder, config, str(device), processes=group.size)
+        trainer.take_from_first()
+        return train(trainer, run)
 
 
 def resume_run(
-    source: Path, device: torch.device, echo: Echo, *, config: Config | None = None, folder: Path | None = None
+    source: Path,
+    device: torch.device,
+    echo: Echo,
+    *,
+    config: Config | None = None,
+    folder: Path | None = None,
+    group: Group = ALONE,
 ) -> TrainingState:
     """Go on from the newest sound checkpoint of the run in `source`, there or in a copy of it in `folder`.
 
@@ -84,7 +93,8 @@ def resume_run(
         began_with = checkpoint.config if checkpoint else run.config()
         config = config or run.config()
         check_changes(began_with, config)
-        trainer = Trainer(config, prepare(config.data, echo=echo), device)
+        config, prepared = _prepare_together(config, group, echo)
+        trainer = Trainer(config, prepared, device, group)
         if checkpoint:
             check_features(trainer, checkpoint)
             trainer.restore(checkpoint)
@@ -100,7 +110,37 @@ def resume_run(
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
         if remark := run.other_threads():
             echo(remark)
+        trainer.take_from_first()
         return train(trainer, run)
+
+
+def follow_run(device: torch.device, group: Group) -> TrainingState:
+    """Take part in a run that the first process of the group starts or resumes: settings and state come from there.
+
+    Nothing is read but the data, and nothing written but what is prepared of it.
+    """
+    config, prepared = _prepare_together(None, group, lambda message: None)
+    trainer = Trainer(config, prepared, device, group)
+    trainer.take_from_first()
+    return train(trainer, None)
+
+
+def _prepare_together(config: Config | None, group: Group, echo: Echo) -> tuple[Config, Prepared]:
+    """The first process's settings and their features: it prepares them, then one process a machine, if it finds none.
+
+    Raises `DataError` when machines read different data.
+    """
+    config = group.from_first(config)
+    assert config is not None
+    prepared: Prepared | None = None
+    for my_turn in (group.is_first, group.local_rank == 0, True):
+        if my_turn and prepared is None:
+            prepared = prepare(config.data, echo=echo)
+        group.wait()
+    assert prepared is not None
+    if len(keys := set(group.gather(prepared.folder.name))) > 1:
+        raise DataError(f"the machines have different data under the same names: its features are {sorted(keys)}")
+    return config, prepared
 
 
 def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:

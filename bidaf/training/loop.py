@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import time
+from contextlib import suppress
 from dataclasses import asdict
+from typing import Any
 
 import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import Answered, answer_all
 from bidaf.evaluation.official import score_answers
 from bidaf.training.checkpoint import checkpoint_name, dev_f1, save_checkpoint
+from bidaf.training.distributed import LostProcess
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
@@ -21,16 +24,22 @@ from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Scores, Trainer, TrainingState
 
 
-def train(trainer: Trainer, run: Run) -> TrainingState:
+def train(trainer: Trainer, run: Run | None) -> TrainingState:
     """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
 
-    Raises `BidafError` when one can't be written.
+    Of several processes the first has the run and tells of it; the others train along, without it.
+
+    Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    progress = Progress(run.folder / "log.txt", total=trainer.total_steps, start=trainer.state.step)
+    log = run.folder / "log.txt" if run else None
+    progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
     try:
-        with InterruptRequests() as requests:
+        with InterruptRequests(alone=trainer.group.size == 1) as requests:
             _Loop(trainer, run, progress, requests).run()
-    except OSError as error:  # all that a run opens lies in its folder
+    except OSError as error:
+        if run is None:
+            raise
+        # All that a run opens lies in its folder.
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
         progress.close()
@@ -40,10 +49,11 @@ def train(trainer: Trainer, run: Run) -> TrainingState:
 class _Loop:
     """One sitting of a run."""
 
-    def __init__(self, trainer: Trainer, run: Run, progress: Progress, requests: InterruptRequests) -> None:
+    def __init__(self, trainer: Trainer, run: Run | None, progress: Progress, requests: InterruptRequests) -> None:
         self.trainer = trainer
         self.state = trainer.state
         self.config = trainer.config
+        self.group = trainer.group
         self.folder = run
         self.progress = progress
         self.requests = requests
@@ -67,9 +77,12 @@ class _Loop:
                     return
                 self.requests.check()
                 self._train_one()
-        except Interrupted:
+        except (Interrupted, LostProcess) as end:
             if self.saved_step != state.step:
                 self._save()
+            if isinstance(end, LostProcess) and self.folder is not None:
+                go_on = f"bidaf train --resume {self.folder.folder}"
+                raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
             raise
 
     def _evaluation_due(self) -> bool:
@@ -93,7 +106,8 @@ class _Loop:
         began = time.perf_counter()
         state, trainer = self.state, self.trainer
         questions, answers = trainer.order.batch(state.step)
-        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
+        votes = self.requests.votes()
+        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1, votes)
         state.step += 1
         self._unread.append((state.step, questions, result))
         if trainer.step.looks_at_once:
@@ -114,6 +128,9 @@ class _Loop:
             return
         state, source = self.state, self.trainer.train_source
         figures = torch.stack([result.figures for _, _, result in self._unread]).tolist()
+        voted = [result.votes for _, _, result in self._unread if result.votes is not None]
+        if voted:
+            self.requests.agree(torch.stack(voted).sum(0).tolist())
         for (step, questions, result), (loss, grad_norm) in zip(self._unread, figures, strict=True):
             self._grad_norm = grad_norm if result.updated else None
             if result.updated and math.isfinite(loss) and math.isfinite(grad_norm):
@@ -123,7 +140,7 @@ class _Loop:
             if result.updated:
                 raise nonfinite_error(step, (loss, grad_norm), ids, saved="the checkpoints are from before it")
             state.skipped += 1
-            self.folder.log_event(event="skip", step=step, loss=repr(loss), questions=ids)
+            self._note(event="skip", step=step, loss=repr(loss), questions=ids)
             self.progress.say(f"step {step}: loss or gradient is not finite, step skipped")
         self._unread.clear()
 
@@ -135,7 +152,7 @@ class _Loop:
         loss = sum(losses) / len(losses) if losses else float("nan")
         rate = self._interval_questions / self._interval_seconds
         epoch = state.step / trainer.order.batches_per_epoch
-        self.folder.log_event(
+        self._note(
             event="train",
             step=state.step,
             epoch=round(epoch, 4),
@@ -154,10 +171,13 @@ class _Loop:
     def _evaluate(self) -> None:
         self._read()
         state, trainer, began = self.state, self.trainer, time.perf_counter()
-        scores: Scores = {"raw": self._score("raw")}
+        trainer.require_same()
+        answers = {"raw": self._answer("raw")}
         if trainer.ema is not None:
             with trainer.ema.applied():
-                scores["ema"] = self._score("ema")
+                answers["ema"] = self._answer("ema")
+        scores: Scores = {weights: self._score(weights, given) for weights, given in answers.items()}
+        scores = self.group.from_first(scores)
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
         f1 = dev_f1(scores)
@@ -168,7 +188,7 @@ class _Loop:
             state.evaluations_without_gain += 1
         self._tick_clock()
         epoch = state.step / trainer.order.batches_per_epoch
-        self.folder.log_event(
+        self._note(
             event="eval",
             step=state.step,
             epoch=round(epoch, 4),
@@ -181,33 +201,55 @@ class _Loop:
         figures = "  ".join(f"{kind} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for kind, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _score(self, weights: str) -> dict[str, float]:
-        """EM and F1 of the weights the model holds now; the predictions go into the run's folder."""
-        trainer = self.trainer
+    def _answer(self, weights: str) -> dict[str, Answered]:
+        """Answers to the dev questions by the weights the model holds now."""
+        trainer, group = self.trainer, self.group
+        ours: dict[str, Answered] = {}
         with self.progress.evaluation(f"dev, {weights}", len(trainer.dev_source)) as bar:
 
             def tick(questions: int) -> None:
-                self.requests.check()
-                bar.update(questions)
+                self.requests.check_own()
+                bar.update(questions * group.size)
 
-            with trainer.precision():
-                answers = answer_all(
+            # A process that is asked to end leaves its share unfinished, and tells the others instead.
+            with suppress(Interrupted), trainer.precision():
+                ours = answer_all(
                     trainer.model,
                     trainer.dev_source,
                     batch_tokens=self.config.evaluation.batch_tokens,
                     max_answer_tokens=self.config.evaluation.max_answer_tokens,
                     tick=tick,
+                    shard=group.shard,
                 )
+        answers: dict[str, Answered] = {}
+        for share, votes in group.gather((ours, self.requests.votes())):
+            answers |= share
+            self.requests.agree(votes)
+        self.requests.check()
+        return {question: answers[question] for question in trainer.dev_source.features.ids}
+
+    def _score(self, weights: str, answers: dict[str, Answered]) -> dict[str, float]:
+        """EM and F1; the predictions they are of go into the run's folder. Nothing where there is none."""
+        if self.folder is None:
+            return {}
         predictions = {question: answer.text for question, answer in answers.items()}
         write_json(self.folder.predictions / f"step-{self.state.step:06d}.{weights}.json", predictions)
-        features = trainer.dev_source.features
+        features = self.trainer.dev_source.features
         score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
         return {"exact_match": score.exact_match, "f1": score.f1}
+
+    def _note(self, **event: Any) -> None:
+        """A line of metrics.jsonl."""
+        if self.folder is not None:
+            self.folder.log_event(**event)
 
     def _save(self) -> None:
         self._read()
         self._tick_clock()
         state, trainer = self.state, self.trainer
+        if self.folder is None:
+            self.saved_step = state.step
+            return
         folder = self.folder.checkpoints / checkpoint_name(state.step)
         self.folder.settle()
         save_checkpoint(

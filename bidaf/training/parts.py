@@ -71,7 +71,7 @@ class Workers:
     def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
         """`work` of each item, in their order."""
         threads = torch.get_num_threads()
-        if self._device.type != "cpu" or threads == 1 or len(items) == 1:
+        if self._device.type != "cpu" or threads == 1 or len(items) <= 1:
             return map(work, items)
         share = max(1, threads // len(items))
 

@@ -10,11 +10,15 @@ from tqdm import tqdm
 
 
 class Progress:
-    """Messages go to stderr and, with a time before them, to the log file; the bar to a terminal alone."""
+    """Messages go to stderr and, with a time before them, to the log file; the bar to a terminal alone.
+
+    Without a log there is nothing to see at all: of several processes one tells.
+    """
 
     def __init__(self, log: Path | None, *, total: int, start: int) -> None:
         self._log = log
-        self._bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=None, leave=False)
+        self._hidden = True if log is None else None  # None: unless on a terminal
+        self._bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=self._hidden, leave=False)
 
     @property
     def on_terminal(self) -> bool:
@@ -23,11 +27,14 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Something worth knowing, on a terminal too."""
-        tqdm.write(message, file=sys.stderr)
-        self._write(message)
+        if self._log is not None:
+            tqdm.write(message, file=sys.stderr)
+            self._write(message)
 
     def train(self, line: str, postfix: str) -> None:
         """Training metrics of an interval: in the bar, or as a line."""
+        if self._log is None:
+            return
         if self.on_terminal:
             self._bar.set_postfix_str(postfix)
         else:
@@ -40,7 +47,7 @@ class Progress:
 
     def evaluation(self, label: str, total: int) -> tqdm[None]:
         """A bar of its own for scoring `total` questions."""
-        return tqdm(total=total, desc=label, unit="question", disable=None, leave=False)
+        return tqdm(total=total, desc=label, unit="question", disable=self._hidden, leave=False)
 
     def close(self) -> None:
         """Take the bar off the screen."""

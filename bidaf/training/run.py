@@ -52,14 +52,14 @@ class Run:
         self.predictions = folder / PREDICTIONS
 
     @classmethod
-    def create(cls, folder: Path, config: Config, device: str) -> Run:
+    def create(cls, folder: Path, config: Config, device: str, *, processes: int = 1) -> Run:
         """A new run. Raises `UsageError` where one stands already, `BidafError` where nothing can be written."""
         run = cls(folder, deterministic=config.training.deterministic)
         refuse_existing_run(folder)
         try:
             run.checkpoints.mkdir(parents=True, exist_ok=True)
             run.predictions.mkdir(exist_ok=True)
-            write_json(folder / ENVIRONMENT, environment(device))
+            write_json(folder / ENVIRONMENT, environment(device, processes))
             write_text(folder / CONFIG, dump_config(config))
             for changed in (folder, folder.parent):
                 sync(changed)
@@ -250,7 +250,7 @@ def find_run(name: str | None) -> Path:
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
 
 
-def environment(device: str) -> dict[str, Any]:
+def environment(device: str, processes: int) -> dict[str, Any]:
     """What the run runs on, for whoever reads its numbers later."""
     packages = {}
     for package in PACKAGES:
@@ -266,6 +266,7 @@ def environment(device: str) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "device": device,
+        "processes": processes,
         "threads": torch.get_num_threads(),
         "commit": _commit(),
     }

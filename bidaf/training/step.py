@@ -17,6 +17,7 @@ from bidaf.ema import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
+from bidaf.training.distributed import ALONE, Group
 from bidaf.training.graph import RecordedSteps
 from bidaf.training.parts import Workers, parts_of
 
@@ -31,6 +32,8 @@ class StepResult:
     """[2], on the device: mean loss of the batch, and global norm of its gradient before clipping."""
     updated: bool
     """False when the step was skipped; true as well where it was not looked at yet (`TrainingStep.looks_at_once`)."""
+    votes: Tensor | None = None
+    """Of several processes, the sum of the votes they brought along, on the device."""
 
     @property
     def loss(self) -> float:
@@ -51,12 +54,14 @@ class TrainingStep:
         ema: ExponentialMovingAverage | None,
         config: TrainingConfig,
         precision: Callable[[], AbstractContextManager[object]],
+        group: Group = ALONE,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
         self.ema = ema
         self.config = config
         self.precision = precision
+        self.group = group
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
         device = self._weights[0].device
         self.looks_at_once = device.type == "cpu" or config.nonfinite == "skip"
@@ -67,8 +72,12 @@ class TrainingStep:
         self._workers = Workers(device)
         self._recorded: RecordedSteps | None = None
 
-    def run(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> StepResult:
+    def run(
+        self, source: BatchSource, questions: Numbers, answers: Numbers, step: int, votes: Sequence[float] = ()
+    ) -> StepResult:
         """Train on these questions and gold answers as optimizer step `step`.
+
+        Several processes run this with the same arguments, but their `votes`: each runs its parts of the batch.
 
         Dropout masks are a function of (seed, step) and the batch. The batch may run in parts, each weighted by its
         share of questions; optimizer and shadow move once. When loss or gradient is not finite nothing moves: raises
@@ -76,15 +85,15 @@ class TrainingStep:
         """
         self.model.train()
         torch.manual_seed(_seed(self.config.seed, step, 0))  # a GPU's own generator
-        if source.device.type == "cuda" and not self.looks_at_once and self.config.accumulate == 1:
-            figures, updated = self._run_recorded(source, questions, answers), True
+        if self._is_recorded(source.device):
+            figures, updated, voted = self._run_recorded(source, questions, answers), True, None
         else:
-            figures = self._backward(source, questions, answers, step)
+            figures, voted = self._backward(source, questions, answers, step, votes)
             updated = not self.looks_at_once or bool(torch.isfinite(figures).all())
             if updated:
                 self._descend(figures[1])
             self.optimizer.zero_grad(set_to_none=True)
-        result = StepResult(figures, updated)
+        result = StepResult(figures, updated, voted)
         if updated:
             if self.ema is not None:
                 with self.phase("ema"):
@@ -93,6 +102,10 @@ class TrainingStep:
             ids = [source.features.ids[question] for question in questions]
             raise nonfinite_error(step, figures.tolist(), ids, saved="no weight was changed")
         return result
+
+    def _is_recorded(self, device: torch.device) -> bool:
+        whole = self.config.accumulate == 1 and self.group.size == 1
+        return device.type == "cuda" and not self.looks_at_once and whole
 
     def _run_recorded(self, source: BatchSource, questions: Numbers, answers: Numbers) -> Tensor:
         def compute(questions: Tensor, answers: Tensor, shape: Shape) -> Tensor:
@@ -120,14 +133,19 @@ class TrainingStep:
             weight.grad = part
         return torch.stack([loss, torch.nn.utils.get_total_norm(gradient)])
 
-    def _backward(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> Tensor:
-        """Leave the gradient of the batch, part by part, in the weights; the step's figures."""
-        lengths = source.context_lengths[questions]
-        parts = parts_of(lengths, source.device, at_least=min(self.config.accumulate, len(questions)))
+    def _backward(
+        self, source: BatchSource, questions: Numbers, answers: Numbers, step: int, votes: Sequence[float]
+    ) -> tuple[Tensor, Tensor | None]:
+        """Leave the gradient of the batch, part by part, in the weights; the step's figures, and all votes."""
+        lengths, size = source.context_lengths[questions], self.group.size
+        at_least = -(-self.config.accumulate // size) * size  # as many for each process
+        parts = parts_of(lengths, source.device, at_least=min(at_least, len(questions)))
 
         def run(number: int) -> tuple[Tensor, tuple[Tensor, ...]]:
-            part = parts[number]
-            with drawing_from(_seed(self.config.seed, step, number)):
+            part, seed = parts[number], _seed(self.config.seed, step, number)
+            if source.device.type != "cpu":  # whichever process runs the part
+                torch.manual_seed(seed)
+            with drawing_from(seed):
                 with self.phase("batch"):
                     batch = source.gather(questions[part])
                 with self.phase("forward"):
@@ -137,11 +155,17 @@ class TrainingStep:
                 with self.phase("backward"):
                     return loss.detach(), torch.autograd.grad(loss, self._weights)
 
-        losses, gradients = zip(*self._workers.map(run, range(len(parts))), strict=True)
-        total = list(gradients[0])
+        results = list(self._workers.map(run, range(len(parts))[self.group.shard]))
+        if not results:  # a batch of fewer questions than processes
+            results = [(self._weights[0].new_zeros(()), tuple(torch.zeros_like(weight) for weight in self._weights))]
+        losses, gradients = zip(*results, strict=True)
+        loss, total = torch.stack(losses).sum(), list(gradients[0])
         for gradient in gradients[1:]:  # in this order, whichever part was ready first
             torch._foreach_add_(total, gradient)
-        return self._take_gradient(torch.stack(losses).sum(), total)
+        if self.group.size == 1:
+            return self._take_gradient(loss, total), None
+        loss, total, voted = self.group.sum_gradients(loss, total, votes)
+        return self._take_gradient(loss, total), voted
 
 
 def nonfinite_error(step: int, figures: Sequence[float], ids: Sequence[str], *, saved: str) -> BidafError:

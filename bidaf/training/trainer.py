@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import torch
+from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
 from bidaf.device import matrix_precision, set_deterministic, set_up
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.ema import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
 from bidaf.training.checkpoint import Checkpoint, restore_training
+from bidaf.training.distributed import ALONE, Group, require_same
 from bidaf.training.optimizer import build_optimizer
 from bidaf.training.step import StepResult, TrainingStep
 
@@ -40,14 +44,18 @@ class TrainingState:
 
 
 class Trainer:
-    """A model with its shadow, optimizer and data, ready to train. It writes nothing."""
+    """A model with its shadow, optimizer and data, ready to train. It writes nothing.
 
-    def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
+    Each process of a group has one, of the same settings and features.
+    """
+
+    def __init__(self, config: Config, prepared: Prepared, device: torch.device, group: Group = ALONE) -> None:
         set_up(device)
         set_deterministic(config.training.deterministic)
         torch.manual_seed(config.training.seed)
         vocabulary = prepared.vocabulary()
         self.config = config
+        self.group = group
         self.prepared_key = prepared.folder.name
         self.model: Bidaf = build_model(
             config.model,
@@ -70,7 +78,7 @@ class Trainer:
         )
         self.optimizer = build_optimizer(self.model, config.training.optimizer)
         self.precision = matrix_precision(config.training.precision, device)
-        self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision)
+        self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision, group)
         self.train_source = BatchSource(prepared.features("train"), device)
         self.dev_source = BatchSource(prepared.features("dev"), device)
         self.order = EpochOrder(
@@ -94,8 +102,53 @@ class Trainer:
         fields = {name: checkpoint.state[name] for name in asdict(self.state)}
         self.state = TrainingState(**fields)
 
+    def take_from_first(self) -> None:
+        """Weights, shadow, optimizer and state as the first process of the group has them."""
+        if self.group.size == 1:
+            return
+        groups = self.optimizer.state_dict()["param_groups"]
+        own = _Snapshot.of(self) if self.group.is_first else None
+        taken = self.group.from_first(own)
+        assert taken is not None
+        for name, weight in trained_weights(self.model):
+            weight.data.copy_(taken.weights[name])
+        if self.ema is not None:
+            self.ema.load_state_dict(taken.ema)
+        self.optimizer.load_state_dict({"state": taken.optimizer, "param_groups": groups})
+        self.state = taken.state
+
+    def require_same(self) -> None:
+        """Raise `BidafError` when the processes of the group do not hold the same weights and shadow, bit for bit."""
+        sets: list[Mapping[str, Tensor]] = [dict(trained_weights(self.model))]
+        if self.ema is not None:
+            sets.append(self.ema.shadow)
+        require_same(self.group, sets, f"step {self.state.step}: the weights")
+
     def mock_step(self) -> StepResult:
         """A training step on the longest batch there can be: what fails for want of memory fails here."""
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)
+
+
+@dataclass(frozen=True)
+class _Snapshot:
+    """What a trainer has come to, in the processor's memory."""
+
+    weights: dict[str, Tensor]
+    ema: dict[str, Any]
+    optimizer: dict[int, dict[str, Tensor]]
+    state: TrainingState
+
+    @classmethod
+    def of(cls, trainer: Trainer) -> _Snapshot:
+        average = trainer.ema.state_dict() if trainer.ema else {"shadow": {}}
+        return cls(
+            weights={name: weight.detach().cpu() for name, weight in trained_weights(trainer.model)},
+            ema={**average, "shadow": {name: tensor.cpu() for name, tensor in average["shadow"].items()}},
+            optimizer={
+                number: {name: torch.as_tensor(value).cpu() for name, value in fields.items()}
+                for number, fields in trainer.optimizer.state_dict()["state"].items()
+            },
+            state=trainer.state,
+        )
