@@ -25,8 +25,8 @@ def test_a_new_run_holds_its_settings_and_its_surroundings(configure: Configure,
     run = Run.create(tmp_path / "deep" / "run", config, "cpu")
     assert load_config(Run.open(run.folder).folder / "config.yaml") == config
     surroundings = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    keys = {"started", "command", "python", "packages", "platform", "processors", "device", "threads", "commit"}
-    assert set(surroundings) == keys
+    keys = {"started", "command", "python", "packages", "platform", "processors", "device", "processes", "threads"}
+    assert set(surroundings) == keys | {"commit"}
     assert surroundings["device"] == "cpu"
     assert {"bidaf", "torch", "numpy"} <= set(surroundings["packages"])
     assert sorted(path.name for path in run.folder.iterdir()) == [

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
-from bidaf.model.bidaf import Bidaf
 from bidaf.model.spans import best_spans
+from bidaf.threads import map_on_threads
 
 ALL = slice(None)
 
@@ -36,7 +36,7 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
 
 
 def score_batches(
-    model: Bidaf,
+    model: nn.Module,
     source: BatchSource,
     batch_tokens: int,
     *,
@@ -52,8 +52,9 @@ def score_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            for indices in list(batches_by_length(source.context_lengths, batch_tokens))[shard]:
-                scores = model(source.gather(indices))
+            batches = list(batches_by_length(source.context_lengths, batch_tokens))[shard]
+            found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
+            for indices, scores in zip(batches, found, strict=True):
                 yield indices.tolist(), scores.start, scores.end
                 tick(len(indices))
     finally:
@@ -61,7 +62,7 @@ def score_batches(
 
 
 def answer_all(
-    model: Bidaf,
+    model: nn.Module,
     source: BatchSource,
     *,
     batch_tokens: int,

@@ -32,6 +32,10 @@ VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 PATIENCE = 5.0
 
 
+class UnfitEnvironment(UsageError):
+    """The variables of the environment that a launcher sets are not whole."""
+
+
 class LostProcess(BidafError):
     """Another process of the group ended or can't be reached any more."""
 
@@ -117,14 +121,14 @@ def _meeting() -> Iterator[None]:
 
 
 def expected_size() -> int:
-    """How many processes the environment speaks of. Raises `UsageError` where its variables are not whole."""
+    """How many processes the environment speaks of. Raises `UnfitEnvironment`."""
     text = os.environ.get("WORLD_SIZE", "1")
     if text == "1":
         return 1
     missing = [name for name in VARIABLES if not os.environ.get(name)]
     numbers = (text, *(os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "MASTER_PORT")))
     if missing or not all(number.isdigit() for number in numbers) or int(text) <= int(os.environ["RANK"]):
-        raise UsageError(
+        raise UnfitEnvironment(
             f"WORLD_SIZE={text} speaks of several processes, but {', '.join(missing) or 'RANK and the like'} "
             f"{'is not set' if missing else 'do not fit it'}: start with torchrun, or unset WORLD_SIZE"
         )
@@ -136,7 +140,7 @@ def joined(device_name: str) -> Iterator[Group]:
     """Meet the other processes that torchrun started; a group of one when it started none.
 
     At the end of the block all wait for one another, but after an error: that ends each of them where it is.
-    Raises `LostProcess` when they do not come, `UsageError` as `expected_size` does.
+    Raises `LostProcess` when they do not come.
     """
     size = expected_size()
     if size == 1:
@@ -184,7 +188,7 @@ def speaks(error: BaseException) -> bool:
     """Whether this process is the one of all to say that they end, and why: the first that fails."""
     group = _joined
     if group.store is None:  # not met: all of them see what is wrong with the command line
-        return isinstance(error, LostProcess) or os.environ.get("RANK", "0") == "0"
+        return isinstance(error, LostProcess | UnfitEnvironment) or os.environ.get("RANK", "0") == "0"
     for number in SIGNALS:  # torchrun asks those that are left to end, as they do
         signal.signal(number, signal.SIG_IGN)
     try:

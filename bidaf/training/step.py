@@ -17,9 +17,10 @@ from bidaf.ema import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
+from bidaf.threads import map_on_threads
 from bidaf.training.distributed import ALONE, Group
 from bidaf.training.graph import RecordedSteps
-from bidaf.training.parts import Workers, parts_of
+from bidaf.training.parts import parts_of
 
 Numbers = NDArray[np.int64]
 
@@ -69,7 +70,6 @@ class TrainingStep:
         seen when the figures are read, before anything is saved, and the run ends."""
         self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
         """What each phase of a step runs in (batch, forward, backward, optimizer, ema): for whoever measures them."""
-        self._workers = Workers(device)
         self._recorded: RecordedSteps | None = None
 
     def run(
@@ -155,7 +155,7 @@ class TrainingStep:
                 with self.phase("backward"):
                     return loss.detach(), torch.autograd.grad(loss, self._weights)
 
-        results = list(self._workers.map(run, range(len(parts))[self.group.shard]))
+        results = list(map_on_threads(run, range(len(parts))[self.group.shard], source.device))
         if not results:  # a batch of fewer questions than processes
             results = [(self._weights[0].new_zeros(()), tuple(torch.zeros_like(weight) for weight in self._weights))]
         losses, gradients = zip(*results, strict=True)
@@ -172,8 +172,8 @@ def nonfinite_error(step: int, figures: Sequence[float], ids: Sequence[str], *, 
     """What ends a run whose loss or gradient is not finite any more; `saved` says what was saved from it."""
     loss, grad_norm = figures
     return BidafError(
-        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr or "
-        "set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
+        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr "
+        "or set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
         f"Questions of the batch: {', '.join(ids)}"
     )
 
