@@ -22,7 +22,7 @@ Result = TypeVar("Result")
 def map_on_threads(work: Callable[[Item], Result], items: Sequence[Item], device: torch.device) -> Iterator[Result]:
     """`work` of each item, in their order; on a CPU as many at a time as PyTorch has threads here.
 
-    Elsewhere, and with one thread or item at most, one follows the other. Autocast and inference mode, which PyTorch keeps for
+    Elsewhere, and with one thread or item, one follows the other. Autocast and inference mode, which PyTorch keeps for
     each thread, are the caller's.
     """
     threads = torch.get_num_threads()

@@ -250,7 +250,7 @@ def find_run(name: str | None) -> Path:
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
 
 
-def environment(device: str, processes: int) -> dict[str, Any]:
+def environment(device: str, processes: int = 1) -> dict[str, Any]:
     """What the run runs on, for whoever reads its numbers later."""
     packages = {}
     for package in PACKAGES:
