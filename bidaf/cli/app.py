@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf import __version__
+from bidaf.cli.ask import ask_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.export import export_command
@@ -54,6 +55,7 @@ app.command("prepare")(prepare_command)
 app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("predict")(predict_command)
+app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
 app.add_typer(config_app, name="config")

@@ -106,5 +106,6 @@ def assemble(
 
 
 def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:
-    model = assemble(export.config, export.vocabulary(), export.vectors(), export.tensors(), export.folder, device)
-    return LoadedModel(model, export.config, export.vocabulary(), export.weights, export.folder, None)
+    weights, vocabulary = export.tensors(), export.vocabulary()
+    model = assemble(export.config, vocabulary, export.vectors(), weights, export.folder, device)
+    return LoadedModel(model, export.config, vocabulary, export.weights, export.folder, None)
