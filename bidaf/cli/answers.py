@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 # A passage up to this many characters is shown whole; of a longer one, so many on either side of the answer.
 WHOLE, AROUND = 2000, 400
 
+_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
 
 def print_record(question: str, answers: Sequence[Answered]) -> None:
     """One line of JSON."""
@@ -26,12 +28,10 @@ def print_answers(context: str, answers: Sequence[Answered]) -> None:
     """On a terminal the passage with the best answer marked; elsewhere the answers alone, each on its line."""
     if sys.stdout.isatty():
         print_passage(context, answers[0])
-        if len(answers) > 1:
-            print_n_best(answers)
-        return
-    for answer in answers:
-        probability = f"{answer.probability:.4f}\t" if len(answers) > 1 else ""
-        print(f"{probability}{one_line(answer.text)}", flush=True)
+    if len(answers) > 1:
+        print_n_best(answers)
+    elif not sys.stdout.isatty():
+        print(one_line(answers[0].text), flush=True)
 
 
 def print_passage(context: str, answer: Answered | None = None) -> None:
@@ -40,29 +40,35 @@ def print_passage(context: str, answer: Answered | None = None) -> None:
     from rich.text import Text
 
     begin, end = (0, len(context)) if answer is None or len(context) <= WHOLE else _around(context, answer)
-    passage = Text(context)
+    passage = Text(_printable(context))
     if answer is not None:
         passage.stylize("bold black on bright_yellow", answer.start, answer.end)
-    shown = passage[begin:end]
     console = Console(highlight=False)
-    console.print(Text.assemble("… " if begin else "", shown, " …" if end < len(context) else ""))
+    console.print(Text.assemble("... " if begin else "", passage[begin:end], " ..." if end < len(context) else ""))
     if answer is not None:
-        confidence = f"   {answer.probability:.1%} confident"
+        confidence = f"   confidence {answer.probability:.1%}"
         console.print(Text.assemble("\n", (one_line(answer.text), "bold"), (confidence, "dim"), "\n"))
 
 
 def print_n_best(answers: Sequence[Answered]) -> None:
-    """A table, most probable first."""
-    rows = [
-        (str(rank), one_line(answer.text), f"{answer.probability:.1%}", f"{answer.start}-{answer.end}")
-        for rank, answer in enumerate(answers, 1)
-    ]
-    print_table("", ("", "answer", "confidence", "characters"), rows)
+    """Most probable first: a table on a terminal, elsewhere a line each of probability, tab, answer."""
+    if not sys.stdout.isatty():
+        for answer in answers:
+            print(f"{answer.probability:.4f}\t{one_line(answer.text)}", flush=True)
+        return
+    rows = [(one_line(answer.text), f"{answer.probability:.1%}", f"{answer.start}-{answer.end}") for answer in answers]
+    print_table("", ("answer", "confidence", "characters"), rows)
 
 
 def one_line(text: str) -> str:
     """Line breaks and runs of blanks as one blank."""
-    return " ".join(text.split())
+    return " ".join(_printable(text).split())
+
+
+def _printable(text: str) -> str:
+    """One character for one, none of which could steer a terminal or be refused by it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.translate(_CONTROLS).encode(encoding, "replace").decode(encoding)
 
 
 def _around(context: str, answer: Answered) -> tuple[int, int]:

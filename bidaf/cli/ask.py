@@ -38,6 +38,7 @@ def ask_command(
     also come through a pipe, one a line; the text does with --context -.
     """
     from bidaf.cli.dialogue import Dialogue, read_context
+    from bidaf.library import load
 
     piped = not sys.stdin.isatty()
     if json and not (question or piped):
@@ -48,13 +49,13 @@ def ask_command(
         raise UsageError("name the text: --context FILE, or --context - for standard input")
     text = None if context is None else _standard_input() if context == STDIN else read_context(Path(context))
     if not (question or piped):
-        predictor = _load(model, use_ema, device)
+        predictor = load(model, use_ema=use_ema, device=device)
         say(f"{predictor.loaded.weights} weights of {predictor.loaded.origin}")
         Dialogue(predictor, text, n_best).run()
         return
     assert text is not None
     asked = _checked(question) if question else _lines()
-    answer_each(_load(model, use_ema, device), text, asked, n_best=n_best, json=json)
+    answer_each(load(model, use_ema=use_ema, device=device), text, asked, n_best=n_best, json=json)
 
 
 def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *, n_best: int, json: bool) -> None:
@@ -65,14 +66,6 @@ def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *,
             print_record(question, answers)
         else:
             print_answers(context, answers)
-
-
-def _load(model: str | None, use_ema: bool, device: str) -> Predictor:
-    from bidaf.device import choose_device
-    from bidaf.inference.loading import load_model
-    from bidaf.inference.predictor import Predictor
-
-    return Predictor(load_model(model, use_ema=use_ema, device=choose_device(device)))
 
 
 def _standard_input() -> str:

@@ -54,7 +54,7 @@ def questions_bar(total: int) -> tqdm[None]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; numbers to the right."""
+    """A table on stdout, under its title if it has one; numbers to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -64,7 +64,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    print(title)
+    if title:
+        print(title)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 

@@ -8,11 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bidaf.cli.answers import print_answers, print_passage
+from bidaf.cli.answers import print_answers, print_n_best, print_passage
 from bidaf.cli.common import say
 from bidaf.errors import BidafError, UsageError
 
 if TYPE_CHECKING:
+    from bidaf.evaluation.evaluator import Answered
     from bidaf.inference.predictor import Predictor
 
 HELP = """\
@@ -72,25 +73,26 @@ class Dialogue:
     def _take(self, line: str) -> None:
         if not line.startswith("/"):
             self._question = line
-            self._answer(self._n_best)
+            print_answers(*self._answers(self._n_best))
             return
         word, _, rest = line.partition(" ")
         if (command := self._commands.get(word)) is None:
             raise UsageError(f"no command {word}; there are {', '.join(self._commands)}")
         command(rest.strip())
 
-    def _answer(self, n_best: int) -> None:
+    def _answers(self, n_best: int) -> tuple[str, list[Answered]]:
+        """The passage, and the answers to the last question in it."""
         if self._context is None:
             raise UsageError("there is no passage yet; give one with /context")
         assert self._question is not None
-        print_answers(self._context, self._predictor.ask(self._question, self._context, n_best))
+        return self._context, self._predictor.ask(self._question, self._context, n_best)
 
     def _show_best(self, number: str) -> None:
         if self._question is None:
             raise UsageError("ask a question first")
         if number and not (number.isdecimal() and int(number)):
             raise UsageError(f"/best takes a number from 1 on, not {number}")
-        self._answer(int(number or DEFAULT_BEST))
+        print_n_best(self._answers(int(number or DEFAULT_BEST))[1])
 
     def _change_context(self, file: str) -> None:
         context = read_context(Path(file).expanduser()) if file else _paste()

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from torch import Tensor
 
 from bidaf import __version__
 from bidaf.config_file import dump_config
@@ -36,6 +37,7 @@ def export_model(
         from bidaf.inference.onnx import check_packages
 
         check_packages()
+    tensors = checkpoint.weights(use_ema)
     about = _about(checkpoint, prepared, use_ema=use_ema, form=form)
     beside = folder.with_name(f".{folder.name}.tmp")
     try:
@@ -43,9 +45,9 @@ def export_model(
         beside.mkdir(parents=True)
         prepared.vocabulary().save(beside, prepared.vectors())
         if form == "onnx":
-            about["parity"] = _write_onnx(checkpoint, prepared, beside, use_ema=use_ema)
+            about["parity"] = _write_onnx(checkpoint, prepared, tensors, beside)
         else:
-            save_file(checkpoint.weights(use_ema), beside / MODEL)
+            save_file(tensors, beside / MODEL)
         write_text(beside / CONFIG, dump_config(checkpoint.config))
         write_text(beside / CARD, model_card(checkpoint.config, about))
         write_json(beside / ABOUT, about)
@@ -85,19 +87,15 @@ def _about(checkpoint: Checkpoint, prepared: Prepared, *, use_ema: bool, form: F
     }
 
 
-def _write_onnx(checkpoint: Checkpoint, prepared: Prepared, folder: Path, *, use_ema: bool) -> list[dict[str, Any]]:
+def _write_onnx(
+    checkpoint: Checkpoint, prepared: Prepared, tensors: dict[str, Tensor], folder: Path
+) -> list[dict[str, Any]]:
     """The graph, its example, and how near it is to the network; the vectors are in the graph already."""
     from bidaf.inference.onnx import write_graph
 
     vocabulary = prepared.vocabulary()
-    model = assemble(
-        checkpoint.config,
-        vocabulary,
-        prepared.vectors(),
-        checkpoint.weights(use_ema),
-        checkpoint.folder,
-        torch.device("cpu"),
-    )
+    device = torch.device("cpu")
+    model = assemble(checkpoint.config, vocabulary, prepared.vectors(), tensors, checkpoint.folder, device)
     parity = write_graph(model, folder, word_chars=vocabulary.max_word_chars)
     (folder / VECTORS_FILE).unlink()
     shutil.copyfile(Path(__file__).with_name("onnx_answer.py"), folder / ANSWER)

@@ -41,17 +41,20 @@ class LoadedModel:
         return self.prepared.features("dev") if self.prepared else None
 
 
-def load_model(name: str | None, *, use_ema: bool, device: torch.device) -> LoadedModel:
+def load_model(name: str | None, *, use_ema: bool | None, device: torch.device) -> LoadedModel:
     """The best checkpoint of a run (without a name: the newest run's), a checkpoint folder, or an export folder.
 
-    Raises `DataError` saying what was looked for and what is missing.
+    `use_ema` None takes the weights that an export holds, and else the shadow. Raises `DataError` saying what was
+    looked for and what is missing.
     """
     set_up(device)
     folder = find_run(name)
     if is_export(folder):
         export = open_export(folder)
-        export.check_weights(use_ema)
+        if use_ema is not None:
+            export.check_weights(use_ema)
         return _load_export(export, device)
+    use_ema = use_ema is not False
     checkpoint = open_checkpoint(find_checkpoint(folder))
     prepared = find_features(checkpoint)
     vocabulary = prepared.vocabulary()
