@@ -16,6 +16,7 @@ from bidaf.cli.eval import eval_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
+from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError
@@ -58,6 +59,7 @@ app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
+app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 
 from bidaf.cli.common import DeviceOption, SetOption, print_table, say
 from bidaf.cli.prepare import print_counts
-from bidaf.errors import UsageError
+from bidaf.errors import BidafError, DataError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -71,11 +72,28 @@ def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
     try:
         state = work()
     except Interrupted as interrupted:
+        _log_end(folder, "interrupted and saved")
         say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
         raise typer.Exit(interrupted.exit_code) from None
+    except (UsageError, DataError):  # before the first step: nothing ran that could fail
+        raise
+    except BidafError as error:
+        _log_end(folder, f"failed: {error}")
+        raise
     for weights, score in (state.scores or {}).items():
         say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
-    say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+    message = f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
+    _log_end(folder, message)
+    say(f"{message}, in {folder}")
+
+
+def _log_end(folder: Path, message: str) -> None:
+    """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
+    from bidaf.training.layout import LOG, write_log
+
+    with suppress(OSError):  # a full disk, say, which is what the run failed of
+        if (folder / LOG).exists():
+            write_log(folder / LOG, " ".join(message.split()))
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
@@ -88,7 +106,8 @@ def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
 def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> Config | None:
     """The settings asked for, on top of the run's own; None when nothing is asked for."""
     from bidaf.config_file import find_config, load_config
-    from bidaf.training.run import CONFIG, Run
+    from bidaf.training.layout import CONFIG
+    from bidaf.training.run import Run
 
     if config is None and not overrides:
         return None

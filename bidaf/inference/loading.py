@@ -20,7 +20,8 @@ from bidaf.inference.export import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
 from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_checkpoint, restore_weights
-from bidaf.training.run import BEST, Run, find_run
+from bidaf.training.layout import BEST
+from bidaf.training.run import Run, find_run
 
 
 @dataclass(frozen=True)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 
 from tqdm import tqdm
+
+from bidaf.training.layout import write_log
 
 
 class Progress:
@@ -48,5 +49,4 @@ class Progress:
 
     def _write(self, message: str) -> None:
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
+            write_log(self._log, message)
