@@ -10,20 +10,34 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidaf.cli.completion import complete_config, complete_run, complete_setting
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")]
+ConfigOption = Annotated[
+    str,
+    typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Change a setting, as in training.batch_size=32. Repeatable."
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Change a setting, as in training.batch_size=32. Repeatable.",
+        autocompletion=complete_setting,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A run, checkpoint or export folder.  [default: the newest run's best]"),
+    typer.Option(
+        "--model",
+        "-m",
+        help="A run, checkpoint or export folder.  [default: the newest run's best]",
+        autocompletion=complete_run,
+    ),
 ]
 UseEmaOption = Annotated[
     bool, typer.Option("--use-ema/--no-use-ema", help="The shadow weights (the moving average), or the raw ones.")

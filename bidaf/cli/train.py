@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import BidafError, DataError, UsageError
 
@@ -22,10 +23,16 @@ if TYPE_CHECKING:
 
 def train_command(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="With --resume: which run.  [default: the newest]")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
+        ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")
+        str | None,
+        typer.Option(
+            "--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config
+        ),
     ] = None,
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
