@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table
+from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table, say
 from bidaf.errors import UsageError
 
 
@@ -43,6 +43,8 @@ def export_command(
     if is_export(source):
         raise UsageError(f"{source} is an export already; copy the folder, or export the run it came from")
     checkpoint = open_checkpoint(find_checkpoint(source))
+    if format is Form.ONNX:
+        say("writing the graph and comparing it with the network; this takes half a minute")
     export = export_model(checkpoint, find_features(checkpoint), output, use_ema=use_ema, form=format.value)
     if json:
         print_json({"folder": str(output), **export.about})

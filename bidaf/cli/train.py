@@ -96,10 +96,10 @@ def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
 
 def _log_end(folder: Path, message: str) -> None:
     """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
-    from bidaf.training.layout import LOG, write_log
+    from bidaf.training.layout import CONFIG, LOG, write_log
 
     with suppress(OSError):  # a full disk, say, which is what the run failed of
-        if (folder / LOG).exists():
+        if (folder / CONFIG).exists():
             write_log(folder / LOG, " ".join(message.split()))
 
 
