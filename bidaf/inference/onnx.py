@@ -36,7 +36,7 @@ OPSET = 18  # of 2022: what runs ONNX at all has it
 
 # Batch, context and question words of what a new graph is compared with the network on.
 CHECKED_SHAPES = ((1, 1, 1), (1, 600, 30), (7, 1, 9), (7, 250, 1), (60, 37, 13), (60, 600, 30))
-# Rounding makes some 1e-5, in a sharp network ten times that (as much as float32 is from float64); an error far more.
+# Rounding makes some 1e-5, more the sharper a network is; an error of the graph far more.
 TOLERANCE = 1e-3
 
 

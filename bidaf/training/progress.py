@@ -15,7 +15,9 @@ class Progress:
 
     def __init__(self, log: Path | None, *, total: int, start: int) -> None:
         self._log = log
-        self._bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=None, leave=False)
+        self._bar = tqdm(
+            total=total, initial=start, unit="step", desc="train", disable=None, leave=False, dynamic_ncols=True
+        )
 
     @property
     def on_terminal(self) -> bool:
@@ -41,7 +43,7 @@ class Progress:
 
     def evaluation(self, label: str, total: int) -> tqdm[None]:
         """A bar of its own for scoring `total` questions."""
-        return tqdm(total=total, desc=label, unit="question", disable=None, leave=False)
+        return tqdm(total=total, desc=label, unit="question", disable=None, leave=False, dynamic_ncols=True)
 
     def close(self) -> None:
         """Take the bar off the screen."""
