@@ -220,3 +220,19 @@ def test_a_step_trains_though_the_model_was_left_in_evaluation_mode(bench: MakeB
     in_training, in_evaluation = bench(dropout=0.5), bench(dropout=0.5)
     in_evaluation.model.eval()
     assert in_training.run().loss == in_evaluation.run().loss
+
+
+def test_parts_run_side_by_side_as_they_do_one_after_the_other(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bidaf.training.parts.FEWEST_TOKENS", 1)
+    threads, seen = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            b = bench(dropout=0.3)
+            results = [b.run(step) for step in (1, 2, 3)]
+            seen.append((b.everything(), [(result.loss, result.grad_norm) for result in results]))
+    finally:
+        torch.set_num_threads(threads)
+    assert seen[0] == seen[1]

@@ -83,6 +83,9 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
+    # having the system hand out small ones.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:

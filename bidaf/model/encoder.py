@@ -35,16 +35,16 @@ class _Rows(torch.autograd.Function):
 def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
     """Each example's first `lengths` steps in reverse order, padding left where it is.
 
-    `sequence` [batch, steps, features], `lengths` [batch].
+    `sequence` [steps, batch, features], `lengths` [batch].
     """
-    batch, steps, features = sequence.shape
-    step = torch.arange(steps, device=sequence.device)
-    mirrored = lengths.unsqueeze(1) - 1 - step
+    steps, batch, features = sequence.shape
+    step = torch.arange(steps, device=sequence.device).unsqueeze(1)
+    mirrored = lengths - 1 - step
     order = torch.where(mirrored >= 0, mirrored, step)
-    order = order + torch.arange(batch, device=sequence.device).unsqueeze(1) * steps
-    rows = sequence.reshape(batch * steps, features)
+    order = order * batch + torch.arange(batch, device=sequence.device)
+    rows = sequence.reshape(steps * batch, features)
     reversed_rows: Tensor = _Rows.apply(rows, order.flatten())  # type: ignore[no-untyped-call]
-    return reversed_rows.view(batch, steps, features)
+    return reversed_rows.view(steps, batch, features)
 
 
 class BiLstm(nn.Module):
@@ -69,18 +69,18 @@ class BiLstm(nn.Module):
             self.bias[:, hidden_size : 2 * hidden_size] = 1.0
 
     def forward(self, sequence: Tensor, lengths: Tensor, *, with_dropout: bool = True) -> Tensor:
-        if with_dropout:
-            sequence = self.dropout(sequence)
+        # Step by step in memory, as the kernels want it: the one pass of dropout brings it there.
+        sequence = sequence.transpose(0, 1)
+        sequence = (self.dropout(sequence) if with_dropout else sequence).contiguous()
         ahead = self._run(0, sequence)
         back = reverse_within_length(self._run(1, reverse_within_length(sequence, lengths)), lengths)
-        steps = torch.arange(sequence.shape[1], device=sequence.device)
-        padding = (steps >= lengths.unsqueeze(1)).unsqueeze(2)
-        return torch.cat([ahead, back], dim=2).masked_fill(padding, 0.0)
+        padding = torch.arange(sequence.shape[0], device=sequence.device).unsqueeze(1) >= lengths
+        return torch.cat([ahead, back], dim=2).masked_fill(padding.unsqueeze(2), 0.0).transpose(0, 1)
 
     def _run(self, direction: int, sequence: Tensor) -> Tensor:
-        """One direction by PyTorch's fused kernel (oneDNN on a CPU, cuDNN on a GPU)."""
-        state = sequence.new_zeros(1, sequence.shape[0], self.hidden_size)
+        """One direction, [steps, batch, in] -> [steps, batch, d], by PyTorch's fused kernel (oneDNN, cuDNN)."""
+        state = sequence.new_zeros(1, sequence.shape[1], self.hidden_size)
         bias = self.bias[direction]
         weights = [self.weight_ih[direction], self.weight_hh[direction], bias, torch.zeros_like(bias)]
-        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, False)[0]
         return outputs
