@@ -26,7 +26,7 @@ Int64 = NDArray[np.int64]
 SEPARATORS = "-\u2212\u2014\u2013/~\"'\u201c\u2019\u201d\u2018\u00b0"
 CONTRACTION = re.compile(r"(?:n['\u2019]t|['\u2019](?:s|m|d|re|ve|ll|em))\Z", re.IGNORECASE)
 PIECES = re.compile(f"[{re.escape(SEPARATORS)}]|[^{re.escape(SEPARATORS)}]+")
-LONG_WORD = re.compile(r"[^ ]{101,}")  # too long for spaCy's rules, which are quadratic
+LONG_WORD = 100  # characters; on longer ones spaCy's rules, which are quadratic, give way to plain ones
 PLAIN_RULES = re.compile(r"\w+|\W")
 BLANKS = {code: " " for code in range(0x3001) if chr(code).isspace()} | {0x200B: " ", 0x2060: " ", 0xFEFF: " "}
 BLANKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # one character for one: offsets stay those of the text
@@ -99,22 +99,23 @@ class Reader:
         return self.trained_rows.get(word.lower(), UNK)
 
     def tokens(self, text: str, split: bool) -> Iterator[tuple[int, int]]:
-        """Character offsets of the words of a text."""
-        blanked, done = text.translate(BLANKS), 0
-        for long_word in LONG_WORD.finditer(blanked):
-            yield from self.short_tokens(blanked[done : long_word.start()], done, split)
-            yield from (match.span() for match in PLAIN_RULES.finditer(blanked, *long_word.span()))
-            done = long_word.end()
-        yield from self.short_tokens(blanked[done:], done, split)
+        """Character offsets of the tokens of a text: what blanks part is cut by itself."""
+        start = 0
+        for word in text.translate(BLANKS).split(" "):
+            for begin, end in self.word_tokens(word, split) if word else ():
+                yield start + begin, start + end
+            start += len(word) + 1
 
-    def short_tokens(self, text: str, shift: int, split: bool) -> Iterator[tuple[int, int]]:
-        for token in self.english(text):
-            if token.text.isspace():
-                continue
-            whole = not split or CONTRACTION.match(token.text)
-            spans = [(0, len(token.text))] if whole else [match.span() for match in PIECES.finditer(token.text)]
-            for begin, end in spans:
-                yield shift + token.idx + begin, shift + token.idx + end
+    def word_tokens(self, word: str, split: bool) -> Iterator[tuple[int, int]]:
+        """Offsets in the word of its tokens."""
+        if len(word) > LONG_WORD:
+            yield from (match.span() for match in PLAIN_RULES.finditer(word))
+            return
+        for token in self.english(word):
+            if not split or CONTRACTION.match(token.text):
+                yield token.idx, token.idx + len(token.text)
+            else:
+                yield from (match.span() for match in PIECES.finditer(word, token.idx, token.idx + len(token.text)))
 
 
 def best_span(
