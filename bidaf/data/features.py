@@ -124,7 +124,10 @@ def build_features(
     """Tokenize and index. Without `limits`, as for scoring and prediction, nothing is cut or dropped: a question
     whose answers have no tokens stays, without gold spans.
     """
-    return index_tokens(examples, tokenize_examples(examples, tokenizer), vocabulary, limits)
+    from tqdm import tqdm
+
+    shown = tqdm(examples, desc="tokenize", unit="question", disable=None, leave=False, dynamic_ncols=True, delay=1)
+    return index_tokens(examples, tokenize_examples(shown, tokenizer), vocabulary, limits)
 
 
 def index_tokens(
