@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import TrainingConfig
-from bidaf.data.batches import BatchSource
+from bidaf.data.batches import BatchSource, Shape
 from bidaf.ema import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
+from bidaf.training.graph import RecordedSteps
 from bidaf.training.parts import Workers, parts_of
 
 Numbers = NDArray[np.int64]
@@ -62,6 +63,7 @@ class TrainingStep:
         """Whether a loss that is not finite is seen in its step. On a GPU that would make every step wait: there it is
         seen when the figures are read, before anything is saved, and the run ends."""
         self._workers = Workers(device)
+        self._recorded: RecordedSteps | None = None
 
     def run(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> StepResult:
         """Train on these questions and gold answers as optimizer step `step`.
@@ -70,25 +72,51 @@ class TrainingStep:
         share of questions; optimizer and shadow move once. When loss or gradient is not finite nothing moves: raises
         `BidafError` naming the questions, or returns with `updated` false (`nonfinite: skip`).
         """
-        loss = self._backward(source, questions, answers, step)
-        norm = torch.nn.utils.get_total_norm([weight.grad for weight in self._weights if weight.grad is not None])
-        result = StepResult(
-            torch.stack([loss, norm]), not self.looks_at_once or bool(torch.isfinite(loss) & torch.isfinite(norm))
-        )
-        if result.updated:
-            if self.config.clip_norm is not None:
-                torch.nn.utils.clip_grads_with_norm_(self._weights, self.config.clip_norm, norm)
-            self.optimizer.step()
+        self.model.train()
+        torch.manual_seed(_seed(self.config.seed, step, 0))  # a GPU's own generator
+        if source.device.type == "cuda" and not self.looks_at_once and self.config.accumulate == 1:
+            figures, updated = self._run_recorded(source, questions, answers), True
+        else:
+            figures = self._backward(source, questions, answers, step)
+            updated = not self.looks_at_once or bool(torch.isfinite(figures).all())
+            if updated:
+                self._descend(figures[1])
+            self.optimizer.zero_grad(set_to_none=True)
+        result = StepResult(figures, updated)
+        if updated:
             if self.ema is not None:
                 self.ema.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if not result.updated and self.config.nonfinite == "stop":
+        elif self.config.nonfinite == "stop":
             raise nonfinite_error(step, result.loss, result.grad_norm, [source.features.ids[q] for q in questions])
         return result
 
+    def _run_recorded(self, source: BatchSource, questions: Numbers, answers: Numbers) -> Tensor:
+        def compute(questions: Tensor, answers: Tensor, shape: Shape) -> Tensor:
+            with self.precision():
+                scores = self.model(source.gather_padded(questions, shape))
+            loss = span_loss(scores, *source.gold_spans(answers))
+            figures = self._take_gradient(loss.detach(), torch.autograd.grad(loss, self._weights))
+            self._descend(figures[1])
+            self.optimizer.zero_grad(set_to_none=True)
+            return figures
+
+        if self._recorded is None:
+            self._recorded = RecordedSteps(compute, source.device)
+        return self._recorded.run(questions, answers, source.shape_of(questions))
+
+    def _descend(self, norm: Tensor) -> None:
+        if self.config.clip_norm is not None:
+            torch.nn.utils.clip_grads_with_norm_(self._weights, self.config.clip_norm, norm)
+        self.optimizer.step()
+
+    def _take_gradient(self, loss: Tensor, gradient: Sequence[Tensor]) -> Tensor:
+        """Put the gradient into the weights; the step's figures."""
+        for weight, part in zip(self._weights, gradient, strict=True):
+            weight.grad = part
+        return torch.stack([loss, torch.nn.utils.get_total_norm(gradient)])
+
     def _backward(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> Tensor:
-        """Leaves the gradient in the weights; returns the mean loss."""
-        self.model.train()
+        """Leave the gradient of the batch, part by part, in the weights; the step's figures."""
         lengths = source.context_lengths[questions]
         parts = parts_of(lengths, source.device, at_least=min(self.config.accumulate, len(questions)))
 
@@ -100,14 +128,11 @@ class TrainingStep:
                 loss = span_loss(scores, *source.gold_spans(answers[part])) * (len(part) / len(questions))
                 return loss.detach(), torch.autograd.grad(loss, self._weights)
 
-        torch.manual_seed(_seed(self.config.seed, step, 0))  # a GPU's own generator
         losses, gradients = zip(*self._workers.map(run, range(len(parts))), strict=True)
         total = list(gradients[0])
         for gradient in gradients[1:]:  # in this order, whichever part was ready first
             torch._foreach_add_(total, gradient)
-        for weight, gradient in zip(self._weights, total, strict=True):
-            weight.grad = gradient
-        return torch.stack(losses).sum()
+        return self._take_gradient(torch.stack(losses).sum(), total)
 
 
 def nonfinite_error(step: int, loss: float, grad_norm: float, ids: list[str]) -> BidafError:
