@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 # A passage up to this many characters is shown whole; of a longer one, so many on either side of the answer.
 WHOLE, AROUND = 2000, 400
+LONGEST = 200  # characters of an answer repeated below its passage
 
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -47,7 +48,7 @@ def print_passage(context: str, answer: Answered | None = None) -> None:
     console.print(Text.assemble("... " if begin else "", passage[begin:end], " ..." if end < len(context) else ""))
     if answer is not None:
         confidence = f"   confidence {answer.probability:.1%}"
-        console.print(Text.assemble("\n", (one_line(answer.text), "bold"), (confidence, "dim"), "\n"))
+        console.print(Text.assemble("\n", (_shortened(answer.text), "bold"), (confidence, "dim"), "\n"))
 
 
 def print_n_best(answers: Sequence[Answered]) -> None:
@@ -63,6 +64,12 @@ def print_n_best(answers: Sequence[Answered]) -> None:
 def one_line(text: str) -> str:
     """Line breaks and runs of blanks as one blank."""
     return " ".join(_printable(text).split())
+
+
+def _shortened(text: str) -> str:
+    """Its beginning and end, where a model that is hardly trained answers with half a passage."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def _printable(text: str) -> str:

@@ -64,7 +64,7 @@ def questions_bar(total: int) -> tqdm[None]:
     """Progress over questions on stderr; nothing when that is no terminal."""
     from tqdm import tqdm
 
-    return tqdm(total=total, unit="question", disable=None, leave=False, dynamic_ncols=True)
+    return tqdm(total=total, desc="answer", unit="question", disable=None, leave=False, dynamic_ncols=True)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

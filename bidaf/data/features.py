@@ -126,7 +126,8 @@ def build_features(
     """
     from tqdm import tqdm
 
-    shown = tqdm(examples, desc="tokenize", unit="question", disable=None, leave=False, dynamic_ncols=True, delay=1)
+    hidden = len(examples) == 1 or None  # None: where there is no terminal
+    shown = tqdm(examples, desc="tokenize", unit="question", disable=hidden, leave=False, dynamic_ncols=True, delay=1)
     return index_tokens(examples, tokenize_examples(shown, tokenizer), vocabulary, limits)
 
 
