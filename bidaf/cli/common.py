@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidaf.bars import bar
 from bidaf.cli.completion import complete_config, complete_run, complete_setting
 
 if TYPE_CHECKING:
@@ -62,9 +63,7 @@ def print_json(value: Any) -> None:
 
 def questions_bar(total: int) -> tqdm[None]:
     """Progress over questions on stderr; nothing when that is no terminal."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc="answer", unit="question", disable=None, leave=False, dynamic_ncols=True)
+    return bar("answer", "question", total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

@@ -20,7 +20,8 @@ from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
 
 if TYPE_CHECKING:
-    from bidaf.data.squad import Answer, Example
+    from bidaf.bars import watched
+from bidaf.data.squad import Answer, Example
 
 TEXTS_FILE = "texts.json"
 _TEXTS = ("ids", "questions", "contexts", "answers")
@@ -125,10 +126,8 @@ def build_features(
     """Tokenize and index. Without `limits`, as for scoring and prediction, nothing is cut or dropped: a question
     whose answers have no tokens stays, without gold spans.
     """
-    from tqdm import tqdm
-
-    hidden = len(examples) == 1 or None  # None: where there is no terminal
-    shown = tqdm(examples, desc="tokenize", unit="question", disable=hidden, leave=False, dynamic_ncols=True, delay=1)
+    # Nobody waits for one question; its bar would come with the second that the tokenizer takes to start.
+    shown = watched(examples, "tokenize", "question", delay=1) if len(examples) > 1 else examples
     return index_tokens(examples, tokenize_examples(shown, tokenizer), vocabulary, limits)
 
 

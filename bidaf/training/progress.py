@@ -7,6 +7,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from bidaf.bars import bar
 from bidaf.training.layout import write_log
 
 
@@ -15,9 +16,7 @@ class Progress:
 
     def __init__(self, log: Path | None, *, total: int, start: int) -> None:
         self._log = log
-        self._bar = tqdm(
-            total=total, initial=start, unit="step", desc="train", disable=None, leave=False, dynamic_ncols=True
-        )
+        self._bar = bar("train", "step", total, initial=start)
 
     @property
     def on_terminal(self) -> bool:
@@ -43,7 +42,7 @@ class Progress:
 
     def evaluation(self, label: str, total: int) -> tqdm[None]:
         """A bar of its own for scoring `total` questions."""
-        return tqdm(total=total, desc=label, unit="question", disable=None, leave=False, dynamic_ncols=True)
+        return bar(label, "question", total)
 
     def close(self) -> None:
         """Take the bar off the screen."""
