@@ -5,10 +5,11 @@ from __future__ import annotations
 import statistics
 import threading
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -42,12 +43,12 @@ class Pairs:
 def in_turn(
     ours: Callable[[int], object], plain: Callable[[int], object], rounds: int, warmup: int, device: torch.device
 ) -> Pairs:
-    """Time both on the inputs 0, 1, ...; who goes first changes from round to round. `warmup` rounds are not counted."""
+    """Time both on the inputs 0, 1, ...; who goes first changes from round to round. `warmup` rounds do not count."""
     pairs = Pairs([], [])
     forms = [(ours, pairs.ours), (plain, pairs.plain)]
     for number in range(-warmup, rounds):
         for work, seconds in forms if number % 2 == 0 else reversed(forms):
-            taken = seconds_of(lambda work=work: work(number % rounds), device)  # type: ignore[misc]
+            taken = seconds_of(partial(work, number % rounds), device)
             if number >= 0:
                 seconds.append(taken)
     return pairs
@@ -74,7 +75,7 @@ class PhaseClock:
     """Adds up the seconds of each named phase, over all threads."""
 
     def __init__(self, device: torch.device) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
         self._device = device
         self._lock = threading.Lock()
 

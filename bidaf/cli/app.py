@@ -11,6 +11,7 @@ from typer.core import TyperGroup
 
 from bidaf import __version__
 from bidaf.cli.ask import ask_command
+from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.export import export_command
@@ -61,6 +62,7 @@ app.command("score")(score_command)
 app.command("export")(export_command)
 app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
+app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]

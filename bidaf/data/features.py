@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bidaf.bars import watched
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
 
 if TYPE_CHECKING:
-    from bidaf.bars import watched
-from bidaf.data.squad import Answer, Example
+    from bidaf.data.squad import Answer, Example
 
 TEXTS_FILE = "texts.json"
 _TEXTS = ("ids", "questions", "contexts", "answers")

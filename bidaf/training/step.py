@@ -148,8 +148,8 @@ def nonfinite_error(step: int, figures: Sequence[float], ids: Sequence[str], *, 
     """What ends a run whose loss or gradient is not finite any more; `saved` says what was saved from it."""
     loss, grad_norm = figures
     return BidafError(
-        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr or "
-        "set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
+        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr "
+        "or set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
         f"Questions of the batch: {', '.join(ids)}"
     )
 
