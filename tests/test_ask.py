@@ -150,7 +150,7 @@ class Terminal:
         )
         os.close(other)
 
-    def wait_for(self, text: str, seconds: float = 60) -> str:
+    def wait_for(self, text: str, seconds: float = 180) -> str:
         """All that came up to a text."""
         until = time.monotonic() + seconds
         while text not in self.shown:
@@ -165,7 +165,7 @@ class Terminal:
 
     def end(self) -> int:
         """Wait for the command to end; its exit code."""
-        code = self._child.wait(60)
+        code = self._child.wait(180)
         while select.select([self._screen], [], [], 0)[0] and self._read():
             pass
         return code
