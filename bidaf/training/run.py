@@ -20,12 +20,20 @@ from bidaf.config_file import dump_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.training.checkpoint import Checkpoint, checkpoint_name, list_checkpoints, remove_checkpoint
 from bidaf.training.files import point_link, write_json, write_text
+from bidaf.training.layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    LAST,
+    LATEST,
+    LOCK,
+    METRICS,
+    PREDICTIONS,
+    RUNS_FOLDER,
+    read_events,
+)
 
-RUNS_FOLDER = "runs"
-CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
-LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
-BEST, LAST, LATEST = "best", "last", "latest"
 PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
 
 
@@ -80,16 +88,7 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
-        path = self.folder / METRICS
-        events = []
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and "step" in event and "event" in event:
-                events.append(event)
-        return events
+        return read_events(self.folder)
 
     def rewind(self, checkpoint: Checkpoint) -> None:
         """Drop metrics and checkpoints of what came after this one: the resumed run makes them again.
