@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from tqdm import tqdm
+
+from bidaf.bars import bar
+from bidaf.training.layout import write_log
 
 
 class Progress:
@@ -17,8 +20,7 @@ class Progress:
 
     def __init__(self, log: Path | None, *, total: int, start: int) -> None:
         self._log = log
-        self._hidden = True if log is None else None  # None: unless on a terminal
-        self._bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=self._hidden, leave=False)
+        self._bar = self._make("train", "step", total, initial=start)
 
     @property
     def on_terminal(self) -> bool:
@@ -47,7 +49,10 @@ class Progress:
 
     def evaluation(self, label: str, total: int) -> tqdm[None]:
         """A bar of its own for scoring `total` questions."""
-        return tqdm(total=total, desc=label, unit="question", disable=self._hidden, leave=False)
+        return self._make(label, "question", total)
+
+    def _make(self, label: str, unit: str, total: int, **options: Any) -> tqdm[None]:
+        return tqdm(disable=True) if self._log is None else bar(label, unit, total, **options)
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -55,5 +60,4 @@ class Progress:
 
     def _write(self, message: str) -> None:
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
+            write_log(self._log, message)
