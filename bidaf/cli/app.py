@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf import __version__
+from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.export import export_command
@@ -67,6 +68,7 @@ app.command("predict")(predict_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
 app.add_typer(config_app, name="config")
+app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]

@@ -7,11 +7,10 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
-from bidaf.model.bidaf import Bidaf
 from bidaf.model.spans import best_spans
 
 
@@ -34,7 +33,7 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
 
 
 def score_batches(
-    model: Bidaf, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
+    model: nn.Module, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`.
 
@@ -53,7 +52,7 @@ def score_batches(
 
 
 def answer_all(
-    model: Bidaf,
+    model: nn.Module,
     source: BatchSource,
     *,
     batch_tokens: int,

@@ -121,7 +121,7 @@ class _Loop:
                 continue
             ids = [source.features.ids[question] for question in questions]
             if result.updated:
-                raise nonfinite_error(step, loss, grad_norm, ids)
+                raise nonfinite_error(step, (loss, grad_norm), ids, saved="the checkpoints are from before it")
             state.skipped += 1
             self.folder.log_event(event="skip", step=step, loss=repr(loss), questions=ids)
             self.progress.say(f"step {step}: loss or gradient is not finite, step skipped")

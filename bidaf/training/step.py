@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -62,6 +62,8 @@ class TrainingStep:
         self.looks_at_once = device.type == "cpu" or config.nonfinite == "skip"
         """Whether a loss that is not finite is seen in its step. On a GPU that would make every step wait: there it is
         seen when the figures are read, before anything is saved, and the run ends."""
+        self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
+        """What each phase of a step runs in (batch, forward, backward, optimizer, ema): for whoever measures them."""
         self._workers = Workers(device)
         self._recorded: RecordedSteps | None = None
 
@@ -85,9 +87,11 @@ class TrainingStep:
         result = StepResult(figures, updated)
         if updated:
             if self.ema is not None:
-                self.ema.update()
+                with self.phase("ema"):
+                    self.ema.update()
         elif self.config.nonfinite == "stop":
-            raise nonfinite_error(step, result.loss, result.grad_norm, [source.features.ids[q] for q in questions])
+            ids = [source.features.ids[question] for question in questions]
+            raise nonfinite_error(step, figures.tolist(), ids, saved="no weight was changed")
         return result
 
     def _run_recorded(self, source: BatchSource, questions: Numbers, answers: Numbers) -> Tensor:
@@ -105,9 +109,10 @@ class TrainingStep:
         return self._recorded.run(questions, answers, source.shape_of(questions))
 
     def _descend(self, norm: Tensor) -> None:
-        if self.config.clip_norm is not None:
-            torch.nn.utils.clip_grads_with_norm_(self._weights, self.config.clip_norm, norm)
-        self.optimizer.step()
+        with self.phase("optimizer"):
+            if self.config.clip_norm is not None:
+                torch.nn.utils.clip_grads_with_norm_(self._weights, self.config.clip_norm, norm)
+            self.optimizer.step()
 
     def _take_gradient(self, loss: Tensor, gradient: Sequence[Tensor]) -> Tensor:
         """Put the gradient into the weights; the step's figures."""
@@ -123,10 +128,14 @@ class TrainingStep:
         def run(number: int) -> tuple[Tensor, tuple[Tensor, ...]]:
             part = parts[number]
             with drawing_from(_seed(self.config.seed, step, number)):
-                with self.precision():
-                    scores = self.model(source.gather(questions[part]))
-                loss = span_loss(scores, *source.gold_spans(answers[part])) * (len(part) / len(questions))
-                return loss.detach(), torch.autograd.grad(loss, self._weights)
+                with self.phase("batch"):
+                    batch = source.gather(questions[part])
+                with self.phase("forward"):
+                    with self.precision():
+                        scores = self.model(batch)
+                    loss = span_loss(scores, *source.gold_spans(answers[part])) * (len(part) / len(questions))
+                with self.phase("backward"):
+                    return loss.detach(), torch.autograd.grad(loss, self._weights)
 
         losses, gradients = zip(*self._workers.map(run, range(len(parts))), strict=True)
         total = list(gradients[0])
@@ -135,11 +144,12 @@ class TrainingStep:
         return self._take_gradient(torch.stack(losses).sum(), total)
 
 
-def nonfinite_error(step: int, loss: float, grad_norm: float, ids: list[str]) -> BidafError:
-    """What ends a run whose loss or gradient is not finite any more."""
+def nonfinite_error(step: int, figures: Sequence[float], ids: Sequence[str], *, saved: str) -> BidafError:
+    """What ends a run whose loss or gradient is not finite any more; `saved` says what was saved from it."""
+    loss, grad_norm = figures
     return BidafError(
-        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; no weight was changed. Lower "
-        "training.optimizer.lr or set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
+        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr "
+        "or set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
         f"Questions of the batch: {', '.join(ids)}"
     )
 
