@@ -18,7 +18,8 @@ from typing import Any
 
 from bidaf.errors import DataError
 from bidaf.training.checkpoint import COMPLETE, STATE, list_checkpoints
-from bidaf.training.run import CHECKPOINTS, ENVIRONMENT, LOG, MEASURED, METRICS, Run
+from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS
+from bidaf.training.run import MEASURED, Run
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:

@@ -302,7 +302,7 @@ def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) ->
         assert ran.err.startswith("error: no command; see bidaf")
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "eval", "predict", "score", "export", "config"])
+@pytest.mark.parametrize("command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "config"])
 def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
     assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out
     assert command in succeed("--help", cwd=tmp_path).out

@@ -1,18 +1,17 @@
-"""Parts of a batch: every question once, little padding, and the same whatever runs them."""
+"""Parts of a batch: every question once, and little padding."""
 
 from __future__ import annotations
 
 import itertools
 
 import numpy as np
-import pytest
 import torch
 from conftest import CPU
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bidaf.training.parts import FEWEST_TOKENS, Workers, parts_of, split_by_length
+from bidaf.training.parts import FEWEST_TOKENS, parts_of, split_by_length
 
 GPU = torch.device("meta")  # any that is not a CPU
 
@@ -54,25 +53,3 @@ def test_the_number_of_parts_follows_from_the_batch() -> None:
     assert len(parts_of(alike, GPU, at_least=1)) == 1
     assert len(parts_of(alike, GPU, at_least=3)) == 3
     assert len(parts_of(np.full(FEWEST_TOKENS // 100, 99), CPU, at_least=1)) == 1
-
-
-def test_workers_keep_the_order_and_pass_errors_on() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(2)
-    try:
-        workers = Workers(CPU)
-        assert list(workers.map(lambda number: (number * 2, torch.get_num_threads()), [3, 1])) == [(6, 1), (2, 1)]
-        assert torch.get_num_threads() == 2
-        with pytest.raises(ZeroDivisionError):
-            list(workers.map(lambda number: 1 // number, [1, 0]))
-    finally:
-        torch.set_num_threads(threads)
-
-
-def test_one_thread_works_through_the_parts_itself() -> None:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        assert list(Workers(CPU).map(lambda number: number + 1, [1, 2])) == [2, 3]
-    finally:
-        torch.set_num_threads(threads)

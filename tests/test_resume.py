@@ -31,7 +31,8 @@ from bidaf.training.checkpoint import COMPLETE, CONFIG, OPTIMIZER, RAW, SHADOW, 
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import MAY_CHANGE, resume_run, start_run
-from bidaf.training.run import LOCK, Run
+from bidaf.training.layout import LOCK
+from bidaf.training.run import Run
 from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import TrainingState
 

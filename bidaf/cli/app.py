@@ -12,12 +12,14 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf import __version__
+from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
+from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError
@@ -65,8 +67,10 @@ app.command("prepare")(prepare_command)
 app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("predict")(predict_command)
+app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
+app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
 from bidaf.model.spans import best_spans
+from bidaf.threads import map_on_threads
 
 
 class Answered(NamedTuple):
@@ -43,8 +44,9 @@ def score_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            for indices in batches_by_length(source.context_lengths, batch_tokens):
-                scores = model(source.gather(indices))
+            batches = list(batches_by_length(source.context_lengths, batch_tokens))
+            found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
+            for indices, scores in zip(batches, found, strict=True):
                 yield indices.tolist(), scores.start, scores.end
                 tick(len(indices))
     finally:

@@ -19,8 +19,9 @@ from bidaf.errors import DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.training.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
 from bidaf.training.files import write_text
+from bidaf.training.layout import CONFIG
 from bidaf.training.loop import train
-from bidaf.training.run import CONFIG, Run, refuse_existing_run
+from bidaf.training.run import Run, refuse_existing_run
 from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]

@@ -15,8 +15,9 @@ from bidaf.evaluation.official import score_answers
 from bidaf.training.checkpoint import checkpoint_name, dev_f1, save_checkpoint
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted, InterruptRequests
+from bidaf.training.layout import BEST, LAST
 from bidaf.training.progress import Progress
-from bidaf.training.run import BEST, LAST, Run
+from bidaf.training.run import Run
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Scores, Trainer, TrainingState
 

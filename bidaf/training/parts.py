@@ -1,25 +1,15 @@
-"""A batch in parts: questions of similar length together, and the parts side by side on a processor's threads."""
+"""A batch in parts, questions of similar length together."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
-from typing import TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from bidaf.device import set_up
-
 # Context tokens from which a batch runs in parts on a CPU: below, the matrix products would be too small.
 FEWEST_TOKENS = 3000
 # Padded tokens over real ones, from which twice as many parts are worth their smaller products.
 MOST_PADDING = 1.1
-
-Item = TypeVar("Item")
-Result = TypeVar("Result")
 
 
 def parts_of(lengths: NDArray[np.int64], device: torch.device, at_least: int) -> list[NDArray[np.int64]]:
@@ -57,30 +47,3 @@ def _cuts(lengths: NDArray[np.int64], most: int) -> list[int]:
     while (end := cuts[-1] + most // int(lengths[cuts[-1]])) < len(lengths):
         cuts.append(end)
     return cuts
-
-
-class Workers:
-    """Threads that run parts side by side on a CPU; elsewhere one part follows the other.
-
-    Which thread runs a part, and how many there are, changes no result beyond the rounding of sums.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-
-    def map(self, work: Callable[[Item], Result], items: Sequence[Item]) -> Iterator[Result]:
-        """`work` of each item, in their order."""
-        threads = torch.get_num_threads()
-        if self._device.type != "cpu" or threads == 1 or len(items) == 1:
-            return map(work, items)
-        share = max(1, threads // len(items))
-
-        def with_its_share(item: Item) -> Result:
-            torch.set_num_threads(share)  # of this thread
-            return work(item)
-
-        return self._pool.map(with_its_share, items)
-
-    @cached_property
-    def _pool(self) -> ThreadPoolExecutor:
-        return ThreadPoolExecutor(torch.get_num_threads(), "part", lambda: set_up(self._device))

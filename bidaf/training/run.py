@@ -31,12 +31,20 @@ from bidaf.training.checkpoint import (
     remove_checkpoint,
 )
 from bidaf.training.files import point_link, sync, write_json, write_text
+from bidaf.training.layout import (
+    BEST,
+    CHECKPOINTS,
+    CONFIG,
+    ENVIRONMENT,
+    LAST,
+    LATEST,
+    LOCK,
+    METRICS,
+    PREDICTIONS,
+    RUNS_FOLDER,
+    read_events,
+)
 
-RUNS_FOLDER = "runs"
-CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
-LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
-BEST, LAST, LATEST = "best", "last", "latest"
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
 PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
@@ -134,16 +142,7 @@ class Run:
 
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
-        path = self.folder / METRICS
-        events = []
-        for line in path.read_bytes().splitlines() if path.exists() else ():
-            try:
-                event = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(event, dict) and "step" in event and "event" in event:
-                events.append(event)
-        return events
+        return read_events(self.folder)
 
     def settle(self) -> None:
         """Flush metrics and predictions to the disk: a checkpoint takes them for written."""

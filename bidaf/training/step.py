@@ -17,8 +17,9 @@ from bidaf.ema import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
+from bidaf.threads import map_on_threads
 from bidaf.training.graph import RecordedSteps
-from bidaf.training.parts import Workers, parts_of
+from bidaf.training.parts import parts_of
 
 Numbers = NDArray[np.int64]
 
@@ -64,7 +65,6 @@ class TrainingStep:
         seen when the figures are read, before anything is saved, and the run ends."""
         self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
         """What each phase of a step runs in (batch, forward, backward, optimizer, ema): for whoever measures them."""
-        self._workers = Workers(device)
         self._recorded: RecordedSteps | None = None
 
     def run(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> StepResult:
@@ -137,7 +137,7 @@ class TrainingStep:
                 with self.phase("backward"):
                     return loss.detach(), torch.autograd.grad(loss, self._weights)
 
-        losses, gradients = zip(*self._workers.map(run, range(len(parts))), strict=True)
+        losses, gradients = zip(*map_on_threads(run, range(len(parts)), source.device), strict=True)
         total = list(gradients[0])
         for gradient in gradients[1:]:  # in this order, whichever part was ready first
             torch._foreach_add_(total, gradient)
