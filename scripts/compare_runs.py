@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
-from bidaf.training.checkpoint import COMPLETE, STATE
-from bidaf.training.layout import ENVIRONMENT, LOG, METRICS
+from bidaf.training.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS
 from bidaf.training.run import MEASURED, Run
 
 
@@ -26,10 +26,12 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
     """One line each; with `common_checkpoints` those are left out that one of the two has not saved."""
     ours, theirs = contents(run), contents(other)
     if common_checkpoints:
-        both = {path.name for path in (run / "checkpoints").iterdir()}
-        both &= {path.name for path in (other / "checkpoints").iterdir()}
+        saved = [{path.name for path in list_checkpoints(each / CHECKPOINTS)} for each in (run, other)]
+        both = saved[0] & saved[1]
         for found in (ours, theirs):
-            for name in [name for name in found if name.startswith("checkpoints/") and name.split("/")[1] not in both]:
+            for name in [
+                name for name in found if name.startswith(f"{CHECKPOINTS}/") and name.split("/")[1] not in both
+            ]:
                 del found[name]
     return [
         f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"

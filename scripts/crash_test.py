@@ -180,8 +180,8 @@ class CrashTest:
         ends = (moment for letter, moment in told if letter == "e")
         self.save_seconds = sum(end - begin for begin, end in zip(saves, ends, strict=True)) / len(saves)
 
-    def run(self, kills: int) -> Report:
-        """Whole runs of killed sittings, until there were so many kills."""
+    def run(self, kills: int) -> None:
+        """Whole runs of killed sittings, until there were so many kills; the report is up to date all along."""
         began = time.monotonic()
         while sum(self.report.kills.values()) < kills:
             number = self.report.runs = self.report.runs + 1
@@ -195,9 +195,8 @@ class CrashTest:
                 self.report.different.append(f"{run}: {'; '.join(problems)}")
             else:
                 shutil.rmtree(run)
+            self.report.seconds = round(time.monotonic() - began, 1)
             print(f"{run}: {sum(self.report.kills.values())} of {kills} kills", file=sys.stderr, flush=True)
-        self.report.seconds = round(time.monotonic() - began, 1)
-        return self.report
 
     def _run_to_the_end(self, run: Path, kills: int) -> bool:
         """Returns whether SIGTERM made checkpoints that the undisturbed run has not."""
@@ -282,7 +281,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="crash-test-", ignore_cleanup_errors=True) as temporary:
         folder = options.folder or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        report = CrashTest(folder.resolve(), options.seed).run(options.kills)
+        test = CrashTest(folder.resolve(), options.seed)
+        try:
+            test.run(options.kills)
+        except KeyboardInterrupt:
+            print("interrupted; what there is:", file=sys.stderr)
+        report = test.report
         if options.folder is None:
             os.chdir("/")
     if options.json:

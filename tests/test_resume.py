@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import resource
 import shutil
 import signal
@@ -187,8 +188,9 @@ def test_what_a_crash_left_half_done_is_undone_by_the_next_sitting(
     for name in (".metrics.jsonl.tmp", "predictions/.step-000012.raw.json.tmp"):
         (folder / name).write_text("half")
     (folder / ".last.tmp").symlink_to("nowhere")
+    (folder / ".notes.tmp").write_text("mine")
     resume(folder)
-    assert differences(folder, whole) == []
+    assert differences(folder, whole) == [".notes.tmp is there"]
 
 
 def test_a_half_removed_checkpoint_is_pruned_by_the_next_sitting(
@@ -293,6 +295,17 @@ def test_the_docs_list_the_settings_that_may_change() -> None:
     section = text.split("### Settings that may change")[1].split("\n#")[0]
     listed = [line.split("`")[1] for line in section.splitlines() if line.startswith("| `")]
     assert sorted(listed) == sorted(MAY_CHANGE)
+
+
+def test_the_docs_name_tests_and_scripts_that_exist() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    written = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").glob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", text)
+    assert len(named) > 10
+    assert [name for name in named if f"def {name}(" not in written] == []
+    files = re.findall(r"(?:tests|scripts)/\w+\.py", text)
+    assert len(files) > 5
+    assert [name for name in files if not (ROOT / name).is_file()] == []
 
 
 # ---- a full disk

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from bidaf.cli import app as cli
 from bidaf.errors import DataError
 from bidaf.training.checkpoint import open_checkpoint
 
@@ -144,6 +145,14 @@ def test_a_signal_ends_preparation_and_leaves_nothing(home: Path, number: signal
     said = end_by(process, number)
     assert said.splitlines()[-1] == f"error: {'terminated' if number == signal.SIGTERM else 'interrupted'}"
     assert list((home / "prepared").iterdir()) == []
+
+
+def test_a_termination_between_the_commands_own_lines_has_its_code_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before the command is found, after it has returned: where nothing catches it."""
+    monkeypatch.setattr(cli, "app", lambda **options: os.kill(os.getpid(), signal.SIGTERM))
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    assert end.value.code == 143
 
 
 @pytest.mark.slow  # in the suite, within one process: tests/test_training.py

@@ -115,7 +115,7 @@ def main() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(128 + number)  # the exit code even where nobody catches it
 
 
 def _explain_usage(error: Any) -> str:

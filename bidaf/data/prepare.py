@@ -107,8 +107,8 @@ def prepare(
     target = Path(config.prepared_dir) / _key(material)
     try:
         unfinished = target.with_name(f".{target.name}-{os.getpid()}")
-        unfinished.mkdir(parents=True)
         try:
+            unfinished.mkdir(parents=True)
             counts = _build(config, corpora, tokenizer, vectors, unfinished)
             files = {
                 path.relative_to(unfinished).as_posix(): path.stat().st_size

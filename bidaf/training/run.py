@@ -126,9 +126,12 @@ class Run:
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
         clean_checkpoints(self.checkpoints)
-        for folder in (self.folder, self.predictions):
-            for path in folder.glob(".*.tmp"):
-                path.unlink()
+        # By name: a folder that is to become a run's may hold what is not ours.
+        own = [
+            path for name in (CONFIG, ENVIRONMENT, METRICS, BEST, LAST) for path in self.folder.glob(f".{name}.*tmp")
+        ]
+        for path in (*own, *self.predictions.glob(".*.json.*tmp")):
+            path.unlink()
 
     def log_event(self, **event: Any) -> None:
         """Append one line to metrics.jsonl; in a deterministic run, nothing in it tells the time."""
