@@ -109,7 +109,7 @@ def resume_run(
         run.deterministic = config.training.deterministic
         write_text(run.folder / CONFIG, dump_config(config))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
-        if remark := run.other_threads():
+        if remark := run.other_counts(group.size):
             echo(remark)
         trainer.take_from_first()
         return train(trainer, run)

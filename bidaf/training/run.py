@@ -197,18 +197,22 @@ class Run:
         """Whether there ever was a checkpoint, even if it is gone."""
         return (self.folder / LAST).is_symlink()
 
-    def other_threads(self) -> str | None:
-        """What to know when the run began with another count of threads: sums are rounded in another order."""
+    def other_counts(self, processes: int) -> str | None:
+        """What to know when the run began with another count of threads or processes: sums are rounded otherwise."""
+        here = {"processes": processes, "threads": torch.get_num_threads()}
         try:
-            began = json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8")).get("threads")
+            began = json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            changed = {name: began[name] for name in here if began.get(name, here[name]) != here[name]}
         except (OSError, ValueError, AttributeError):
             return None
-        here = torch.get_num_threads()
-        if began is None or began == here:
+        if not changed:
             return None
+        before = " and ".join(f"{count} {name}" for name, count in changed.items())
+        now = " and ".join(str(here[name]) for name in changed)
+        keeps = f" (OMP_NUM_THREADS={changed['threads']} keeps them)" if changed.keys() == {"threads"} else ""
         return (
-            f"the run began with {began} threads and goes on with {here}: its last digits will differ from those of a "
-            f"run that was not stopped (OMP_NUM_THREADS={began} keeps them)"
+            f"the run began with {before} and goes on with {now}: its last digits will differ from those of a run that was "
+            f"not stopped{keeps}"
         )
 
     def last_checkpoint(self) -> Path:
