@@ -13,17 +13,18 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.distributed.distributed_c10d import Store
-from torch.distributed.rendezvous import rendezvous
 
 from bidaf.device import choose_device
 from bidaf.errors import BidafError, UsageError
 from bidaf.training.interrupt import SIGNALS
+
+if TYPE_CHECKING:  # PyTorch can be built without
+    from torch.distributed.distributed_c10d import Store
 
 Value = TypeVar("Value")
 
@@ -149,6 +150,10 @@ def joined(device_name: str) -> Iterator[Group]:
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
     # Objects travel between processors in any case, so that no GPU is waited for.
     backend = "cpu:gloo,cuda:nccl" if device_name != "cpu" and torch.cuda.is_available() else "gloo"
+    if not dist.is_available():
+        raise BidafError("this build of PyTorch has no torch.distributed: train in one process")
+    from torch.distributed.rendezvous import rendezvous
+
     with _meeting():
         store, _, _ = next(rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
@@ -175,7 +180,8 @@ def device_of(group: Group, name: str) -> torch.device:
         if group.local_rank >= count:
             raise UsageError(
                 f"process {group.local_rank + 1} of this machine has no GPU of its own: PyTorch sees {count} here; "
-                f"start with torchrun --nproc-per-node={max(1, count)}, or use --device cpu"
+                + (f"start with torchrun --nproc-per-node={count}, or " if count else "")
+                + "use --device cpu"
             )
         device = torch.device("cuda", group.local_rank)
         torch.cuda.set_device(device)

@@ -211,8 +211,8 @@ class Run:
         now = " and ".join(str(here[name]) for name in changed)
         keeps = f" (OMP_NUM_THREADS={changed['threads']} keeps them)" if changed.keys() == {"threads"} else ""
         return (
-            f"the run began with {before} and goes on with {now}: its last digits will differ from those of a run that was "
-            f"not stopped{keeps}"
+            f"the run began with {before} and goes on with {now}: its last digits will differ from those of a run that "
+            f"was not stopped{keeps}"
         )
 
     def last_checkpoint(self) -> Path:
