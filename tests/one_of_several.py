@@ -80,10 +80,8 @@ def _make(trouble: str, stack: ExitStack) -> None:
     step, cut = TrainingStep.run, evaluator.cut_answer
     cuts = itertools.count()
 
-    def troubled_step(
-        self: TrainingStep, source: Any, questions: Any, answers: Any, number: int, *rest: Any
-    ) -> StepResult:
-        result = step(self, source, questions, answers, number, *rest)
+    def troubled_step(self: TrainingStep, source: Any, questions: Any, answers: Any, number: int) -> StepResult:
+        result = step(self, source, questions, answers, number)
         if number == STEP_OF_TROUBLE and trouble == "SIGTERM in training":
             os.kill(os.getpid(), signal.SIGTERM)
         if number == STEP_OF_TROUBLE and trouble == "another weight":

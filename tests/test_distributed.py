@@ -168,7 +168,8 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(bench: MakeBench, mo
 def test_votes_travel_with_the_gradient(bench: MakeBench) -> None:
     def voted(of_this: Bench) -> list[float]:
         answers = of_this.source.features.answer_offsets[QUESTIONS]
-        result = of_this.step.run(of_this.source, QUESTIONS, answers, 1, [1.0, float(of_this.step.group.rank == 2)])
+        of_this.step.votes = lambda: [1.0, float(of_this.step.group.rank == 2)]
+        result = of_this.step.run(of_this.source, QUESTIONS, answers, 1)
         assert result.votes is not None
         return result.votes.tolist()
 

@@ -58,6 +58,7 @@ class _Loop:
         self.folder = run
         self.progress = progress
         self.requests = requests
+        trainer.step.votes = requests.votes
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._unread: list[tuple[int, Numbers, StepResult]] = []
         self._grad_norm: float | None = None  # of the newest step that was read
@@ -107,8 +108,7 @@ class _Loop:
         began = time.perf_counter()
         state, trainer = self.state, self.trainer
         questions, answers = trainer.order.batch(state.step)
-        votes = self.requests.votes()
-        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1, votes)
+        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
         state.step += 1
         self._unread.append((state.step, questions, result))
         if trainer.step.looks_at_once:

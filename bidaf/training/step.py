@@ -70,14 +70,14 @@ class TrainingStep:
         seen when the figures are read, before anything is saved, and the run ends."""
         self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
         """What each phase of a step runs in (batch, forward, backward, optimizer, ema): for whoever measures them."""
+        self.votes: Callable[[], Sequence[float]] = lambda: ()
+        """What a process among several brings along to be summed in each step."""
         self._recorded: RecordedSteps | None = None
 
-    def run(
-        self, source: BatchSource, questions: Numbers, answers: Numbers, step: int, votes: Sequence[float] = ()
-    ) -> StepResult:
+    def run(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> StepResult:
         """Train on these questions and gold answers as optimizer step `step`.
 
-        Several processes run this with the same arguments, but their `votes`: each runs its parts of the batch.
+        Several processes run this with the same arguments; each runs its parts of the batch.
 
         Dropout masks are a function of (seed, step) and the batch. The batch may run in parts, each weighted by its
         share of questions; optimizer and shadow move once. When loss or gradient is not finite nothing moves: raises
@@ -88,7 +88,7 @@ class TrainingStep:
         if self._is_recorded(source.device):
             figures, updated, voted = self._run_recorded(source, questions, answers), True, None
         else:
-            figures, voted = self._backward(source, questions, answers, step, votes)
+            figures, voted = self._backward(source, questions, answers, step)
             updated = not self.looks_at_once or bool(torch.isfinite(figures).all())
             if updated:
                 self._descend(figures[1])
@@ -134,7 +134,7 @@ class TrainingStep:
         return torch.stack([loss, torch.nn.utils.get_total_norm(gradient)])
 
     def _backward(
-        self, source: BatchSource, questions: Numbers, answers: Numbers, step: int, votes: Sequence[float]
+        self, source: BatchSource, questions: Numbers, answers: Numbers, step: int
     ) -> tuple[Tensor, Tensor | None]:
         """Leave the gradient of the batch, part by part, in the weights; the step's figures, and all votes."""
         lengths, size = source.context_lengths[questions], self.group.size
@@ -164,7 +164,7 @@ class TrainingStep:
             torch._foreach_add_(total, gradient)
         if self.group.size == 1:
             return self._take_gradient(loss, total), None
-        loss, total, voted = self.group.sum_gradients(loss, total, votes)
+        loss, total, voted = self.group.sum_gradients(loss, total, self.votes())
         return self._take_gradient(loss, total), voted
 
 
