@@ -17,7 +17,7 @@ from bidaf.config import Config
 from bidaf.errors import UsageError
 
 CONFIGS_FOLDER = "configs"
-MAX_BYTES = 1_000_000  # a config is a page of text; more is some other file
+MAX_BYTES = 65_536  # a config is a page of text; YAML can make minutes of work out of a megabyte
 
 
 class _Loader(yaml.SafeLoader):
@@ -208,5 +208,8 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # numbers of thousands of digits, which YAML can write in hexadecimal
+        text = f"{_kind(value)} too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."

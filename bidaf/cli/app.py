@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from io import TextIOWrapper
 from typing import Annotated, Any
 
 import typer
@@ -79,6 +80,9 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # names of files and settings may hold what the terminal's encoding can't
+            stream.reconfigure(errors="backslashreplace")
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:
@@ -111,6 +115,7 @@ def _explain(error: Exception) -> str | None:
 
 
 def _fail(message: str, code: int) -> int:
-    # Text from data may hold what a terminal's encoding can't: escape it rather than fail in the error message.
-    print(f"error: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    # Text from data may hold what a terminal can't show, or would obey: it comes escaped.
+    shown = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
+    print(f"error: {shown}", file=sys.stderr)
     return code

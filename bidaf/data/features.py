@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from bidaf.data.arrays import load_array, save_array
+from bidaf.data.checks import check_features
+from bidaf.data.files import refuse_strange_files
 from bidaf.data.tokenizer import Int32, Int64, Tokenizer, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
@@ -71,7 +74,7 @@ class Features:
     def save(self, folder: Path) -> None:
         """Write an `.npy` file an array and `texts.json` into an existing folder."""
         for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            save_array(folder / f"{name}.npy", getattr(self, name))
         texts = {name: getattr(self, name) for name in _TEXTS}
         (folder / TEXTS_FILE).write_text(json.dumps(texts), encoding="ascii")
 
@@ -79,13 +82,28 @@ class Features:
     def load(cls, folder: Path) -> Features:
         """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
         try:
-            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
-            return cls(**arrays, **json.loads((folder / TEXTS_FILE).read_text(encoding="ascii")))
-        except (OSError, ValueError, TypeError, EOFError) as error:
+            arrays: dict[str, Any] = {name: load_array(folder / f"{name}.npy", *form) for name, form in _ARRAYS.items()}
+            refuse_strange_files(folder, [TEXTS_FILE])
+            features = cls(**arrays, **json.loads((folder / TEXTS_FILE).read_text(encoding="ascii")))
+            check_features(features)
+            return features
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"The features in {folder} can't be read: {error}.") from None
 
 
-_ARRAYS = tuple(entry.name for entry in fields(Features) if entry.name not in _TEXTS)
+_ARRAYS: dict[str, tuple[type[np.generic], int]] = {
+    "word_rows": (np.int32, 1),
+    "chars": (np.int16, 2),
+    "context_forms": (np.int32, 1),
+    "context_offsets": (np.int64, 1),
+    "context_spans": (np.int32, 2),
+    "question_forms": (np.int32, 1),
+    "question_offsets": (np.int64, 1),
+    "question_context": (np.int32, 1),
+    "answer_spans": (np.int32, 2),
+    "answer_offsets": (np.int64, 1),
+}
+"""Type and dimensions of each array's file."""
 
 
 @dataclass

@@ -22,6 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidaf.config import DataConfig
+from bidaf.data.checks import check_rows
 from bidaf.data.features import FeatureCounts, Features, Limits, index_tokens
 from bidaf.data.sources import read_sources, source_identity
 from bidaf.data.squad import Corpus, ReadCounts
@@ -57,8 +58,14 @@ class Prepared:
         return load_vectors_matrix(self.folder)
 
     def features(self, split: str) -> Features:
-        """The arrays of `train` or `dev`."""
-        return Features.load(self.folder / split)
+        """The arrays of `train` or `dev`. Raises `DataError` when they are damaged or not of this vocabulary."""
+        features, vocabulary = Features.load(self.folder / split), self.vocabulary()
+        words = len(vocabulary.trained_words) + len(vocabulary.fixed_words)
+        try:
+            check_rows(features, words, len(vocabulary.chars), vocabulary.max_word_chars)
+        except ValueError as error:
+            raise DataError(f"the features in {self.folder / split} don't fit its vocabulary: {error}") from None
+        return features
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:

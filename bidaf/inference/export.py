@@ -2,13 +2,12 @@
 
 model.safetensors   the chosen weights under their plain names
 config.yaml  vocabulary.json  vectors.npy
-export.json         which weights, decay, updates, scores
+export.json         which weights, decay, updates, scores; the checksum of each file above
 README.md           the same for people
 """
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from dataclasses import dataclass
@@ -24,14 +23,16 @@ from torch import Tensor
 from bidaf import __version__
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
+from bidaf.data.files import read_json, refuse_strange_files, sha256_of
 from bidaf.data.prepare import Prepared
-from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
+from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.training.checkpoint import Checkpoint
 from bidaf.training.files import write_json, write_text
 
 FORMAT_VERSION = 1
 MODEL, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
+PARTS = (MODEL, CONFIG, VOCABULARY_FILE, VECTORS_FILE)
 
 
 @dataclass(frozen=True)
@@ -78,13 +79,16 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> ExportedModel:
-    """Raises `DataError` for a folder that is damaged or of another format."""
+    """Raises `DataError` for a folder that is damaged, of another format, or holds anything but files of its own."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        refuse_strange_files(folder, (ABOUT, *PARTS))
+        about = read_json(folder / ABOUT)
         if about["format"] != FORMAT_VERSION:
-            raise DataError(f"{folder} has export format {about['format']}; this version reads {FORMAT_VERSION}")
+            raise DataError(f"{folder} has export format {about['format']!r}; this version reads {FORMAT_VERSION}")
         if about["weights"] not in ("ema", "raw"):
             raise DataError(f"{folder / ABOUT}: weights must be ema or raw, found {about['weights']!r}")
+        if damaged := [name for name in PARTS if sha256_of(folder / name) != about["files"][name]]:
+            raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; copy it again")
         return ExportedModel(folder, load_config(folder / CONFIG), about)
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise DataError(f"{folder} can't be read as an export: {error}") from None
@@ -117,6 +121,7 @@ def export_model(checkpoint: Checkpoint, prepared: Prepared, folder: Path, *, us
         prepared.vocabulary().save(beside, prepared.vectors())
         write_text(beside / CONFIG, dump_config(checkpoint.config))
         write_text(beside / CARD, model_card(checkpoint.config, about))
+        about["files"] = {name: sha256_of(beside / name) for name in PARTS}
         write_json(beside / ABOUT, about)
         if folder.exists():
             folder.rmdir()
