@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -35,8 +36,17 @@ def choose_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def set_up(device: torch.device) -> None:
-    """Settings of the process that change speed, not results."""
+def set_up(device: torch.device, *, deterministic: bool = False) -> None:
+    """Settings of the process; `deterministic` alone changes results, in their last digits.
+
+    Some operations add in the order in which threads happen to come: on a GPU, and on a CPU with several threads.
+    With `deterministic` PyTorch takes slower ones in their place, and refuses where there is none.
+    """
+    if deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(deterministic)
+    torch.backends.cudnn.deterministic = deterministic
+    torch.backends.cudnn.benchmark = False
     if device.type == "cpu":
         # Gates that saturate leave numbers below 1e-38 behind, on which a CPU is many times slower.
         torch.set_flush_denormal(True)

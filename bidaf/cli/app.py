@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from io import TextIOWrapper
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
@@ -30,7 +32,9 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            raise Interruption("interrupted") from None
+            raise Interruption("interrupted", signal.SIGINT) from None
+        except Terminated:
+            raise Interruption("terminated", signal.SIGTERM) from None
         except BrokenPipeError:
             # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -38,10 +42,16 @@ class Commands(TyperGroup):
         return result
 
 
-class Interruption(BidafError):
-    """Ctrl-C where there is nothing to save."""
+class Terminated(SystemExit):
+    """SIGTERM, raised as Python raises Ctrl-C: what is half written is removed on the way out."""
 
-    exit_code = 130
+
+class Interruption(BidafError):
+    """Ctrl-C or SIGTERM where there is nothing to save; the exit code is 128 plus the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 app = typer.Typer(
@@ -83,6 +93,7 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, TextIOWrapper):  # names of files and settings may hold what the terminal's encoding can't
             stream.reconfigure(errors="backslashreplace")
+    signal.signal(signal.SIGTERM, _terminate)
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:
@@ -93,6 +104,10 @@ def main() -> None:
         if (message := _explain(error)) is None:
             raise
         sys.exit(_fail(message, 1))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def _explain_usage(error: Any) -> str:

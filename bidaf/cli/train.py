@@ -33,6 +33,9 @@ def train_command(
         bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
     ] = False,
     device: DeviceOption = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same numbers every time; short for training.deterministic.")
+    ] = False,
 ) -> None:
     """Train BiDAF, the shadow weights kept alongside; score raw and shadow at every evaluation.
 
@@ -48,7 +51,7 @@ def train_command(
         raise UsageError("--dry-run tries out a new run; leave out --resume")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
-    overrides = set or []
+    overrides = [*(set or []), *(["training.deterministic=true"] if deterministic else [])]
     chosen = choose_device(device)
     if resume:
         source = find_run(run)

@@ -21,7 +21,7 @@ from bidaf.errors import DataError
 from bidaf.inference.export import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
-from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_checkpoint, restore_weights
+from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
 from bidaf.training.run import BEST, Run, find_run
 
 
@@ -54,7 +54,7 @@ def load_model(name: str | None, *, use_ema: bool, device: torch.device) -> Load
         export = open_export(folder)
         export.check_weights(use_ema)
         return _load_export(export, device)
-    checkpoint = open_checkpoint(find_checkpoint(folder))
+    checkpoint = open_or_suggest(find_checkpoint(folder))
     prepared = find_features(checkpoint)
     vocabulary = prepared.vocabulary()
     model = assemble(

@@ -9,7 +9,7 @@ from bidaf.device import peak_memory
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import answer_all
 from bidaf.evaluation.official import score_answers
-from bidaf.training.checkpoint import checkpoint_name, remove_stale, save_checkpoint
+from bidaf.training.checkpoint import checkpoint_name, dev_f1, save_checkpoint
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
@@ -24,7 +24,6 @@ def train(trainer: Trainer, run: Run) -> TrainingState:
     Raises `BidafError` when one can't be written.
     """
     progress = Progress(run.folder / "log.txt", total=trainer.total_steps, start=trainer.state.step)
-    remove_stale(run.checkpoints)
     try:
         with InterruptRequests() as requests:
             _Loop(trainer, run, progress, requests).run()
@@ -135,7 +134,7 @@ class _Loop:
                 scores["ema"] = self._score("ema")
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
-        f1 = scores.get("ema", scores["raw"])["f1"]
+        f1 = dev_f1(scores)
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
@@ -183,6 +182,7 @@ class _Loop:
         self._tick_clock()
         state, trainer = self.state, self.trainer
         folder = self.folder.checkpoints / checkpoint_name(state.step)
+        self.folder.settle()
         save_checkpoint(
             folder,
             model=trainer.model,
@@ -195,7 +195,7 @@ class _Loop:
         self.folder.link(LAST, folder)
         if state.best_step == state.step:
             self.folder.link(BEST, folder)
-        self.folder.prune(self.config.training.keep_last)
+        self.folder.prune(self.config.training.keep_last, self.config.training.keep_best)
 
     def _tick_clock(self) -> None:
         now = time.perf_counter()

@@ -43,7 +43,7 @@ class Trainer:
     """A model with its shadow, optimizer and data, ready to train. It writes nothing."""
 
     def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
-        set_up(device)
+        set_up(device, deterministic=config.training.deterministic)
         torch.manual_seed(config.training.seed)
         vocabulary = prepared.vocabulary()
         self.config = config
