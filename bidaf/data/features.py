@@ -6,10 +6,11 @@ Tokens are numbers of word forms; a form's word row and characters stand in a ta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -67,7 +68,7 @@ class Features:
 
     def __len__(self) -> int:
         """Number of questions."""
-        return len(self.ids)
+        return len(self.question_context)
 
     def save(self, folder: Path) -> None:
         """Write an `.npy` file an array and `texts.json` into an existing folder."""
@@ -78,12 +79,32 @@ class Features:
 
     @classmethod
     def load(cls, folder: Path) -> Features:
-        """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
-        try:
+        """Read the arrays that `save` wrote. Raises `DataError` when they are missing or damaged.
+
+        The texts are read when one of them is first asked for, and raise the same: training needs none.
+        """
+        with _reading(folder):
             arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
-            return cls(**arrays, **json.loads((folder / TEXTS_FILE).read_text(encoding="ascii")))
-        except (OSError, ValueError, TypeError, EOFError) as error:
-            raise DataError(f"The features in {folder} can't be read: {error}.") from None
+        features = object.__new__(cls)
+        vars(features).update(arrays, _folder=folder)
+        return features
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for what is not there: the texts of loaded features, the first time.
+        if name not in _TEXTS:
+            raise AttributeError(f"Features have no {name}")
+        with _reading(self._folder):
+            texts = json.loads((self._folder / TEXTS_FILE).read_text(encoding="ascii"))
+            vars(self).update({kind: texts[kind] for kind in _TEXTS})
+        return vars(self)[name]
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, EOFError) as error:
+        raise DataError(f"The features in {folder} can't be read: {error}.") from None
 
 
 _ARRAYS = tuple(entry.name for entry in fields(Features) if entry.name not in _TEXTS)
