@@ -161,9 +161,8 @@ def _by_coverage(target: Target, tally: Tally, inputs: int, seed: int) -> None:
     import atheris
     from hypothesis import given, settings
 
-    one_input: Callable[[bytes], object] = settings(database=None)(
-        given(target.strategy)(tally.take)
-    ).hypothesis.fuzz_one_input
+    drawn: Any = settings(database=None)(given(target.strategy)(tally.take))
+    one_input: Callable[[bytes], object] = drawn.hypothesis.fuzz_one_input
 
     def take(data: bytes) -> None:
         one_input(data)

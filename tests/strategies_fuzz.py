@@ -45,7 +45,7 @@ scalars = st.one_of(
     texts,
     st.sampled_from(["", " ", "dev-0-0"]),
 )
-KEYS = "version data title paragraphs context qas id question answers text answer_start is_impossible plausible_answers".split()
+KEYS = "version data title paragraphs context qas id question answers text answer_start is_impossible".split()
 json_values = st.recursive(
     scalars,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS) | texts, inner, max_size=4),
@@ -325,7 +325,7 @@ overrides = st.lists(
 
 @dataclass(frozen=True)
 class Damage:
-    """Changes to files of a folder; `signed` renews its checksums, as somebody would who means no damage to be noticed."""
+    """Changes to files of a folder; `signed` renews its checksums, as somebody would who wants no damage noticed."""
 
     changes: list[tuple[int, str, Spoiling, Any]]
     signed: bool

@@ -13,16 +13,10 @@ if TYPE_CHECKING:
     from bidaf.data.features import Features
 
 
-def check_features(features: Features) -> None:
-    """Raise `ValueError` saying which part does not belong to the others."""
-    for name in ("ids", "questions", "contexts"):
-        _check_texts(name, [getattr(features, name)])
-    if not isinstance(features.answers, list):
-        raise ValueError("answers is no list")
-    _check_texts("answers", features.answers)
-    contexts, questions, forms = len(features.contexts), len(features.ids), len(features.word_rows)
-    for name in ("questions", "answers", "question_context"):
-        _check(len(getattr(features, name)) == questions, f"{name} and ids are of different lengths")
+def check_arrays(features: Features) -> None:
+    """Raise `ValueError` saying which array does not belong to the others."""
+    contexts, questions = len(features.context_offsets) - 1, len(features.question_context)
+    forms = len(features.word_rows)
     _check(len(features.chars) == forms, "chars and word_rows are of different lengths")
     _check(len(features.context_spans) == len(features.context_forms), "not every token of a context has a span")
     for name in ("context_spans", "answer_spans"):
@@ -40,6 +34,15 @@ def check_features(features: Features) -> None:
     _check_range("answer_spans", features.answer_spans, tokens[:, None])
 
 
+def check_texts(texts: dict[str, Any], *, questions: int, contexts: int) -> None:
+    """Raise `ValueError` unless there are texts, one for each of so many questions and contexts."""
+    for name, count in (("ids", questions), ("questions", questions), ("contexts", contexts), ("answers", questions)):
+        lists = texts[name] if name == "answers" else [texts[name]]
+        sound = isinstance(texts[name], list) and all(isinstance(each, list) for each in lists)
+        _check(sound and all(isinstance(text, str) for each in lists for text in each), f"{name} is no list of text")
+        _check(len(texts[name]) == count, f"there are {len(texts[name]):,} {name} for {count:,}")
+
+
 def check_rows(features: Features, words: int, chars: int, max_word_chars: int) -> None:
     """Raise `ValueError` unless all word rows and characters are among so many of a vocabulary."""
     _check(features.chars.shape[1] == max_word_chars, f"words are not of {max_word_chars} characters")
@@ -50,11 +53,6 @@ def check_rows(features: Features, words: int, chars: int, max_word_chars: int) 
 def _check(holds: bool, problem: str) -> None:
     if not holds:
         raise ValueError(problem)
-
-
-def _check_texts(name: str, lists: list[Any]) -> None:
-    for texts in lists:
-        _check(isinstance(texts, list) and all(isinstance(text, str) for text in texts), f"{name} is no list of text")
 
 
 def _check_offsets(name: str, offsets: Any, items: int, elements: int) -> None:

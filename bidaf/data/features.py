@@ -6,7 +6,8 @@ Tokens are numbers of word forms; a form's word row and characters stand in a ta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidaf.data.arrays import load_array, save_array
-from bidaf.data.checks import check_features
+from bidaf.data.checks import check_arrays, check_texts
 from bidaf.data.files import refuse_strange_files
-from bidaf.data.tokenizer import Int32, Int64, Tokenizer, Tokens, tokenize_examples
+from bidaf.data.tokenizer import Tokenizer
+from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
 
@@ -69,7 +71,7 @@ class Features:
 
     def __len__(self) -> int:
         """Number of questions."""
-        return len(self.ids)
+        return len(self.question_context)
 
     def save(self, folder: Path) -> None:
         """Write an `.npy` file an array and `texts.json` into an existing folder."""
@@ -80,15 +82,36 @@ class Features:
 
     @classmethod
     def load(cls, folder: Path) -> Features:
-        """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
-        try:
-            arrays: dict[str, Any] = {name: load_array(folder / f"{name}.npy", *form) for name, form in _ARRAYS.items()}
-            refuse_strange_files(folder, [TEXTS_FILE])
-            features = cls(**arrays, **json.loads((folder / TEXTS_FILE).read_text(encoding="ascii")))
-            check_features(features)
-            return features
-        except (OSError, ValueError, TypeError, RecursionError) as error:
-            raise DataError(f"The features in {folder} can't be read: {error}.") from None
+        """Read the arrays that `save` wrote. Raises `DataError` when they are missing or damaged.
+
+        The texts are read when one of them is first asked for, and raise the same: training needs none.
+        """
+        with _reading(folder):
+            arrays = {name: load_array(folder / f"{name}.npy", *form) for name, form in _ARRAYS.items()}
+            features = object.__new__(cls)
+            vars(features).update(arrays, _folder=folder)
+            check_arrays(features)
+        return features
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for what is not there: the texts of loaded features, the first time.
+        if name not in _TEXTS:
+            raise AttributeError(f"Features have no {name}")
+        with _reading(self._folder):
+            refuse_strange_files(self._folder, [TEXTS_FILE])
+            texts = json.loads((self._folder / TEXTS_FILE).read_text(encoding="ascii"))
+            found = {kind: texts[kind] for kind in _TEXTS}
+            check_texts(found, questions=len(self.question_context), contexts=len(self.context_offsets) - 1)
+            vars(self).update(found)
+        return vars(self)[name]
+
+
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"The features in {folder} can't be read: {error}.") from None
 
 
 _ARRAYS: dict[str, tuple[type[np.generic], int]] = {

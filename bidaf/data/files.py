@@ -60,16 +60,18 @@ def sha256_of(path: Path) -> str:
 
 
 def refuse_strange_files(folder: Path, names: Iterable[str]) -> None:
-    """Raise `DataError` unless each name is a regular file of `folder`'s own.
+    """Raise `DataError` unless each name is a regular file within `folder`.
 
     Somebody else's folder could hold a link to a file elsewhere, or a pipe that never ends. `OSError` (a missing file)
     is the caller's to name.
     """
+    inside = folder.resolve()
     for name in names:
-        mode = (folder / name).lstat().st_mode
-        if os.path.basename(name) != name or not stat.S_ISREG(mode):
-            kind = "a link" if stat.S_ISLNK(mode) else "not a regular file"
-            raise DataError(f"{folder / name} is {kind}; put the file itself there")
+        path = folder / name
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) or not path.parent.resolve().is_relative_to(inside):
+            kind = "a link" if stat.S_ISLNK(mode) else "no file of this folder" if stat.S_ISREG(mode) else "no file"
+            raise DataError(f"{path} is {kind}; put the file itself there")
 
 
 @contextlib.contextmanager
