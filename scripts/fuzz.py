@@ -16,6 +16,7 @@ import argparse
 import json
 import os
 import random
+import resource
 import subprocess
 import sys
 import tempfile
@@ -28,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 TESTS = Path(__file__).resolve().parents[1] / "tests"
 PROBLEMS = {"traceback": "tracebacks", "hang": "hangs", "loss": "silent losses", "code": "wrong exit codes"}
 SHOWN = 5
+ADDRESS_SPACE = 8 << 30
 COLUMNS = ("target", "inputs", "accepted", "rejected", *PROBLEMS.values(), "CPU s")
 
 if TYPE_CHECKING:
@@ -73,7 +75,13 @@ def run_child(name: str, inputs: int, seed: int, engine: str) -> dict[str, Any]:
     if report["inputs"] < inputs:
         # The process died within an input, which no command should be able to bring about.
         report["hang"] += 1
-        report["examples"].append({"problem": "hang", "detail": ended.stderr[-2000:], "input": report["last"]})
+        report["examples"].append(
+            {
+                "problem": "hang",
+                "detail": f"ended with {ended.returncode}\n{ended.stderr[-2000:]}",
+                "input": report["last"],
+            }
+        )
     for example in report["examples"]:
         print(f"{name}: {example['problem']} of {example['input']}\n{example['detail']}\n", file=sys.stderr)
     counts = ", ".join(f"{report[problem]} {shown}" for problem, shown in PROBLEMS.items())
@@ -92,6 +100,8 @@ def fuzz(name: str, inputs: int, seed: int, engine: str, folder: Path) -> None:
     else:
         from helpers_fuzz import TARGETS, make_home
     target = next(each for each in TARGETS if each.name == name)
+    # A size that is only claimed ends in a wrong exit code here, and not in all the memory of the machine.
+    resource.setrlimit(resource.RLIMIT_AS, (ADDRESS_SPACE, ADDRESS_SPACE))
     os.chdir(folder)
     tally = Tally(target, make_home(folder), folder / "report.json")
     draw = _by_coverage if engine == "atheris" else _at_random

@@ -110,6 +110,8 @@ def fail(code: int, *args: object, cwd: Path, stdin: bytes = b"") -> str:
 
 def sign_export(folder: Path) -> None:
     """Write the checksums of the files as they are now, as somebody would who means no damage to be noticed."""
+    if not (folder / ABOUT).is_file():  # a link to an endless file, say
+        return
     about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
     about["files"] = {name: sha256_of(folder / name) for name in PARTS if (folder / name).is_file()}
     (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")

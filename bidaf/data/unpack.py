@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -88,7 +89,7 @@ def unpacking(path: Path) -> Iterator[None]:
 
 def archive_of(path: Path) -> Path | None:
     """The zip file that a path leads into, if any."""
-    return next((parent for parent in path.parents if parent.suffix == ".zip" and parent.is_file()), None)
+    return next((parent for parent in path.parents if parent.suffix == ".zip" and os.path.isfile(parent)), None)
 
 
 def member_of(path: Path) -> tuple[Path, zipfile.ZipInfo]:

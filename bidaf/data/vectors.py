@@ -98,7 +98,7 @@ def locate_vectors(source: str) -> Path | None:
                 return path
         return archive / f"{source}.txt" if archive.is_file() else None
     path = Path(os.path.expanduser(source))  # which, unlike Path's, leaves the name of an unknown user as it is
-    if archive_of(path) is None and not path.is_file():
+    if archive_of(path) is None and not os.path.isfile(path):  # where Path.is_file() raises for a name too long
         names = ", ".join(NAMED)
         raise DataError(f"{no_such_file(path)} (data.vectors takes a file in GloVe's format, one of {names}, or null)")
     return path
