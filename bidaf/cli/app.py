@@ -94,6 +94,9 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):  # names of files and settings may hold what the terminal's encoding can't
             stream.reconfigure(errors="backslashreplace")
     signal.signal(signal.SIGTERM, _terminate)
+    # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
+    # having the system hand out small ones.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:

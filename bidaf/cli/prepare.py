@@ -14,7 +14,7 @@ def prepare_command(
     set: SetOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that tokenize a large corpus.  [default: one a processor]"),
+        typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
     ] = None,
     json: JsonOption = False,
 ) -> None:

@@ -10,7 +10,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from multiprocessing.connection import Connection
 
 from bidaf.data.tokenizer import Cuts, Tokenizer, cut_word
 from bidaf.errors import BidafError
@@ -39,7 +40,9 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
         yield
         return
     tasks = [words[start : start + _WORDS_A_TASK] for start in range(0, len(words), _WORDS_A_TASK)]
-    pool = ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), initializer=_begin)
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe(duplex=False)
+    pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(here,))
     try:
         with _interrupts_held_back():
             futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task) for task in tasks]
@@ -50,8 +53,13 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
         raise BidafError(
             "a process that tokenizes died; if memory is short, tokenize in one process: bidaf prepare --workers 1"
         ) from None
+    except BaseException:
+        there.close()  # ends them at once, whatever they are at
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+        here.close()
+        there.close()
 
 
 def _cut_words(words: list[str]) -> list[Cuts]:
@@ -68,15 +76,14 @@ def _interrupts_held_back() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _begin() -> None:
-    """Let this process start fast, and end when its parent does, even a killed one."""
+def _begin(line: Connection) -> None:
+    """Let this process start fast, and end when nobody holds the other end of the line: not even a killed parent."""
     # spaCy imports torch where there is one, which takes longer than all the rest of it and serves nothing here.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
-    parent = multiprocessing.parent_process()
-    assert parent is not None
 
     def watch() -> None:
-        parent.join()
+        with suppress(EOFError):
+            line.recv()
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
