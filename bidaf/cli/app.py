@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -90,9 +91,7 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, TextIOWrapper):  # names of files and settings may hold what the terminal's encoding can't
-            stream.reconfigure(errors="backslashreplace")
+    _make_streams_ready()
     signal.signal(signal.SIGTERM, _terminate)
     # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
     # having the system hand out small ones.
@@ -107,6 +106,15 @@ def main() -> None:
         if (message := _explain(error)) is None:
             raise
         sys.exit(_fail(message, 1))
+
+
+def _make_streams_ready() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):  # names and settings may hold what the terminal's encoding can't
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
