@@ -325,6 +325,8 @@ def open_export(home: Home, damage: made.Damage) -> Ran:
 
 def sign_checkpoint(folder: Path) -> None:
     """Write the checksums of the files as they are now into the marker."""
+    if not (folder / COMPLETE).is_file():  # a pipe, say
+        return
     parts = [path for path in sorted(folder.iterdir()) if path.name != COMPLETE]
     files = {path.name: sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
     (folder / COMPLETE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")

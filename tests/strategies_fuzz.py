@@ -20,6 +20,12 @@ from hypothesis import strategies as st
 
 from bidaf.config_file import setting_names
 
+
+def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any], share: int = 5) -> st.SearchStrategy[Any]:
+    """The usual, and once in `share + 1` the odd (`one_of` counts an alternative that is given twice once)."""
+    return st.sampled_from([usual] * share + [odd]).flatmap(lambda chosen: chosen)
+
+
 # Text
 
 CHARACTERS = (
@@ -38,7 +44,7 @@ odd_texts = st.lists(
     st.one_of(words, words, st.sampled_from(whole_characters), st.text(max_size=3)), min_size=1, max_size=12
 ).map(" ".join)
 halves = st.text(st.sampled_from(CHARACTERS) | st.characters(), max_size=6)
-texts = st.one_of(*[odd_texts] * 19, halves)
+texts = mostly(odd_texts, halves, 40)
 said = st.builds("{} {}".format, words, odd_texts)  # never blank, which would have the whole file refused
 huge_numbers = st.sampled_from([0, -1, 10**5, 2**31, 2**63, 10**20, 10**400, -(10**18)])
 scalars = st.one_of(
@@ -71,8 +77,8 @@ def pages(draw: st.DrawFn) -> dict[str, Any]:
     for number in range(draw(st.integers(0, 3))):
         start, length = draw(st.integers(0, max(0, len(context) - 1))), draw(st.integers(1, 9))
         standing = {"text": context[start : start + length], "answer_start": start + draw(st.sampled_from([0, 0, 1]))}
-        given = draw(st.lists(st.one_of(*[st.just(standing)] * 4, answers), max_size=2))
-        id = draw(st.one_of(*[st.just(f"{draw(st.integers())}-{number}")] * 15, texts))
+        given = draw(st.lists(mostly(st.just(standing), answers), max_size=2))
+        id = draw(mostly(st.just(f"{draw(st.integers())}-{number}"), texts, 15))
         asked.append({"id": id, "question": draw(said), "answers": given})
     return {"context": context, "qas": asked}
 
@@ -121,11 +127,11 @@ def encoded(text: str, encoding: str, newline: str, zipped: bool) -> bytes:
     return gzip.compress(content, mtime=0) if zipped else content
 
 
-def files(text: st.SearchStrategy[str]) -> st.SearchStrategy[bytes]:
+def files(text: st.SearchStrategy[str], *, packed: bool = True) -> st.SearchStrategy[bytes]:
     """Files of such text, one in six with some bytes wrong."""
-    newlines, zipped = st.sampled_from(["\n", "\n", "\r\n"]), st.sampled_from([False, False, False, True])
+    newlines, zipped = st.sampled_from(["\n", "\n", "\r\n"]), st.sampled_from([False, False, False, packed])
     whole = st.builds(encoded, text, st.sampled_from(ENCODINGS), newlines, zipped)
-    return st.one_of(*[whole] * 5, st.builds(damaged, whole, st.lists(spoilings, min_size=1, max_size=3)))
+    return mostly(whole, st.builds(damaged, whole, st.lists(spoilings, min_size=1, max_size=3)))
 
 
 @dataclass(frozen=True)
@@ -234,7 +240,7 @@ GOLD_IDS = [question["id"] for page in squad(DEV, "dev")["data"][0]["paragraphs"
 prediction_files = files(
     st.builds(
         json.dumps,
-        changed(st.dictionaries(st.sampled_from(GOLD_IDS) | texts, texts | texts | scalars, max_size=6)),
+        changed(st.dictionaries(st.sampled_from(GOLD_IDS) | texts, mostly(odd_texts, texts | scalars, 12), max_size=6)),
         ensure_ascii=st.booleans(),
     )
 )
@@ -257,7 +263,7 @@ headers = st.sampled_from(["", "", "", "3 4\n", "5 3\n", "\n", "9999999999999999
 glove_texts = st.builds(
     lambda header, body, end: header + "\n".join(body) + end,
     headers,
-    st.lists(good_lines, max_size=5) | st.lists(good_lines | good_lines | lines, max_size=6),
+    mostly(st.lists(good_lines, max_size=5), st.lists(good_lines | lines, max_size=6), 2),
     st.sampled_from(["\n", "", "\n\n"]),
 )
 
@@ -317,29 +323,26 @@ def configs(draw: st.DrawFn) -> str:
         document[section] = dict(GOOD[section])
     for name in draw(st.lists(st.sampled_from(setting_names()), max_size=2)):
         section, key = name.split(".")[0], name.split(".")[-1]
-        document.setdefault(section, {})[key] = draw(st.one_of(*[likely_values] * 3, yaml_values))
+        document.setdefault(section, {})[key] = draw(mostly(likely_values, yaml_values))
     text = yaml.safe_dump(document, allow_unicode=draw(st.booleans()), default_flow_style=draw(st.booleans()))
-    return text + draw(st.one_of(*[st.just("")] * 4, yaml_scraps))
+    return text + draw(mostly(st.just(""), yaml_scraps))
 
 
-config_files = files(st.one_of(*[configs()] * 5, yaml_scraps))
+config_files = files(mostly(configs(), yaml_scraps), packed=False)
 setting_values = st.one_of(
     yaml_scraps,
     yaml_scalars.map(repr),
     st.sampled_from(["true", "null", "[a, b]", "{name: adam}", "0.5", "7", "released"]),
 )
-overrides = st.lists(
-    st.one_of(
-        *[st.builds("{}={}".format, st.sampled_from(setting_names()), likely_values.map(json.dumps))] * 3,
-        st.builds("{}={}".format, st.sampled_from(setting_names()), setting_values),
-        st.builds(
-            "{}={}".format, st.sampled_from(["", ".", "data", "model.", "a.b.c", "training.optimizer"]), setting_values
-        ),
-        yaml_scraps,
+settings = st.builds("{}={}".format, st.sampled_from(setting_names()), likely_values.map(json.dumps))
+odd_settings = st.one_of(
+    st.builds("{}={}".format, st.sampled_from(setting_names()), setting_values),
+    st.builds(
+        "{}={}".format, st.sampled_from(["", ".", "data", "model.", "a.b.c", "training.optimizer"]), setting_values
     ),
-    min_size=1,
-    max_size=3,
+    yaml_scraps,
 )
+overrides = st.lists(mostly(settings, odd_settings), min_size=1, max_size=3)
 
 
 # Folders

@@ -15,14 +15,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_cli import fail, sign_export
+from helpers_cli import fail, sign_export, succeed
 from helpers_fuzz import Home, make_home, sign_checkpoint, sign_prepared
 from safetensors.torch import load_file, save_file
 from strategies_fuzz import PICKLE, Trap, remove_unpickled
 
 import bidaf
 from bidaf.data import vectors
+from bidaf.data.batches import batches_by_length
 from bidaf.device import peak_memory
+from bidaf.evaluation import evaluator
+from bidaf.inference import predictor
 from bidaf.inference.loading import find_checkpoint
 
 ROOT = Path(bidaf.__file__).parents[1]
@@ -319,6 +322,23 @@ def test_training_a_model_beyond_this_machine_is_refused_before_it_takes_memory(
     assert peak_memory(torch.device("cpu")) - before < 100e6
 
 
+def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = home.copy(home.export, "export")
+    text = (folder / "config.yaml").read_text()
+    (folder / "config.yaml").write_text(text.replace("batch_tokens: 12000", "batch_tokens: 1000000000000"))
+    sign_export(folder)
+    sizes: list[int] = []
+
+    def batches(lengths: Any, batch_tokens: int) -> Any:
+        sizes.append(batch_tokens)
+        return batches_by_length(lengths, batch_tokens)
+
+    monkeypatch.setattr(evaluator, "batches_by_length", batches)
+    monkeypatch.setattr(predictor, "free_memory", lambda device: 100_000)
+    succeed("predict", home.folder / "questions.json", "-m", folder, cwd=tmp_path)
+    assert sizes == [100_000 // 2 // (4 * 32 * 4)]
+
+
 # Prepared data that leads out of its arrays
 
 
@@ -367,12 +387,13 @@ def test_a_data_set_folder_asks_no_network(home: Home, tmp_path: Path) -> None:
     try:
         url = f"http://127.0.0.1:{server.server_port}/train.json"
         (tmp_path / "README.md").write_text(f"---\nconfigs:\n- config_name: default\n  data_files: {url}\n---\n")
-        (tmp_path / "train.jsonl").write_text("{}\n")
-        fail(3, "prepare", "-c", "tiny.yaml", f"--set=data.train={tmp_path}", cwd=home.folder)
+        (tmp_path / "train.jsonl").write_text('{"a": 1}\n')
+        message = fail(3, "prepare", "-c", "tiny.yaml", f"--set=data.train={tmp_path}", cwd=home.folder)
     finally:
         server.shutdown()
         server.server_close()
     assert asked == []
+    assert "lacks the column" in message  # it is the file in the folder that was read
 
 
 def test_what_is_fetched_has_a_checksum_and_a_limit() -> None:

@@ -162,7 +162,7 @@ def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
 def _header(line: bytes) -> tuple[int, int] | None:
     """Words and numbers a word, as word2vec's text format says them in its first line."""
     fields = line.split()
-    if len(fields) == 2 and all(field.isdigit() and len(field) < 20 for field in fields):
+    if len(fields) == 2 and all(field.isdigit() and len(field) < 4_000 for field in fields):
         return int(fields[0]), int(fields[1])
     return None
 
