@@ -374,10 +374,11 @@ class Damage:
             elif kind == "pipe":
                 path.unlink()
                 os.mkfifo(path)
-            elif kind == "value" and path.suffix == ".json":
-                path.write_text(json.dumps(_with_value(json.loads(content), spoiling.where, value)), encoding="utf-8")
+            elif kind == "value" and path.suffix == ".json" and (document := _parsed(content)) is not None:
+                path.write_text(json.dumps(_with_value(document, spoiling.where, value)), encoding="utf-8")
             elif kind == "value" and path.suffix == ".yaml":
-                path.write_text(_yaml_with_value(content.decode(), spoiling.where, value), encoding="utf-8")
+                text = content.decode(errors="replace")
+                path.write_text(_yaml_with_value(text, spoiling.where, value), encoding="utf-8")
             elif kind == "value":
                 path.write_bytes(_header_with_value(content, spoiling))
             else:
@@ -387,6 +388,14 @@ class Damage:
                 sign(folder)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
                 return  # what keeps the checksums is itself damaged
+
+
+def _parsed(content: bytes) -> Any:
+    """The document, or None where the first change has left none."""
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _with_value(document: Any, where: float, value: Any) -> Any:

@@ -272,7 +272,8 @@ YAML: list[tuple[str, str, str]] = [
     ("a size with a zero too many", BASE + "model: {hidden_size: 1000000}", "less than or equal to 65536"),
     ("layers without end", BASE + "model: {highway_layers: 1000000000}", "less than or equal to 64"),
     ("NaN", BASE + "training: {optimizer: {lr: .nan}}", "should be a finite number"),
-    ("1,000 deep", "[" * 1_000, "is not a YAML config"),
+    ("10,000 deep", "[" * 10_000, "found more than 20 levels"),
+    ("300 levels, one a line", "\n".join(" " * n + "a:" for n in range(300)), "found more than 20 levels"),
     ("a megabyte", "# " + "x" * 1_000_000, "is too large for a config"),
     ("half a surrogate pair", BASE + 'model: {form: "\\ud800"}', "model.form"),
 ]

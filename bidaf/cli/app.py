@@ -118,7 +118,7 @@ def _make_streams_ready() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated
+    raise Terminated(128 + number)  # the exit code wherever nothing says more
 
 
 def _explain_usage(error: Any) -> str:
