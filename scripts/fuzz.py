@@ -147,7 +147,9 @@ class Tally:
             "examples": self._examples,
             "last": self._last,
         }
-        self._path.write_text(json.dumps(report), encoding="ascii")
+        beside = self._path.with_suffix(".part")
+        beside.write_text(json.dumps(report), encoding="ascii")
+        beside.replace(self._path)
 
 
 def _at_random(target: Target, tally: Tally, inputs: int, seed: int) -> None:
