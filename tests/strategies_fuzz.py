@@ -325,7 +325,7 @@ def configs(draw: st.DrawFn) -> str:
         section, key = name.split(".")[0], name.split(".")[-1]
         document.setdefault(section, {})[key] = draw(mostly(likely_values, yaml_values))
     text = yaml.safe_dump(document, allow_unicode=draw(st.booleans()), default_flow_style=draw(st.booleans()))
-    return text + draw(mostly(st.just(""), yaml_scraps))
+    return text + str(draw(mostly(st.just(""), yaml_scraps)))
 
 
 config_files = files(mostly(configs(), yaml_scraps), packed=False)
