@@ -13,6 +13,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 # A YAML list arrives as `list`; the frozen section keeps a tuple. A single name is a list of one.
 Sources = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
+# Far beyond any use; a size with a zero too many ends in a message and not in all the memory.
+MAX_SIZE, MAX_LAYERS, MAX_WORD_CHARS = 65_536, 64, 1_000
+
 
 class Section(BaseModel):
     """A group of settings: immutable, no unknown keys, no silent conversion ("60" is not 60)."""
@@ -45,7 +48,7 @@ class DataConfig(Section):
     """A word without a pre-trained vector gets a trained row when it occurs more often than this."""
     min_char_count: int = Field(50, ge=0)
     """A character gets an embedding row when it occurs more often than this."""
-    max_word_chars: int = Field(16, ge=1)
+    max_word_chars: int = Field(16, ge=1, le=MAX_WORD_CHARS)
     """Characters read of a word; longer words are cut."""
 
     @model_validator(mode="before")
@@ -62,21 +65,21 @@ class ModelConfig(Section):
 
     form: Literal["paper", "released"] = "paper"
     """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
-    hidden_size: int = Field(100, ge=1)
+    hidden_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Units d of each LSTM direction."""
-    word_size: int = Field(100, ge=1)
+    word_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Width of the trained word rows when there are no pre-trained vectors (else the vectors' own width)."""
-    char_embedding_size: int = Field(8, ge=1)
+    char_embedding_size: int = Field(8, ge=1, le=MAX_SIZE)
     """Width of a character's embedding (released code; the paper does not say)."""
-    char_channels: int = Field(100, ge=1)
+    char_channels: int = Field(100, ge=1, le=MAX_SIZE)
     """Filters of the character CNN."""
-    char_width: int = Field(5, ge=1)
+    char_width: int = Field(5, ge=1, le=MAX_WORD_CHARS)
     """Characters a filter spans."""
-    highway_layers: int = Field(2, ge=0)
+    highway_layers: int = Field(2, ge=0, le=MAX_LAYERS)
     """Highway layers over the concatenated word and character vectors."""
-    projection_size: int | None = Field(None, ge=1)
+    projection_size: int | None = Field(None, ge=1, le=MAX_SIZE)
     """Project the concatenation to this width before the highway (the paper's text says d); null keeps it whole."""
-    modeling_layers: int = Field(2, ge=1)
+    modeling_layers: int = Field(2, ge=1, le=MAX_LAYERS)
     """BiLSTM layers that turn G into M."""
     dropout: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of inputs dropped at the character CNN, every LSTM and the output scores."""

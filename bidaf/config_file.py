@@ -17,7 +17,8 @@ from bidaf.config import Config
 from bidaf.errors import UsageError
 
 CONFIGS_FOLDER = "configs"
-MAX_BYTES = 1_000_000  # a config is a page of text; more is some other file
+MAX_DEPTH = 20
+MAX_BYTES = 65_536  # a config is a page of text; YAML can make minutes of work out of a megabyte
 
 
 class _Loader(yaml.SafeLoader):
@@ -116,7 +117,12 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
 
 def _compose(text: str) -> yaml.Node | None:
     """The nodes of a YAML text, of none but plain values: a few lines of aliases can expand without bound."""
+    depth = 0
     for event in yaml.parse(text, _Loader):
+        depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+        if depth > MAX_DEPTH:  # the time that PyYAML takes grows with the square of it
+            problem = f"found more than {MAX_DEPTH} levels"
+            raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
         if getattr(event, "anchor", None) or getattr(event, "tag", None):
             problem = "found an anchor, alias or tag (&, *, !)"
             raise yaml.MarkedYAMLError(problem=problem, problem_mark=event.start_mark)  # type: ignore[arg-type]
@@ -216,5 +222,8 @@ def _kind(value: Any) -> str:
 
 
 def _shown(value: Any) -> str:
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # numbers of thousands of digits, which YAML can write in hexadecimal
+        text = f"{_kind(value)} too long to show"
     return text if len(text) <= 60 else f"{text[:57]}..."

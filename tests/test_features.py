@@ -156,9 +156,34 @@ def test_features_survive_saving_and_damage_is_named(tmp_path: Path) -> None:
             whole = path.read_bytes()
             path.write_bytes(damage)
             with pytest.raises(DataError, match="can't be read"):
-                Features.load(tmp_path)
+                _ = Features.load(tmp_path).ids
             path.write_bytes(whole)
     assert len(Features.load(tmp_path)) == 2
+
+
+def test_texts_are_read_only_when_asked_for(tmp_path: Path) -> None:
+    build(ask("The cat.", ("cat", 4))).save(tmp_path)
+    features = Features.load(tmp_path)
+    texts = (tmp_path / "texts.json").rename(tmp_path / "away.json")
+    assert len(features) == 1
+    assert features.context_forms.tolist() == [1, 2, 3]
+    with pytest.raises(DataError, match=r"can't be read: .*texts\.json"):
+        _ = features.contexts
+    texts.rename(tmp_path / "texts.json")
+    assert features.contexts == ["The cat."]
+    with pytest.raises(AttributeError, match="no titles"):
+        _ = features.titles
+
+
+def test_damaged_texts_of_the_dev_set_are_met_before_training(tmp_path: Path) -> None:
+    made = prepare(settings(tmp_path))
+    texts = made.folder / "dev" / "texts.json"
+    texts.write_text("{" + " " * (texts.stat().st_size - 1))
+    found = find_prepared(settings(tmp_path))
+    assert found is not None
+    assert len(found.features("train")) == 2
+    with pytest.raises(DataError, match="can't be read"):
+        found.features("dev")
 
 
 def write_squad(path: Path, word: str, *, context: str = "") -> str:

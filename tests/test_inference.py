@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_cli import Tiny, fail, succeed, train_tiny, write_tiny
+from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_tiny
 from safetensors.numpy import load_file
 
 from bidaf.data.vocabulary import Vocabulary
@@ -192,6 +192,7 @@ def test_a_word_first_met_in_a_question_file_is_read_by_its_vector(
     vectors = np.load(other / "vectors.npy", allow_pickle=False)
     vectors[words.index("zebra")] += 3
     np.save(other / "vectors.npy", vectors, allow_pickle=False)
+    sign_export(other)
     with_word = {"context": CONTEXT, "question": "Where?"}
     without_word = {"context": "Erik lives in Rome.", "question": "Where?"}
     assert predict(with_word, "--n-best", 1) != predict(with_word, "--n-best", 1, model=other)
@@ -350,12 +351,15 @@ def flatten(path: Path) -> None:
         ("model.safetensors", replace_with("")),
     ],
 )
+@pytest.mark.parametrize("signed", [False, True], ids=["damaged", "made so"])
 def test_a_damaged_export_is_one_message(
-    export: Path, tmp_path: Path, name: str, tamper: Callable[[Path], None]
+    export: Path, tmp_path: Path, name: str, tamper: Callable[[Path], None], signed: bool
 ) -> None:
     folder = tmp_path / "model"
     shutil.copytree(export, folder)
     tamper(folder / name)
+    if signed and name != "export.json":
+        sign_export(folder)
     message = fail(3, "predict", "-", "-m", folder, stdin=json.dumps(RECORDS).encode(), cwd=tmp_path)
     assert str(folder) in message
 

@@ -23,6 +23,7 @@ from bidaf.config import ModelConfig
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.errors import BidafError
 from bidaf.inference import onnx
+from bidaf.inference.export import GRAPH
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import Batch, Bidaf
 
@@ -57,7 +58,7 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
         folder: Path = request.getfixturevalue("folder")
         with contextlib.chdir(tiny.folder):
             loaded = load_model("tiny", use_ema=True, device=torch.device("cpu"))
-        return Exported(loaded.model, folder / onnx.GRAPH, loaded.vocabulary.max_word_chars)
+        return Exported(loaded.model, folder / GRAPH, loaded.vocabulary.max_word_chars)
     torch.manual_seed(3)
     config = ModelConfig(
         form="released",
@@ -80,7 +81,7 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
     parity = onnx.write_graph(model, folder, word_chars=6)
     assert {(each.batch, each.context, each.question) for each in parity} == set(onnx.CHECKED_SHAPES)
     assert max(each.difference for each in parity) < 1e-4
-    return Exported(model, folder / onnx.GRAPH, 6)
+    return Exported(model, folder / GRAPH, 6)
 
 
 def texts(rng: np.random.Generator, exported: Exported, batch: int, width: int) -> tuple[Any, Any, Any]:

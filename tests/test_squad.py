@@ -266,11 +266,11 @@ def test_a_folder_is_not_a_file(tmp_path: Path) -> None:
 
 
 def test_a_file_that_may_not_be_read_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(self: Path) -> bytes:
+    def refuse(self: Path, mode: str) -> Any:
         raise PermissionError(13, "Permission denied", str(self))
 
     path = write(tmp_path, squad(question()))
-    monkeypatch.setattr(Path, "read_bytes", refuse)
+    monkeypatch.setattr(Path, "open", refuse)
     assert failure(path).endswith("cannot be read: Permission denied")
 
 

@@ -14,7 +14,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidaf.data import vectors
+from bidaf.data import unpack, vectors
+from bidaf.data.files import sha256_of
 from bidaf.data.vectors import Archive, read_vectors, vectors_identity
 from bidaf.errors import DataError
 
@@ -65,7 +66,7 @@ def test_the_same_vectors_come_out_of_every_wrapping(tmp_path: Path, wrap: Calla
 def test_the_first_of_equal_words_wins_across_chunks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int
 ) -> None:
-    monkeypatch.setattr(vectors, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(unpack, "CHUNK_BYTES", chunk)
     (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\na 5 6\n\nb 7 8\na 9 9\nc 0 1")
     found = read_vectors(str(tmp_path / "v.txt"))
     assert found.words == ["a", "b", "c"]
@@ -91,9 +92,9 @@ def test_the_first_of_equal_words_wins_across_chunks(
 def test_a_bad_line_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, chunk: int, line: bytes, problem: str
 ) -> None:
-    monkeypatch.setattr(vectors, "_CHUNK_BYTES", chunk)
+    monkeypatch.setattr(unpack, "CHUNK_BYTES", chunk)
     path = tmp_path / "v.txt"
-    path.write_bytes(b"2 2\na 1 2\n\n" + line + b"\nc 3 4\n")
+    path.write_bytes(b"3 2\na 1 2\n\n" + line + b"\nc 3 4\n")
     with pytest.raises(DataError) as caught:
         read_vectors(str(path))
     assert f"{path}, line 4: " in str(caught.value)
@@ -159,7 +160,7 @@ def no_zip(folder: Path) -> str:
     [
         (not_there, r"none\.txt: no such file .*data\.vectors takes"),
         (empty, "holds no word vectors"),
-        (header_alone, "line 2: expected a word and its numbers"),
+        (header_alone, "says 0 words of 50 numbers, and it holds 0 of 0"),
         (one_word, "line 1: expected a word and its numbers"),
         (several_members, r"holds one\.txt, two\.txt; name one as data\.vectors: .*v\.zip/one\.txt"),
         (no_such_member, r"holds one\.txt; name one"),
@@ -177,8 +178,10 @@ def test_a_file_that_cannot_be_used_is_one_message(tmp_path: Path, make: Callabl
 @pytest.fixture
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("BIDAF_CACHE", str(tmp_path / "cache"))
-    archive = Archive("https://nlp.stanford.edu/data/glove.6B.zip", 4, 10_000)
-    monkeypatch.setitem(vectors.NAMED, NAME, archive)
+    archive = zipped(tmp_path / "published.zip", **{NAME: TEXT})
+    digest = sha256_of(archive)
+    named = Archive("https://nlp.stanford.edu/data/glove.6B.zip", digest, words=4, max_bytes=10_000)
+    monkeypatch.setitem(vectors.NAMED, NAME, named)
     return tmp_path / "cache"
 
 
@@ -216,8 +219,7 @@ def test_a_name_is_found_in_the_cache_folder(cache: Path, monkeypatch: pytest.Mo
 
 
 def test_a_name_that_is_not_there_is_fetched_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    archive = zipped(tmp_path / "served.zip", **{NAME: TEXT})
-    asked = serve(monkeypatch, archive.read_bytes())
+    asked = serve(monkeypatch, (tmp_path / "published.zip").read_bytes())
     assert vectors_identity(NAME) is None
     assert read_vectors(NAME).words == read_vectors(NAME).words == WORDS
     assert asked == ["https://nlp.stanford.edu/data/glove.6B.zip"]
@@ -230,6 +232,7 @@ def test_a_name_that_is_not_there_is_fetched_once(cache: Path, tmp_path: Path, m
     [
         (OSError("no network"), None, "no network"),
         (b"half", 8, "broke off"),
+        (b"another archive", None, "not the published archive: its SHA-256 is another"),
         (b"x" * 10_001, None, "larger than 10,000 bytes"),
     ],
 )

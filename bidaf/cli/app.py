@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from io import TextIOWrapper
+from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any, NoReturn
 
@@ -98,6 +100,7 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    _make_streams_ready()
     signal.signal(signal.SIGTERM, _terminate)
     # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
     # having the system hand out small ones.
@@ -112,6 +115,15 @@ def main() -> None:
         if (message := _explain(error)) is None:
             raise
         sys.exit(_fail(error, message, 1))
+
+
+def _make_streams_ready() -> None:
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the caller: `>&-`
+            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper):  # names and settings may hold what the terminal's encoding can't
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -143,8 +155,9 @@ def _fail(error: BaseException, message: str, code: int) -> int:
 
         if not speaks(error):
             return code
-    # Text from data may hold what a terminal's encoding can't: escape it rather than fail in the error message.
-    print(f"error: {message}".encode("utf-8", "backslashreplace").decode(), file=sys.stderr)
+    # Text from data may hold what a terminal can't show, or would obey: it comes escaped.
+    shown = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
+    print(f"error: {shown}", file=sys.stderr)
     return code
 
 

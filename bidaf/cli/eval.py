@@ -42,7 +42,7 @@ class Evaluation:
 def eval_command(
     model: ModelOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="SQuAD JSON file, or hub name.  [default: the run's dev set]")
+        str | None, typer.Option("--data", "-d", help="SQuAD JSON file, or hub name. (default: the run's dev set)")
     ] = None,
     use_ema: UseEmaOption = True,
     both: Annotated[bool, typer.Option("--both", help="Score raw and shadow weights, side by side.")] = False,

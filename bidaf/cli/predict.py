@@ -15,7 +15,7 @@ def predict_command(
         str,
         typer.Argument(help="SQuAD JSON, or {id?, context, question}: one, a list, or one a line; - for stdin."),
     ],
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here.  [default: stdout]")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here. (default: stdout)")] = None,
     model: ModelOption = None,
     use_ema: UseEmaOption = True,
     n_best: Annotated[

@@ -26,7 +26,7 @@ def train_command(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
+            metavar="[RUN]", help="With --resume: which run. (default: the newest)", autocompletion=complete_run
         ),
     ] = None,
     config: Annotated[
@@ -36,7 +36,7 @@ def train_command(
         ),
     ] = None,
     set: SetOption = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from a run's newest sound checkpoint.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")

@@ -6,15 +6,19 @@ Tokens are numbers of word forms; a form's word row and characters stand in a ta
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bidaf.bars import watched
+from bidaf.data.arrays import load_array, save_array
+from bidaf.data.checks import check_arrays, check_texts
+from bidaf.data.files import refuse_strange_files
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
@@ -68,26 +72,62 @@ class Features:
 
     def __len__(self) -> int:
         """Number of questions."""
-        return len(self.ids)
+        return len(self.question_context)
 
     def save(self, folder: Path) -> None:
         """Write an `.npy` file an array and `texts.json` into an existing folder."""
         for name in _ARRAYS:
-            np.save(folder / f"{name}.npy", getattr(self, name), allow_pickle=False)
+            save_array(folder / f"{name}.npy", getattr(self, name))
         texts = {name: getattr(self, name) for name in _TEXTS}
         (folder / TEXTS_FILE).write_text(json.dumps(texts), encoding="ascii")
 
     @classmethod
     def load(cls, folder: Path) -> Features:
-        """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
-        try:
-            arrays = {name: np.load(folder / f"{name}.npy", allow_pickle=False) for name in _ARRAYS}
-            return cls(**arrays, **json.loads((folder / TEXTS_FILE).read_text(encoding="ascii")))
-        except (OSError, ValueError, TypeError, EOFError) as error:
-            raise DataError(f"The features in {folder} can't be read: {error}.") from None
+        """Read the arrays that `save` wrote. Raises `DataError` when they are missing or damaged.
+
+        The texts are read when one of them is first asked for, and raise the same: training needs none.
+        """
+        with _reading(folder):
+            arrays = {name: load_array(folder / f"{name}.npy", *form) for name, form in _ARRAYS.items()}
+            features = object.__new__(cls)
+            vars(features).update(arrays, _folder=folder)
+            check_arrays(features)
+        return features
+
+    def __getattr__(self, name: str) -> Any:
+        # Python comes here for what is not there: the texts of loaded features, the first time.
+        if name not in _TEXTS:
+            raise AttributeError(f"Features have no {name}")
+        with _reading(self._folder):
+            refuse_strange_files(self._folder, [TEXTS_FILE])
+            texts = json.loads((self._folder / TEXTS_FILE).read_text(encoding="ascii"))
+            found = {kind: texts[kind] for kind in _TEXTS}
+            check_texts(found, questions=len(self.question_context), contexts=len(self.context_offsets) - 1)
+            vars(self).update(found)
+        return vars(self)[name]
 
 
-_ARRAYS = tuple(entry.name for entry in fields(Features) if entry.name not in _TEXTS)
+@contextmanager
+def _reading(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DataError(f"The features in {folder} can't be read: {error}.") from None
+
+
+_ARRAYS: dict[str, tuple[type[np.generic], int]] = {
+    "word_rows": (np.int32, 1),
+    "chars": (np.int16, 2),
+    "context_forms": (np.int32, 1),
+    "context_offsets": (np.int64, 1),
+    "context_spans": (np.int32, 2),
+    "question_forms": (np.int32, 1),
+    "question_offsets": (np.int64, 1),
+    "question_context": (np.int32, 1),
+    "answer_spans": (np.int32, 2),
+    "answer_offsets": (np.int64, 1),
+}
+"""Type and dimensions of each array's file."""
 
 
 @dataclass

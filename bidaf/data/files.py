@@ -9,17 +9,21 @@ import contextlib
 import difflib
 import gzip
 import hashlib
+import io
 import json
 import os
+import stat
 import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from bidaf.errors import DataError
 
 QUOTED_CHARACTERS = 80
+MAX_BYTES = 1 << 30  # SQuAD is 30 MB; parsing takes some ten times the text in memory
+_BLOCK_BYTES = 1 << 20
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value of a JSON document."""
@@ -32,18 +36,42 @@ def read_json(path: Path) -> Any:
 
 def read_text(path: Path) -> str:
     """Read a UTF-8 text file, gunzipped where its content is gzip, or raise `DataError`."""
-    with reading(path):
-        raw = path.read_bytes()
-    return decode(raw, str(path))
+    with reading(path), path.open("rb") as stream:
+        return decode(read_bounded(stream, str(path)), str(path))
+
+
+def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
+    """Read a stream to its end. Raises `DataError` beyond `MAX_BYTES`: a few kB of gzip can unpack to any size."""
+    content = bytearray()
+    while block := stream.read(_BLOCK_BYTES):
+        content += block
+        if len(content) > MAX_BYTES:
+            raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+    return content
 
 
 def sha256_of(path: Path) -> str:
     """Hash a file's bytes; an `OSError` is the caller's to name."""
     digest = hashlib.sha256()
     with path.open("rb") as stream:
-        while block := stream.read(1 << 20):
+        while block := stream.read(_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def refuse_strange_files(folder: Path, names: Iterable[str]) -> None:
+    """Raise `DataError` unless each name is a regular file within `folder`.
+
+    Somebody else's folder could hold a link to a file elsewhere, or a pipe that never ends. `OSError` (a missing file)
+    is the caller's to name.
+    """
+    inside = folder.resolve()
+    for name in names:
+        path = folder / name
+        mode = path.lstat().st_mode
+        if not stat.S_ISREG(mode) or not path.parent.resolve().is_relative_to(inside):
+            kind = "a link" if stat.S_ISLNK(mode) else "no file of this folder" if stat.S_ISREG(mode) else "no file"
+            raise DataError(f"{path} is {kind}; put the file itself there")
 
 
 @contextlib.contextmanager
@@ -59,11 +87,11 @@ def reading(path: Path) -> Iterator[None]:
         raise DataError(f"{path}: {hint}") from None
 
 
-def decode(raw: bytes, where: str) -> str:
+def decode(raw: bytes | bytearray, where: str) -> str:
     """Decode bytes (gzip or plain, with or without a byte order mark) as UTF-8, or raise `DataError`."""
     if raw.startswith(b"\x1f\x8b"):
         try:
-            raw = gzip.decompress(raw)
+            raw = read_bounded(gzip.GzipFile(fileobj=io.BytesIO(raw)), where)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{where}: is cut off or damaged gzip ({error}); fetch it again") from None
     try:

@@ -124,7 +124,9 @@ def _read_folder(folder: Path) -> dict[str, Any]:
         if (folder / "dataset_info.json").is_file() or (folder / "dataset_dict.json").is_file():
             saved = datasets.load_from_disk(str(folder))
         else:
-            saved = datasets.load_dataset(str(folder))
+            # The files that are here, by name: the folder's README could list addresses for the library to fetch.
+            files = datasets.data_files.get_data_patterns(str(folder.absolute()))
+            saved = datasets.load_dataset(str(folder), data_files=files)
     return dict(saved) if isinstance(saved, datasets.DatasetDict) else {"": saved}
 
 

@@ -14,6 +14,7 @@ import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ from numpy.typing import NDArray
 
 from bidaf.bars import watched
 from bidaf.config import DataConfig
+from bidaf.data.checks import check_rows
 from bidaf.data.features import FeatureCounts, Features, Limits, index_tokens
+from bidaf.data.files import refuse_strange_files
 from bidaf.data.sources import read_sources, source_identity
 from bidaf.data.squad import Corpus, ReadCounts
 from bidaf.data.tokenizer import Tokenizer
@@ -53,6 +56,10 @@ class Prepared:
 
     def vocabulary(self) -> Vocabulary:
         """Word rows and character ids."""
+        return self._vocabulary
+
+    @cached_property
+    def _vocabulary(self) -> Vocabulary:
         return Vocabulary.load(self.folder)
 
     def vectors(self) -> NDArray[np.float32]:
@@ -60,8 +67,17 @@ class Prepared:
         return load_vectors_matrix(self.folder)
 
     def features(self, split: str) -> Features:
-        """The arrays of `train` or `dev`."""
-        return Features.load(self.folder / split)
+        """The arrays of `train` or `dev`. Raises `DataError` when they are damaged or not of this vocabulary."""
+        features, vocabulary = Features.load(self.folder / split), self.vocabulary()
+        words = len(vocabulary.trained_words) + len(vocabulary.fixed_words)
+        try:
+            check_rows(features, words, len(vocabulary.chars), vocabulary.max_word_chars)
+        except ValueError as error:
+            raise DataError(f"the features in {self.folder / split} don't fit its vocabulary: {error}") from None
+        if split == "dev":
+            # Scoring asks for them hours from now: what is wrong with them is said at once.
+            _ = features.answers
+        return features
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
@@ -285,8 +301,10 @@ def _key(material: dict[str, Any]) -> str:
 def open_prepared(folder: Path) -> Prepared | None:
     """The folder, if it is complete: its manifest, written last, names every file with its size."""
     try:
+        refuse_strange_files(folder, [MANIFEST_FILE])
         manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="ascii"))
+        refuse_strange_files(folder, manifest["files"])
         complete = all((folder / name).stat().st_size == size for name, size in manifest["files"].items())
         return Prepared(folder, manifest) if complete and _key(manifest["material"]) == folder.name else None
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError, DataError):
         return None

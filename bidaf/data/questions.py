@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,7 +12,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from bidaf.data.files import Place, decode, kind_of, parse_json, read_text
+from bidaf.data.files import Place, decode, kind_of, parse_json, read_bounded, read_text
 from bidaf.data.records import NonBlank, Strict, Text, refuse_repeats, validate
 from bidaf.data.squad import Answer, Example, SquadFile
 from bidaf.errors import DataError
@@ -20,7 +21,8 @@ QUESTION_FORM = 'expected SQuAD JSON, or {"context": ..., "question": ...} alone
 
 
 def _number_as_text(value: Any) -> Any:
-    is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    is_number = isinstance(value, int) and not isinstance(value, bool)
+    is_number = is_number or (isinstance(value, float) and math.isfinite(value))
     return str(value) if is_number else value
 
 
@@ -66,7 +68,9 @@ def read_questions(path: Path | str | None) -> list[Example]:
     """
     if path is None or str(path) == "-":
         where = "standard input"
-        text = decode(sys.stdin.buffer.read(), where)
+        if sys.stdin is None:  # closed by the caller: `<&-`
+            raise DataError(f"{where}: is closed; {QUESTION_FORM}")
+        text = decode(read_bounded(sys.stdin.buffer, where), where)
     else:
         where = str(path)
         text = read_text(Path(path))

@@ -7,31 +7,27 @@ from Stanford when it is not there.
 
 from __future__ import annotations
 
-import gzip
+import hashlib
 import os
 import urllib.request
 import warnings
-import zipfile
-import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from bidaf.bars import bar
-from bidaf.data.files import no_such_file, reading, sha256_of
+from bidaf.data.files import no_such_file, sha256_of
+from bidaf.data.unpack import archive_of, member_of, open_unpacked, unpacking
 from bidaf.errors import DataError
 
 Matrix = NDArray[np.float32]
-
-_CHUNK_BYTES = 1 << 24
 
 
 @dataclass(frozen=True)
@@ -39,13 +35,25 @@ class Archive:
     """A zip file of Stanford's that holds some of the named vectors."""
 
     url: str
+    sha256: str
+    """Of the archive as published: what is fetched is this or is refused."""
     words: int
     """Rows of each member at least; fewer mean a truncated file."""
     max_bytes: int
 
 
-_GLOVE_6B = Archive("https://nlp.stanford.edu/data/glove.6B.zip", 400_000, 1 << 30)
-_GLOVE_840B = Archive("https://nlp.stanford.edu/data/glove.840B.300d.zip", 2_000_000, 3 << 30)
+_GLOVE_6B = Archive(
+    "https://nlp.stanford.edu/data/glove.6B.zip",
+    "617afb2fe6cbd085c235baf7a465b96f4112bd7f7ccb2b2cbd649fed9cbcf2fb",
+    words=400_000,
+    max_bytes=1 << 30,
+)
+_GLOVE_840B = Archive(
+    "https://nlp.stanford.edu/data/glove.840B.300d.zip",
+    "c06db255e65095393609f19a4cfca20bf3a71e20cc53e892aafa490347e3849f",
+    words=2_000_000,
+    max_bytes=3 << 30,
+)
 NAMED = {f"glove.6B.{dim}d": _GLOVE_6B for dim in (50, 100, 200, 300)} | {"glove.840B.300d": _GLOVE_840B}
 
 
@@ -90,8 +98,8 @@ def locate_vectors(source: str) -> Path | None:
             if path.is_file():
                 return path
         return archive / f"{source}.txt" if archive.is_file() else None
-    path = Path(source).expanduser()
-    if _archive_of(path) is None and not path.is_file():
+    path = Path(os.path.expanduser(source))  # which, unlike Path's, leaves the name of an unknown user as it is
+    if archive_of(path) is None and not os.path.isfile(path):  # where Path.is_file() raises for a name too long
         names = ", ".join(NAMED)
         raise DataError(f"{no_such_file(path)} (data.vectors takes a file in GloVe's format, one of {names}, or null)")
     return path
@@ -105,9 +113,9 @@ def vectors_identity(source: str) -> dict[str, Any] | None:
     path = locate_vectors(source)
     if path is None:
         return None
-    with _failures(path):
-        if path.suffix == ".zip" or _archive_of(path):
-            _, info = _member(path)
+    with unpacking(path):
+        if path.suffix == ".zip" or archive_of(path):
+            _, info = member_of(path)
             return {"crc": info.CRC, "bytes": info.file_size}
         return {"sha256": sha256_of(path)}
 
@@ -119,19 +127,23 @@ def cache_folder() -> Path:
 
 def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
     """Words and numbers, some megabytes of lines at a time."""
-    dim, first = 0, 1
-    with _failures(path), _open(path) as (stream, size), _progress(path.name, size) as bar:
-        while lines := stream.readlines(_CHUNK_BYTES):
+    dim, first, rows = 0, 1, 0
+    header: tuple[int, int] | None = None
+    with unpacking(path), open_unpacked(path) as unpacked, _progress(path.name, unpacked.size) as bar:
+        for lines in unpacked.lines():
+            bar.update(sum(map(len, lines)))
+            if first == 1:
+                lines[0] = lines[0].removeprefix(b"\xef\xbb\xbf")
+                if header := _header(lines[0]):
+                    lines, first = lines[1:], 2
+            if not lines:
+                continue
             if not dim:
-                header = lines[0].split()
-                if len(header) == 2 and all(field.isdigit() for field in header):
-                    # word2vec's text format starts with "count dim".
-                    lines, first = lines[1:] or stream.readlines(_CHUNK_BYTES), 2
-                dim = lines[0].rstrip().count(b" ") if lines else 0
+                dim = lines[0].rstrip().count(b" ")
                 if not dim:
                     raise DataError(f"{path}, line {first}: expected a word and its numbers, parted by blanks")
             try:
-                yield _parse_lines(lines, dim)
+                words, numbers = _parse_lines(lines, dim)
             except ValueError as whole:
                 # Only now is it worth while to look at single lines.
                 for number, line in zip(count(first), lines):
@@ -141,7 +153,19 @@ def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
                         raise DataError(f"{path}, line {number}: {error}") from None
                 raise DataError(f"{path}, lines {first} to {first + len(lines) - 1}: {whole}") from None
             first += len(lines)
-            bar.update(sum(map(len, lines)))
+            rows += len(words)
+            yield words, numbers
+    if header and header != (rows, dim):
+        said = f"its first line says {header[0]:,} words of {header[1]:,} numbers"
+        raise DataError(f"{path}: {said}, and it holds {rows:,} of {dim:,}; fetch it again, or mend that line")
+
+
+def _header(line: bytes) -> tuple[int, int] | None:
+    """Words and numbers a word, as word2vec's text format says them in its first line."""
+    fields = line.split()
+    if len(fields) == 2 and all(field.isdigit() and len(field) < 4_000 for field in fields):
+        return int(fields[0]), int(fields[1])
+    return None
 
 
 def _parse_lines(lines: list[bytes], dim: int) -> tuple[list[str], Matrix]:
@@ -186,47 +210,6 @@ def _is_number(field: bytes) -> bool:
     return True
 
 
-def _archive_of(path: Path) -> Path | None:
-    return next((parent for parent in path.parents if parent.suffix == ".zip" and parent.is_file()), None)
-
-
-def _member(path: Path) -> tuple[Path, zipfile.ZipInfo]:
-    """The archive and the member that a path means; an archive alone means its only text file."""
-    archive = _archive_of(path) or path
-    with zipfile.ZipFile(archive) as opened:
-        members = [info for info in opened.infolist() if info.filename.endswith(".txt")]
-    names = [info.filename for info in members]
-    wanted = [path.relative_to(archive).as_posix()] if archive != path else names
-    if len(wanted) != 1 or wanted[0] not in names:
-        example = f"{archive}/{names[0] if names else 'MEMBER.txt'}"
-        raise DataError(f"{archive}: holds {', '.join(names) or 'no text file'}; name one as data.vectors: {example}")
-    return archive, members[names.index(wanted[0])]
-
-
-@contextmanager
-def _open(path: Path) -> Iterator[tuple[IO[bytes] | gzip.GzipFile, int | None]]:
-    """The unpacked bytes, and how many there are where that is known."""
-    if path.suffix == ".zip" or _archive_of(path):
-        archive, member = _member(path)
-        with zipfile.ZipFile(archive) as opened, opened.open(member) as stream:
-            yield stream, member.file_size
-    elif path.suffix == ".gz":
-        with gzip.open(path) as stream:
-            yield stream, None
-    else:
-        with path.open("rb") as stream:
-            yield stream, path.stat().st_size
-
-
-@contextmanager
-def _failures(path: Path) -> Iterator[None]:
-    with reading(path):
-        try:
-            yield
-        except (EOFError, zlib.error, zipfile.BadZipFile, gzip.BadGzipFile) as error:
-            raise DataError(f"{path}: is damaged ({error}); delete it and fetch it again") from None
-
-
 def _progress(name: str, size: int | None) -> tqdm[None]:
     """A bar in bytes that only a terminal shows."""
     return bar(name, "B", size, unit_scale=True)
@@ -242,12 +225,16 @@ def _download(name: str) -> Path:
         with urllib.request.urlopen(archive.url, timeout=30) as answer, partial.open("wb") as file:
             expected = int(answer.headers.get("Content-Length") or 0)
             with _progress(target.name, expected or None) as bar:
+                digest = hashlib.sha256()
                 while block := answer.read(1 << 20):
+                    digest.update(block)
                     bar.update(file.write(block))
                     if file.tell() > archive.max_bytes:
                         raise OSError(f"it is larger than {archive.max_bytes:,} bytes")
             if expected and file.tell() != expected:
                 raise OSError("the connection broke off")
+            if digest.hexdigest() != archive.sha256:
+                raise OSError("what came is not the published archive: its SHA-256 is another")
         partial.replace(target)
     except (OSError, HTTPException) as error:
         raise DataError(

@@ -16,6 +16,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from bidaf.data.arrays import load_array, save_array
+from bidaf.data.files import refuse_strange_files
 from bidaf.errors import DataError
 
 PAD, UNK = 0, 1
@@ -25,7 +27,7 @@ VOCABULARY_FILE = "vocabulary.json"
 VECTORS_FILE = "vectors.npy"
 
 # Character ids are stored as int16; the rarest beyond that are unknown.
-_MAX_CHARS = np.iinfo(np.int16).max
+MAX_CHARS = np.iinfo(np.int16).max
 
 
 def _variants(form: str) -> tuple[str, ...]:
@@ -78,21 +80,26 @@ class Vocabulary:
         """Write the vocabulary and the matrix of its fixed words, `[fixed words, dim]`, into an existing folder."""
         # ASCII only: escapes carry any string, lone surrogates too.
         (folder / VOCABULARY_FILE).write_text(json.dumps(asdict(self)), encoding="ascii")
-        np.save(folder / VECTORS_FILE, vectors, allow_pickle=False)
+        save_array(folder / VECTORS_FILE, vectors)
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
         """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
         path = folder / VOCABULARY_FILE
         try:
+            refuse_strange_files(folder, [VOCABULARY_FILE])
             vocabulary = cls(**json.loads(path.read_text(encoding="ascii")))
             for words in (vocabulary.trained_words, vocabulary.fixed_words, vocabulary.chars):
                 if not isinstance(words, list) or not all(isinstance(word, str) for word in words):
                     raise TypeError("its words and characters must be lists of text")
-            if not isinstance(vocabulary.max_word_chars, int):
-                raise TypeError("max_word_chars must be a whole number")
+            if not vocabulary.trained_words[:2] == vocabulary.chars[:2] == SPECIAL:
+                raise ValueError(f"its words and characters must begin with {' and '.join(SPECIAL)}")
+            if len(vocabulary.chars) > MAX_CHARS:
+                raise ValueError(f"it has more than {MAX_CHARS:,} characters")
+            if type(vocabulary.max_word_chars) is not int or vocabulary.max_word_chars < 1:
+                raise TypeError("max_word_chars must be a whole number, 1 or more")
             return vocabulary
-        except (OSError, ValueError, TypeError) as error:
+        except (OSError, ValueError, TypeError, RecursionError) as error:
             raise DataError(f"{path} can't be read: {error}.") from None
 
 
@@ -100,10 +107,9 @@ def load_vectors_matrix(folder: Path) -> NDArray[np.float32]:
     """The matrix of the fixed words, `[fixed words, dim]`, mapped into memory. Raises `DataError`."""
     path = folder / VECTORS_FILE
     try:
-        matrix: NDArray[np.float32] = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return load_array(path, np.float32, 2, mapped=True)
+    except (OSError, ValueError) as error:
         raise DataError(f"{path} can't be read: {error}.") from None
-    return matrix
 
 
 def build_vocabulary(
@@ -134,7 +140,7 @@ def build_vocabulary(
     return Vocabulary(
         trained_words=SPECIAL + trained,
         fixed_words=list(fixed_words),
-        chars=(SPECIAL + _by_count(chars, min_char_count))[:_MAX_CHARS],
+        chars=(SPECIAL + _by_count(chars, min_char_count))[:MAX_CHARS],
         max_word_chars=max_word_chars,
     )
 

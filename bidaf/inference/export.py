@@ -1,7 +1,7 @@
 """An export: one folder with all that answering takes, and nothing that needs the run it came from.
 
 config.yaml  vocabulary.json
-export.json         which weights, decay, updates, scores, how text is read
+export.json         which weights, decay, updates, scores, how text is read; the checksum of each file below
 README.md           the same for people
 model.safetensors   the chosen weights under their plain names, and
 vectors.npy         the fixed word vectors; or
@@ -11,7 +11,6 @@ answer.py           how to ask it without PyTorch
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +23,18 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
-from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
+from bidaf.data.files import read_json, refuse_strange_files, sha256_of
+from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
 
 FORMAT_VERSION = 1
 MODEL, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
+GRAPH, GRAPH_DATA, ANSWER = "model.onnx", "model.onnx.data", "answer.py"
+# What each form of an export can't be without, besides `ABOUT`, which has their checksums.
+PARTS = {
+    "safetensors": (CONFIG, VOCABULARY_FILE, MODEL, VECTORS_FILE),
+    "onnx": (CONFIG, VOCABULARY_FILE, GRAPH, GRAPH_DATA, ANSWER),
+}
 
 
 @dataclass(frozen=True)
@@ -63,7 +69,7 @@ class ExportedModel:
 
     def tensors(self) -> dict[str, Tensor]:
         """The weights by name. Raises `DataError` for an ONNX export: its weights are those of the graph."""
-        if self.about.get("form", "safetensors") == "onnx":
+        if self.about["form"] == "onnx":
             raise DataError(
                 f"{self.folder} holds an ONNX graph, which {self.folder / 'answer.py'} asks; this takes a run or a "
                 "safetensors export"
@@ -80,13 +86,18 @@ def is_export(folder: Path) -> bool:
 
 
 def open_export(folder: Path) -> ExportedModel:
-    """Raises `DataError` for a folder that is damaged or of another format."""
+    """Raises `DataError` for a folder that is damaged, of another format, or holds anything but files of its own."""
     try:
-        about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+        refuse_strange_files(folder, [ABOUT])
+        about = read_json(folder / ABOUT)
         if about["format"] != FORMAT_VERSION:
-            raise DataError(f"{folder} has export format {about['format']}; this version reads {FORMAT_VERSION}")
+            raise DataError(f"{folder} has export format {about['format']!r}; this version reads {FORMAT_VERSION}")
         if about["weights"] not in ("ema", "raw"):
             raise DataError(f"{folder / ABOUT}: weights must be ema or raw, found {about['weights']!r}")
+        parts = PARTS[about["form"]]
+        refuse_strange_files(folder, parts)
+        if damaged := [name for name in parts if sha256_of(folder / name) != about["files"][name]]:
+            raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; copy it again")
         return ExportedModel(folder, load_config(folder / CONFIG), about)
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise DataError(f"{folder} can't be read as an export: {error}") from None

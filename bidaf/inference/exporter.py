@@ -14,17 +14,17 @@ from torch import Tensor
 
 from bidaf import __version__
 from bidaf.config_file import dump_config
+from bidaf.data.files import sha256_of
 from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.errors import BidafError, UsageError
 from bidaf.inference.card import model_card
-from bidaf.inference.export import ABOUT, CARD, CONFIG, FORMAT_VERSION, MODEL, ExportedModel, open_export
+from bidaf.inference.export import ABOUT, ANSWER, CARD, CONFIG, FORMAT_VERSION, MODEL, PARTS, ExportedModel, open_export
 from bidaf.inference.loading import assemble
 from bidaf.training.checkpoint import Checkpoint
 from bidaf.training.files import write_json, write_text
 
 Form = Literal["safetensors", "onnx"]
-ANSWER = "answer.py"
 
 
 def export_model(
@@ -50,6 +50,7 @@ def export_model(
             save_file(tensors, beside / MODEL)
         write_text(beside / CONFIG, dump_config(checkpoint.config))
         write_text(beside / CARD, model_card(checkpoint.config, about))
+        about["files"] = {name: sha256_of(beside / name) for name in PARTS[form]}
         write_json(beside / ABOUT, about)
         if folder.exists():
             folder.rmdir()

@@ -13,12 +13,14 @@ from torch import Tensor
 from bidaf.config import Config
 from bidaf.data.features import Features
 from bidaf.data.prepare import Prepared, open_prepared
+from bidaf.data.records import LISTED_PROBLEMS
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
+from bidaf.ema import mismatches, trained_weights
 from bidaf.errors import DataError
 from bidaf.inference.export import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
-from bidaf.model.build import build_model
+from bidaf.model.build import build_model, outline_model
 from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
 from bidaf.training.layout import BEST
 from bidaf.training.run import Run, find_run
@@ -92,21 +94,43 @@ def assemble(
     origin: Path,
     device: torch.device,
 ) -> Bidaf:
-    """A model with these weights, in evaluation mode. Raises `DataError` for parts that do not belong together."""
-    if vectors.ndim != 2 or len(vectors) != len(vocabulary.fixed_words):
+    """A model with these weights, in evaluation mode. Raises `DataError` for parts that do not belong together.
+
+    That they do is known before the model takes any memory: sizes that a config claims are no reason to allocate them.
+    """
+    if len(vectors) != len(vocabulary.fixed_words):
         raise DataError(
             f"the word vectors of {origin} have the shape {list(vectors.shape)}, but its vocabulary has "
             f"{len(vocabulary.fixed_words):,} words for them"
         )
-    model = build_model(
-        config.model,
-        num_trained=len(vocabulary.trained_words),
-        num_chars=len(vocabulary.chars),
-        vectors=vectors,
-        device=device,
-    )
+    if vocabulary.max_word_chars != config.data.max_word_chars:
+        raise DataError(
+            f"the vocabulary of {origin} reads {vocabulary.max_word_chars:,} characters of a word, and its config says "
+            f"data.max_word_chars: {config.data.max_word_chars:,}"
+        )
+    num_trained, num_chars = len(vocabulary.trained_words), len(vocabulary.chars)
+    word_size = vectors.shape[1] if len(vectors) else config.model.word_size
+    outline = outline_model(config.model, num_trained=num_trained, num_chars=num_chars, word_size=word_size)
+    check_weights(outline, weights, origin)
+    if not np.isfinite(vectors).all():
+        raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
+    model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
     restore_weights(model, weights, origin)
     return model.eval()
+
+
+def check_weights(model: Bidaf, weights: dict[str, Tensor], origin: Path) -> None:
+    """Raise `DataError` unless these are the weights of this model by name, shape and type, and numbers all of them."""
+    problems = mismatches(dict(trained_weights(model)), weights)
+    problems += [f"{name} is {weight.dtype}" for name, weight in weights.items() if weight.dtype != torch.float32]
+    if not problems:
+        problems = [
+            f"{name} holds numbers that are not finite"
+            for name, weight in weights.items()
+            if not weight.isfinite().all()
+        ]
+    if problems:
+        raise DataError(f"the weights of {origin} do not fit this model:\n  " + "\n  ".join(problems[:LISTED_PROBLEMS]))
 
 
 def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:

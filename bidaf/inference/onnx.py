@@ -25,10 +25,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bidaf.errors import BidafError
+from bidaf.inference.export import GRAPH
 from bidaf.model.bidaf import Batch, Bidaf
 from bidaf.model.encoder import BiLstm
 
-GRAPH, GRAPH_DATA = "model.onnx", "model.onnx.data"
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("context_words", "context_chars", "question_words", "question_chars")
 OUTPUTS = ("start", "end")

@@ -40,8 +40,7 @@ class Predictor:
         features = build_features(examples, self._tokenizer, self.loaded.vocabulary)[0]
         lengths = np.diff(features.context_offsets)[features.question_context]
         longest = int(lengths.argmax())
-        settings = self.loaded.config.model
-        needed = 4 * NUMBERS_A_TOKEN[settings.form] * settings.hidden_size * int(lengths[longest])
+        needed = self._bytes_a_token * int(lengths[longest])
         free = free_memory(self._device)
         if free is not None and needed > free:
             raise BidafError(
@@ -69,7 +68,7 @@ class Predictor:
             return answer_all(
                 self.loaded.model,
                 BatchSource(features, self._device),
-                batch_tokens=settings.batch_tokens,
+                batch_tokens=self._batch_tokens(),
                 max_answer_tokens=settings.max_answer_tokens,
                 tick=tick,
             )
@@ -79,11 +78,22 @@ class Predictor:
     ) -> dict[str, list[Answered]]:
         """Up to `n` best answers to each question, most probable first."""
         settings = self.loaded.config.evaluation
+        batch_tokens = self._batch_tokens()
         answers: dict[int, list[Answered]] = {}
         source = BatchSource(features, self._device)
         with self._precision():
-            for indices, start, end in score_batches(self.loaded.model, source, settings.batch_tokens, tick=tick):
+            for indices, start, end in score_batches(self.loaded.model, source, batch_tokens, tick=tick):
                 rows = top_spans(start, end, n, settings.max_answer_tokens)
                 for question, spans in zip(indices, rows, strict=True):
                     answers[question] = [cut_answer(features, question, *span) for span in spans]
         return {features.ids[question]: answers[question] for question in range(len(features))}
+
+    @property
+    def _bytes_a_token(self) -> int:
+        settings = self.loaded.config.model
+        return 4 * NUMBERS_A_TOKEN[settings.form] * settings.hidden_size
+
+    def _batch_tokens(self) -> int:
+        """What the model's config asks for, if half the free memory can hold it: its maker had another machine."""
+        asked, free = self.loaded.config.evaluation.batch_tokens, free_memory(self._device)
+        return asked if free is None else max(1, min(asked, free // (2 * self._bytes_a_token)))

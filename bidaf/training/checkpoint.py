@@ -29,11 +29,12 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
-from bidaf.data.files import sha256_of
+from bidaf.data.files import refuse_strange_files, sha256_of
 from bidaf.ema import ExponentialMovingAverage, mismatches, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import Bidaf
 from bidaf.training.files import json_text, sync, write_json, write_text
+from bidaf.training.saved_state import check_state
 
 FORMAT_VERSION = 1
 RAW, SHADOW, OPTIMIZER = "raw.safetensors", "shadow.safetensors", "optimizer.safetensors"
@@ -130,11 +131,13 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     files = _check_files(folder)
     try:
         state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-        version, step = state["format"], state["step"]
-    except (OSError, ValueError, TypeError, KeyError) as error:
-        raise DamagedCheckpoint(f"{folder} can't be read as a checkpoint: {STATE}: {error!r}") from None
-    if version != FORMAT_VERSION:
-        raise DataError(f"{folder} has checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+        version = state["format"]
+        if version != FORMAT_VERSION:
+            raise DataError(f"{folder} has checkpoint format {version!r}; this version reads format {FORMAT_VERSION}")
+        check_state(state)
+    except (OSError, ValueError, TypeError, KeyError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{folder} can't be read as a checkpoint: {STATE}: {error}") from None
+    step = state["step"]
     if (match := NAME.fullmatch(folder.name)) and int(match[1]) != step:
         raise DamagedCheckpoint(f"{folder} is damaged: it holds the checkpoint of step {step}; rename it back")
     try:
@@ -145,16 +148,18 @@ def open_checkpoint(folder: Path) -> Checkpoint:
 
 def _check_files(folder: Path) -> frozenset[str]:
     try:
+        refuse_strange_files(folder, [COMPLETE])
         text = (folder / COMPLETE).read_text(encoding="utf-8")
         expected = json.loads(text)
         names = sorted({RAW, OPTIMIZER, STATE, CONFIG, *expected})
+        refuse_strange_files(folder, names)
         damaged = [name for name in names if sha256_of(folder / name) != expected.get(name)]
         # Hidden files are a desktop's or a file system's.
         extra = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {COMPLETE, *names}
     except FileNotFoundError as error:
         name = Path(error.filename).name
         raise DamagedCheckpoint(f"{folder} is not a complete checkpoint: it has no {name}") from None
-    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError, DataError) as error:
         raise DamagedCheckpoint(f"{folder} can't be read as a checkpoint: {error}") from None
     # No checksum covers the marker: its form does, in which each byte follows from the checksums it lists.
     if text != json_text(expected):

@@ -1,0 +1,381 @@
+"""Bad input by the thousand: the commands it is given to, and how each one's word about it is checked.
+
+`TARGETS` has one entry a kind of input. The suite draws some of each (test_bad_input.py), `scripts/fuzz.py` as many as
+asked for. What is generated stands in `strategies_fuzz.py`.
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import json
+import os
+import shutil
+import signal
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import strategies_fuzz as made
+import torch
+import yaml
+from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
+from hypothesis.strategies import SearchStrategy
+
+from bidaf.data.files import sha256_of
+from bidaf.data.prepare import MANIFEST_FILE
+from bidaf.inference.loading import find_checkpoint
+from bidaf.training.checkpoint import COMPLETE
+
+CPU_SECONDS, SECONDS = 20.0, 60.0
+"""What one input may take; the second is for waiting, and long because the machine may be busy."""
+
+GOLD = {question["id"]: question for page in squad(DEV, "dev")["data"][0]["paragraphs"] for question in page["qas"]}
+
+
+@dataclass(frozen=True)
+class Home:
+    """A folder with a trained run, an export of it, and a place for each target to write."""
+
+    folder: Path
+    run: Path
+    export: Path
+
+    def copy(self, source: Path, *names: str) -> Path:
+        """A fresh copy of a folder, to be damaged."""
+        target = self.folder.joinpath("fuzz", *names)
+        shutil.rmtree(self.folder / "fuzz" / names[0], ignore_errors=True)
+        shutil.copytree(source, target)
+        return target
+
+
+@functools.cache
+def make_home(base: Path) -> Home:
+    """The home that all targets of a session share."""
+    folder, export = base / "fuzz-home", base / "fuzz-export"
+    tiny = train_tiny(base)
+    shutil.copytree(tiny.folder, folder, symlinks=True)  # others read that one
+    run = folder / tiny.run.relative_to(tiny.folder)
+    succeed("export", "-m", run, "-o", export, cwd=folder)
+    torch.set_flush_denormal(False)
+    (folder / "fuzz").mkdir()
+    (folder / "questions.json").write_text(json.dumps(squad(DEV, "dev")), encoding="utf-8")
+    return Home(folder, run, export)
+
+
+class Loss(Exception):
+    """The command took the input, and something of it went missing without a word."""
+
+
+class Hang(BaseException):
+    """The command did not come to an end."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a command took one input."""
+
+    code: int | None
+    """Exit code; None when it had none."""
+    problem: str = ""
+    """`traceback`, `hang`, `loss` or `code`; empty when all is well."""
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One kind of input, the command that reads it, and the exit codes it may end with."""
+
+    name: str
+    strategy: SearchStrategy[Any]
+    run: Callable[[Home, Any], Ran]
+    codes: frozenset[int]
+
+    def judge(self, home: Home, value: Any) -> Outcome:
+        """Give one input to the command. Nothing that goes wrong escapes."""
+        try:
+            with _limits():
+                ran = self.run(home, value)
+        except Loss as loss:
+            return Outcome(0, "loss", str(loss))
+        except Hang as hang:
+            return Outcome(None, "hang", str(hang))
+        except Exception:
+            return Outcome(None, "traceback", traceback.format_exc())
+        if "Traceback" in ran.err or "Warning:" in ran.err:
+            return Outcome(ran.code, "traceback", ran.err)
+        one_message = ("\n" + ran.err).count("\nerror: ") == (1 if ran.code else 0)
+        if ran.code not in self.codes or not one_message or (ran.code and ran.out):
+            return Outcome(ran.code, "code", f"exit code {ran.code}, stdout {ran.out[:200]!r}, stderr {ran.err!r}")
+        return Outcome(ran.code)
+
+
+@contextmanager
+def _limits() -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise Hang("".join(traceback.format_stack(frame)))
+
+    before = [signal.signal(number, stop) for number in (signal.SIGPROF, signal.SIGALRM)]
+    signal.setitimer(signal.ITIMER_PROF, CPU_SECONDS)
+    signal.setitimer(signal.ITIMER_REAL, SECONDS)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)  # which commands set, and hypothesis can't draw floats with
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        for number, handler in zip((signal.SIGPROF, signal.SIGALRM), before, strict=True):
+            signal.signal(number, handler)
+
+
+def _expect(holds: bool, problem: str) -> None:
+    if not holds:
+        raise Loss(problem)
+
+
+# Text: counted here by the standard library alone, without a thought of what is right
+
+
+def _text(content: bytes) -> str:
+    return (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
+
+
+def _asked(content: bytes, lines: bool) -> list[tuple[dict[str, Any], str]]:
+    """Every question of a file with its context."""
+    text = _text(content)
+    values = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
+    if isinstance(values, list):
+        return [(value, value["context"]) for value in values]
+    if "data" not in values or "context" in values:
+        return [(values, values["context"])]
+    pages = [page for article in values["data"] for page in article["paragraphs"]]
+    return [(question, page["context"]) for page in pages for question in page["qas"]]
+
+
+def prepare_squad(home: Home, content: bytes) -> Ran:
+    """Training data: every question read is kept, or named with the reason why not."""
+    file, prepared = home.folder / "fuzz" / "train.json", home.folder / "fuzz" / "prepared"
+    file.write_bytes(content)
+    shutil.rmtree(prepared, ignore_errors=True)
+    options = (f"data.train={file}", f"data.prepared_dir={prepared}")
+    ran = bidaf("prepare", "-c", "tiny.yaml", "--json", *(f"--set={each}" for each in options), cwd=home.folder)
+    if ran.code == 0:
+        counts = ran.json["counts"]["train"]
+        ids = [question["id"] for question, _ in _asked(content, lines=False)]
+        dropped = [id for ids_of_reason in counts["dropped"].values() for id in ids_of_reason]
+        _expect(counts["read"] == len(ids), f"{counts['read']} read of {len(ids)}")
+        _expect(counts["kept"] + counts["unanswerable"] + len(dropped) == len(ids), f"{counts} of {len(ids)}")
+        _expect(set(dropped) <= set(ids), "a dropped id that was never there")
+    return ran
+
+
+def eval_squad(home: Home, content: bytes) -> Ran:
+    """Data to be scored on: every question with an answer counts, the others are told of."""
+    file = home.folder / "fuzz" / "dev.json"
+    file.write_bytes(content)
+    ran = bidaf("eval", "-m", home.export, "-d", file, "--json", cwd=home.folder)
+    if ran.code == 0:
+        asked = [question for question, _ in _asked(content, lines=False)]
+        scored = sum(bool(question.get("answers")) for question in asked)
+        _expect(ran.json["questions"] == scored, f"{ran.json['questions']} scored of {scored}")
+        told = f"{len(asked) - scored:,} questions without an answer are not scored" in ran.err
+        _expect(told or scored == len(asked), f"nothing said of {len(asked) - scored} questions without an answer")
+    return ran
+
+
+def _predict(home: Home, content: bytes, lines: bool) -> Ran:
+    file = home.folder / "fuzz" / ("ask.jsonl" if lines else "ask.json")
+    file.write_bytes(content)
+    ran = bidaf("predict", file, "-m", home.export, "--n-best", 2, cwd=home.folder)
+    if ran.code == 0:
+        asked = _asked(content, lines)
+        _expect(len(ran.json) == len(asked), f"{len(ran.json)} answered of {len(asked)}")
+        _expect(len({answered["id"] for answered in ran.json}) == len(asked), "an id twice")
+        for answered, (question, context) in zip(ran.json, asked, strict=True):
+            _expect(answered["question"] == question["question"], "another question")
+            _expect(bool(answered["answers"]), "a question without an answer")
+            for best in answered["answers"]:
+                _expect(0 <= best["probability"] <= 1.000001, f"a probability of {best['probability']}")
+                _expect(best["text"] == context[best["start"] : best["end"]] != "", "an answer not in its context")
+    return ran
+
+
+def predict_json(home: Home, content: bytes) -> Ran:
+    """Questions in every JSON form: each is answered out of its own context."""
+    return _predict(home, content, lines=False)
+
+
+def predict_lines(home: Home, content: bytes) -> Ran:
+    """The same, one a line."""
+    return _predict(home, content, lines=True)
+
+
+def score_predictions(home: Home, content: bytes) -> Ran:
+    """Prediction files: every question counts, and every id without a place is told of."""
+    file = home.folder / "fuzz" / "predictions.json"
+    file.write_bytes(content)
+    ran = bidaf("score", "dev.json", file, "--json", cwd=home.folder)
+    if ran.code == 0:
+        given = json.loads(_text(content))
+        _expect(ran.json["questions"] == len(GOLD), "questions of the data went missing")
+        _expect(ran.json["missing"] == [id for id in GOLD if id not in given], "missing ids")
+        _expect(ran.json["unknown"] == [id for id in given if id not in GOLD], "unknown ids")
+    return ran
+
+
+def read_glove(home: Home, wrapped: tuple[str, bytes, bytes]) -> Ran:
+    """Word vectors, plain and packed: every word has a row."""
+    name, content, plain = wrapped
+    file, prepared = home.folder / "fuzz" / name, home.folder / "fuzz" / "prepared"
+    file.write_bytes(content)
+    shutil.rmtree(prepared, ignore_errors=True)
+    options = (f"data.vectors={file}", f"data.prepared_dir={prepared}")
+    ran = bidaf("prepare", "-c", "tiny.yaml", "--json", *(f"--set={each}" for each in options), cwd=home.folder)
+    file.unlink()
+    if ran.code == 0:
+        lines = [line.rstrip() for line in plain.removeprefix(b"\xef\xbb\xbf").split(b"\n")]
+        if len(fields := lines[0].split()) == 2 and all(field.isdigit() for field in fields):
+            lines = lines[1:]
+        # The first line decides the width; here it is the fewest blanks, which a word with blanks can't make fewer.
+        width = min(line.count(b" ") for line in lines if line)
+        words = {line.rsplit(b" ", width)[0] for line in lines if line}
+        found = ran.json["counts"]["vocabulary"]["fixed_words"]
+        _expect(found == len(words), f"{found} of {len(words)} words")
+    return ran
+
+
+# Settings: what a config says is what comes out
+
+
+def _leaves(value: Any, place: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _leaves(inner, (*place, str(key)))
+    elif place:
+        yield place, value
+
+
+def _expect_settings(said: Any, shown: Any) -> None:
+    for place, value in _leaves(said):
+        found = shown
+        for key in place:
+            found = found.get(key, Loss) if isinstance(found, dict) else Loss
+        same = found == value or found == [value] or (isinstance(value, str) and str(found) == str(_number(value)))
+        _expect(same, f"{'.'.join(place)} is {found!r}, not {value!r}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None
+
+
+def show_config(home: Home, content: bytes) -> Ran:
+    """Config files: every setting in the file is in force."""
+    file = home.folder / "fuzz" / "fuzz.yaml"
+    file.write_bytes(content)
+    ran = bidaf("config", "show", file, "--json", cwd=home.folder)
+    if ran.code == 0:
+        _expect_settings(yaml.safe_load(content.decode("utf-8-sig")), ran.json)
+    return ran
+
+
+def set_settings(home: Home, overrides: list[str]) -> Ran:
+    """`--set`: the last word on each key holds."""
+    options = [f"--set={override}" for override in overrides]
+    ran = bidaf("config", "show", "tiny.yaml", "--json", *options, cwd=home.folder)
+    if ran.code == 0 and overrides:
+        key, _, value = overrides[-1].partition("=")
+        said = yaml.safe_load(value)
+        for part in reversed(key.strip().split(".")):
+            said = {part: said}
+        _expect_settings(said, ran.json)
+    return ran
+
+
+# Folders: damaged is refused; made so is refused, or does what any folder of its kind does
+
+
+def _answers(home: Home, model: Path, cwd: Path) -> Ran:
+    ran = bidaf("predict", home.folder / "questions.json", "-m", model, "--n-best", 1, cwd=cwd)
+    if ran.code == 0:
+        _expect([answered["id"] for answered in ran.json] == list(GOLD), "not every question has its answer")
+        probabilities = [best["probability"] for answered in ran.json for best in answered["answers"]]
+        _expect(all(0 <= probability <= 1.000001 for probability in probabilities), f"probabilities {probabilities}")
+    return ran
+
+
+@functools.cache
+def _sound_answers(home: Home, model: Path) -> str:
+    return _answers(home, model, home.folder).out
+
+
+def open_export(home: Home, damage: made.Damage) -> Ran:
+    """An export that somebody damaged, or made so."""
+    folder = home.copy(home.export, "export")
+    damage.apply(folder, sign=sign_export)
+    ran = _answers(home, folder, home.folder)
+    if ran.code == 0 and not damage.signed:
+        _expect(ran.out == _sound_answers(home, home.export), "damage changed an answer")
+    return ran
+
+
+def sign_checkpoint(folder: Path) -> None:
+    """Write the checksums of the files as they are now into the marker."""
+    if not (folder / COMPLETE).is_file():  # a pipe, say
+        return
+    parts = [path for path in sorted(folder.iterdir()) if path.name != COMPLETE]
+    files = {path.name: sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
+    (folder / COMPLETE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
+
+
+def open_checkpoint(home: Home, damage: made.Damage) -> Ran:
+    """A checkpoint that somebody damaged, or made so."""
+    sound = find_checkpoint(home.run)
+    folder = home.copy(sound, "checkpoint", sound.name)
+    damage.apply(folder, sign=sign_checkpoint)
+    ran = _answers(home, folder, home.folder)
+    if ran.code == 0 and not damage.signed:
+        _expect(ran.out == _sound_answers(home, sound), "damage changed an answer")
+    return ran
+
+
+def sign_prepared(folder: Path) -> None:
+    """Write the sizes of the files as they are now into the manifest."""
+    if not (folder / MANIFEST_FILE).is_file():  # a link to an endless file, say
+        return
+    manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="ascii"))
+    manifest["files"] = {name: os.path.getsize(folder / name) for name in manifest["files"]}
+    (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="ascii")
+
+
+def open_prepared(home: Home, damage: made.Damage) -> Ran:
+    """Prepared features that somebody made so."""
+    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
+    folder = home.copy(sound, "features", "prepared", sound.name)
+    damage.apply(folder, sign=sign_prepared)
+    ran = bidaf("eval", "-m", home.run, "--json", cwd=folder.parents[1])
+    if ran.code == 0:
+        _expect(ran.json["questions"] == len(GOLD) or damage.signed, f"{ran.json['questions']} questions scored")
+    return ran
+
+
+DATA, CONFIG = frozenset({0, 3}), frozenset({0, 2})
+TARGETS = [
+    Target("squad-prepare", made.squad_files, prepare_squad, DATA),
+    Target("squad-eval", made.squad_files, eval_squad, DATA),
+    Target("predict-json", made.question_files, predict_json, DATA),
+    Target("predict-lines", made.question_lines, predict_lines, DATA),
+    Target("score", made.prediction_files, score_predictions, DATA),
+    Target("glove", made.glove_files(), read_glove, DATA),
+    Target("config", made.config_files, show_config, CONFIG),
+    Target("set", made.overrides, set_settings, CONFIG),
+    Target("export", made.damages, open_export, DATA),
+    Target("checkpoint", made.damages, open_checkpoint, DATA),
+    Target("prepared", made.damages, open_prepared, DATA),
+]
