@@ -12,9 +12,8 @@ from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import Answered, answer_all, cut_answer, score_batches
+from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best
 from bidaf.inference.loading import LoadedModel
-from bidaf.model.spans import top_spans
 
 Tick = Callable[[int], None]
 
@@ -67,11 +66,12 @@ class Predictor:
     ) -> dict[str, list[Answered]]:
         """Up to `n` best answers to each question, most probable first."""
         settings = self.loaded.config.evaluation
-        answers: dict[int, list[Answered]] = {}
-        source = BatchSource(features, self._device)
         with self._precision():
-            for indices, start, end in score_batches(self.loaded.model, source, settings.batch_tokens, tick=tick):
-                rows = top_spans(start, end, n, settings.max_answer_tokens)
-                for question, spans in zip(indices, rows, strict=True):
-                    answers[question] = [cut_answer(features, question, *span) for span in spans]
-        return {features.ids[question]: answers[question] for question in range(len(features))}
+            return answer_n_best(
+                self.loaded.model,
+                BatchSource(features, self._device),
+                n,
+                batch_tokens=settings.batch_tokens,
+                max_answer_tokens=settings.max_answer_tokens,
+                tick=tick,
+            )

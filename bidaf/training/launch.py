@@ -13,13 +13,13 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import differences
-from bidaf.data.prepare import prepare
+from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.training.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
-from bidaf.training.loop import train
-from bidaf.training.run import Run, refuse_existing_run
+from bidaf.training.loop import Report, train
+from bidaf.training.run import Run, environment, refuse_existing_run
 from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]
@@ -52,18 +52,27 @@ class DryRun:
     memory_bytes: int
 
 
-def start_run(config: Config, folder: Path, device: torch.device, echo: Echo) -> TrainingState:
-    """Prepare the data where needed and train in a new folder."""
+def start_run(
+    config: Config, folder: Path, device: torch.device, echo: Echo, report: Report = lambda folder: None
+) -> TrainingState:
+    """Prepare the data where needed and train in a new folder; `report` as for `train`."""
     refuse_existing_run(folder)
     prepared = prepare(config.data, echo=echo)
     trainer = Trainer(config, prepared, device)
     run = Run.create(folder, config, str(device))
     with run.locked():
-        return train(trainer, run)
+        _log_start(run, trainer, prepared)
+        return train(trainer, run, report)
 
 
 def resume_run(
-    source: Path, device: torch.device, echo: Echo, *, config: Config | None = None, folder: Path | None = None
+    source: Path,
+    device: torch.device,
+    echo: Echo,
+    report: Report = lambda folder: None,
+    *,
+    config: Config | None = None,
+    folder: Path | None = None,
 ) -> TrainingState:
     """Go on from the newest sound checkpoint of the run in `source`, there or in a copy of it in `folder`.
 
@@ -72,7 +81,8 @@ def resume_run(
     checkpoint = newest_sound_checkpoint(Run.open(source), echo)
     config = config or checkpoint.config
     check_changes(checkpoint.config, config)
-    trainer = Trainer(config, prepare(config.data, echo=echo), device)
+    prepared = prepare(config.data, echo=echo)
+    trainer = Trainer(config, prepared, device)
     if trainer.prepared_key != checkpoint.state["features"]:
         raise DataError(
             f"the data changed since the run began: its features were {checkpoint.state['features']}, now they "
@@ -90,8 +100,28 @@ def resume_run(
     run = Run.open(source)
     with run.locked():
         run.rewind(checkpoint)
+        _log_start(run, trainer, prepared)
         echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
-        return train(trainer, run)
+        return train(trainer, run, report)
+
+
+def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
+    """The line of metrics.jsonl that begins a sitting: all that the lines after it rest on."""
+    counts: dict[str, Any] = dict(prepared.counts)
+    for split in ("train", "dev"):
+        dropped = {reason: len(ids) for reason, ids in counts[split]["dropped"].items()}
+        counts[split] = {**counts[split], "dropped": dropped}
+    run.log_event(
+        event="start",
+        step=trainer.state.step,
+        total_steps=trainer.total_steps,
+        steps_per_epoch=trainer.order.batches_per_epoch,
+        weights=sum(count_weights(trainer.model).values()),
+        features=prepared.folder.name,
+        counts=counts,
+        config=trainer.config.to_dict(),
+        environment=environment(str(trainer.train_source.device)),
+    )
 
 
 def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:

@@ -2,32 +2,41 @@
 
 from __future__ import annotations
 
+import json
 import time
+from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import Answered, answer_n_best
 from bidaf.evaluation.official import score_answers
 from bidaf.training.checkpoint import checkpoint_name, remove_stale, save_checkpoint
-from bidaf.training.files import write_json
+from bidaf.training.files import write_json, write_text
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
-from bidaf.training.run import BEST, LAST, Run
+from bidaf.training.run import BEST, LAST, N_BEST, Run
 from bidaf.training.step import StepResult
 from bidaf.training.trainer import Scores, Trainer, TrainingState
 
+STORED_ANSWERS = 5  # a question, of the best evaluation
 
-def train(trainer: Trainer, run: Run) -> TrainingState:
+Report = Callable[[Path], object]
+
+
+def train(trainer: Trainer, run: Run, report: Report = lambda folder: None) -> TrainingState:
     """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
 
-    Raises `BidafError` when one can't be written.
+    `report` is called with that folder after each evaluation; its failure is told and ends nothing.
+
+    Raises `BidafError` when a file can't be written.
     """
     progress = Progress(run.folder / "log.txt", total=trainer.total_steps, start=trainer.state.step)
     remove_stale(run.checkpoints)
     try:
         with InterruptRequests() as requests:
-            _Loop(trainer, run, progress, requests).run()
+            _Loop(trainer, run, progress, requests, report).run()
     except OSError as error:  # all that a run opens lies in its folder
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
@@ -38,13 +47,17 @@ def train(trainer: Trainer, run: Run) -> TrainingState:
 class _Loop:
     """One sitting of a run."""
 
-    def __init__(self, trainer: Trainer, run: Run, progress: Progress, requests: InterruptRequests) -> None:
+    def __init__(
+        self, trainer: Trainer, run: Run, progress: Progress, requests: InterruptRequests, report: Report
+    ) -> None:
         self.trainer = trainer
         self.state = trainer.state
         self.config = trainer.config
         self.folder = run
         self.progress = progress
         self.requests = requests
+        self.report = report
+        self._report_failed = False
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._clock = time.perf_counter()
         self._interval_seconds = 0.0
@@ -57,6 +70,7 @@ class _Loop:
                 if self._evaluation_due():
                     self._evaluate()
                     self._save()
+                    self._report()
                 elif self._save_due():
                     self._save()
                 if state.step >= total or self._out_of_patience():
@@ -129,16 +143,18 @@ class _Loop:
 
     def _evaluate(self) -> None:
         state, trainer, began = self.state, self.trainer, time.perf_counter()
-        scores: Scores = {"raw": self._score("raw")}
+        answers = {"raw": self._answer("raw")}
         if trainer.ema is not None:
             with trainer.ema.applied():
-                scores["ema"] = self._score("ema")
+                answers["ema"] = self._answer("ema")
+        scores: Scores = {weights: self._score(weights, given) for weights, given in answers.items()}
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
         f1 = scores.get("ema", scores["raw"])["f1"]
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
+            self._keep_n_best(answers)
         else:
             state.evaluations_without_gain += 1
         self._tick_clock()
@@ -156,8 +172,8 @@ class _Loop:
         figures = "  ".join(f"{kind} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for kind, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _score(self, weights: str) -> dict[str, float]:
-        """EM and F1 of the weights the model holds now; the predictions go into the run's folder."""
+    def _answer(self, weights: str) -> dict[str, list[Answered]]:
+        """The best answers to the dev questions by the weights the model holds now."""
         trainer = self.trainer
         with self.progress.evaluation(f"dev, {weights}", len(trainer.dev_source)) as bar:
 
@@ -166,18 +182,42 @@ class _Loop:
                 bar.update(questions)
 
             with trainer.precision():
-                answers = answer_all(
+                return answer_n_best(
                     trainer.model,
                     trainer.dev_source,
+                    STORED_ANSWERS,
                     batch_tokens=self.config.evaluation.batch_tokens,
                     max_answer_tokens=self.config.evaluation.max_answer_tokens,
                     tick=tick,
                 )
-        predictions = {question: answer.text for question, answer in answers.items()}
+
+    def _score(self, weights: str, answers: dict[str, list[Answered]]) -> dict[str, float]:
+        """EM and F1; the predictions they are of go into the run's folder."""
+        predictions = {question: best[0].text for question, best in answers.items()}
         write_json(self.folder.predictions / f"step-{self.state.step:06d}.{weights}.json", predictions)
-        features = trainer.dev_source.features
+        features = self.trainer.dev_source.features
         score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
         return {"exact_match": score.exact_match, "f1": score.f1}
+
+    def _keep_n_best(self, answers: dict[str, dict[str, list[Answered]]]) -> None:
+        """The answers of the best evaluation as [start, end, probability], in place of those of the one before."""
+        spans = {
+            weights: {
+                question: [[best.start, best.end, round(best.probability, 6)] for best in given]
+                for question, given in of_all.items()
+            }
+            for weights, of_all in answers.items()
+        }
+        text = json.dumps({"step": self.state.step, "answers": spans}, separators=(",", ":"))
+        write_text(self.folder.predictions / N_BEST, text)
+
+    def _report(self) -> None:
+        try:
+            self.report(self.folder.folder)
+        except Exception as error:
+            if not self._report_failed:
+                self.progress.say(f"the report can't be written: {error}; training goes on")
+            self._report_failed = True
 
     def _save(self) -> None:
         self._tick_clock()
