@@ -12,9 +12,11 @@ from typer.core import TyperGroup
 from bidaf import __version__
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
+from bidaf.cli.explain import explain_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
+from bidaf.cli.report import report_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError
@@ -56,6 +58,8 @@ app.command("eval")(eval_command)
 app.command("predict")(predict_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
+app.command("report")(report_command)
+app.command("explain")(explain_command)
 app.add_typer(config_app, name="config")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.

@@ -39,6 +39,7 @@ def train_command(
     Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` goes on from there.
     """
     from bidaf.device import choose_device
+    from bidaf.reporting.report import write_run_report
     from bidaf.training.launch import resume_run, start_run
     from bidaf.training.run import find_run, new_run_folder
 
@@ -54,7 +55,7 @@ def train_command(
         source = find_run(run)
         settings = _resumed_config(source, config, overrides)
         folder = run_dir or source
-        _train(folder, lambda: resume_run(source, chosen, say, config=settings, folder=run_dir))
+        _train(folder, lambda: resume_run(source, chosen, say, write_run_report, config=settings, folder=run_dir))
         return
     assert config is not None
     settings, name = _new_config(config, overrides)
@@ -62,10 +63,11 @@ def train_command(
         print_dry_run(settings, chosen)
         return
     folder = run_dir or new_run_folder(name)
-    _train(folder, lambda: start_run(settings, folder, chosen, say))
+    _train(folder, lambda: start_run(settings, folder, chosen, say, write_run_report))
 
 
 def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
+    from bidaf.reporting.report import REPORT
     from bidaf.training.interrupt import Interrupted
 
     try:
@@ -76,6 +78,8 @@ def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
     for weights, score in (state.scores or {}).items():
         say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
     say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+    if (page := folder / REPORT).exists():
+        say(f"what the average did, to open in a browser: {page}")
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:

@@ -28,8 +28,8 @@ class Predictor:
         self.loaded = loaded
         data = loaded.config.data
         self._tokenizer = Tokenizer(data.second_split, data.split_questions)
-        self._device = loaded.model.start_scorer.flow_weight.device
-        self._precision = matrix_precision(loaded.config.training.precision, self._device)
+        self.device = loaded.model.start_scorer.flow_weight.device
+        self.precision = matrix_precision(loaded.config.training.precision, self.device)
 
     def features(self, examples: Sequence[Example]) -> Features:
         """Tokens and word rows of all questions, none cut, none dropped.
@@ -41,7 +41,7 @@ class Predictor:
         longest = int(lengths.argmax())
         settings = self.loaded.config.model
         needed = 4 * NUMBERS_A_TOKEN[settings.form] * settings.hidden_size * int(lengths[longest])
-        free = free_memory(self._device)
+        free = free_memory(self.device)
         if free is not None and needed > free:
             raise BidafError(
                 f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
@@ -52,10 +52,10 @@ class Predictor:
     def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
         """The best answer to each question, by id, in the order of the questions."""
         settings = self.loaded.config.evaluation
-        with self._precision():
+        with self.precision():
             return answer_all(
                 self.loaded.model,
-                BatchSource(features, self._device),
+                BatchSource(features, self.device),
                 batch_tokens=settings.batch_tokens,
                 max_answer_tokens=settings.max_answer_tokens,
                 tick=tick,
@@ -66,10 +66,10 @@ class Predictor:
     ) -> dict[str, list[Answered]]:
         """Up to `n` best answers to each question, most probable first."""
         settings = self.loaded.config.evaluation
-        with self._precision():
+        with self.precision():
             return answer_n_best(
                 self.loaded.model,
-                BatchSource(features, self._device),
+                BatchSource(features, self.device),
                 n,
                 batch_tokens=settings.batch_tokens,
                 max_answer_tokens=settings.max_answer_tokens,

@@ -13,6 +13,7 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import differences
+from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
@@ -107,10 +108,6 @@ def resume_run(
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
     """The line of metrics.jsonl that begins a sitting: all that the lines after it rest on."""
-    counts: dict[str, Any] = dict(prepared.counts)
-    for split in ("train", "dev"):
-        dropped = {reason: len(ids) for reason, ids in counts[split]["dropped"].items()}
-        counts[split] = {**counts[split], "dropped": dropped}
     run.log_event(
         event="start",
         step=trainer.state.step,
@@ -118,7 +115,7 @@ def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
         steps_per_epoch=trainer.order.batches_per_epoch,
         weights=sum(count_weights(trainer.model).values()),
         features=prepared.folder.name,
-        counts=counts,
+        counts=without_ids(prepared.counts),
         config=trainer.config.to_dict(),
         environment=environment(str(trainer.train_source.device)),
     )
