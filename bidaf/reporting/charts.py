@@ -26,7 +26,8 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
     `metric` names a field of `Scores`. Of several runs each has its colour, and dashes are the raw weights. Where the
     later evaluations lie close together, a picture within the picture shows them larger.
     """
-    with chart(f"{label} of raw and shadow weights over training steps", f"{label} (percent)", 3.4) as (axes, finish):
+    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs))
+    with chart(title, f"{label} (percent)", height=3 + 0.2 * lines, above=0.2 * lines + 0.1) as (axes, finish):
         for number, run in enumerate(runs):
             _draw_scores(axes, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
         if later := _close_up(runs, metric):
@@ -40,7 +41,7 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
             inset.tick_params(labelsize=8)
             tick(inset, across=3, up=4)
             axes.indicate_inset_zoom(inset, edgecolor=FAINT, alpha=1)
-        axes.figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
         return finish()
 
 
@@ -95,9 +96,9 @@ def gain_chart(run: RunLog) -> Markup:
         if max(map(abs, gains)) > limit:
             axes.set_ylim(-limit, limit)
         for step, gain in zip(steps, gains, strict=True):
-            if abs(gain) > limit:
-                edge, align = (-limit, "bottom") if gain < 0 else (limit, "top")
-                axes.text(step + 0.6 * width, edge, signed(gain), va=align, fontsize=9)
+            if abs(gain) > limit:  # its figure stands across the zero line, where there is room
+                place: dict[str, Any] = {"ha": "center", "va": "bottom" if gain < 0 else "top", "fontsize": 9}
+                axes.text(step, 0, signed(gain), rotation=0 if len(steps) <= 10 else 90, **place)
         return finish()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,12 +16,15 @@ from bidaf.reporting.explain import NAMES, verdict
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 WORDS_A_BAND = 40
+MAX_WORDS = 400  # context words in a picture; of a longer context, those around the answer
 LABEL = 14  # characters of a word
-MAX_WORDS = 800  # context words in a picture; of a longer context, those around the answers
 TONES = {"raw": ("Oranges", "#a84a00"), "ema": ("Blues", "#1d4ed8")}
 START, END = "#0b6b83", "#93209b"
+# Inches. Places are given, not found by a layout engine, which takes seconds over a hundred axes.
+CELL, LEFT, TOP, PROBABILITIES, GAP, BELOW, MARGIN = 0.2, 1.05, 1.15, 0.4, 0.08, 1.05, 0.15
 
 
 def write_picture(explained: Explained, path: Path) -> None:
@@ -31,35 +35,43 @@ def write_picture(explained: Explained, path: Path) -> None:
     import matplotlib
     from matplotlib.figure import Figure
 
-    readings = explained.readings
     first, last = _window(explained)
     size = -(-(last - first) // -(-(last - first) // WORDS_A_BAND))  # bands of equal length, the last maybe shorter
-    bands = range(first, last, size)
-    rows = len(explained.question_words)
-    width = len(readings) * (1.4 + 0.2 * size)
-    height = 1.1 + len(bands) * (1.75 + 0.2 * rows)
+    bands = [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
+    tall = CELL * len(explained.question_words)
+    column, row = LEFT + CELL * size + MARGIN, PROBABILITIES + GAP + tall + BELOW
+    width, height = max(7.0, column * len(explained.readings)), TOP + row * len(bands)
+    # A question may hold what matplotlib would take for formulas.
     with matplotlib.rc_context({"text.parse_math": False, "font.size": 8, "font.family": "sans-serif"}):
-        figure = Figure(figsize=(max(width, 7), height), layout="constrained", dpi=120)
-        figure.suptitle(f"{explained.example.question}\n{verdict(explained)}", fontsize=11, wrap=True)
-        columns = figure.subfigures(1, len(readings), squeeze=False)[0]
-        for column, reading in zip(columns, readings, strict=True):
-            column.suptitle(f"{NAMES[reading.weights]} weights", color=TONES[reading.weights][1], fontsize=10)
-            axes = column.subplots(2 * len(bands), 1, squeeze=False, height_ratios=[1.6, rows] * len(bands))[:, 0]
-            for band, begin in enumerate(bands):
-                words = slice(begin, min(begin + size, last))
-                _draw_probabilities(axes[2 * band], reading, words)
-                _draw_attention(axes[2 * band + 1], explained, reading, words)
-                for each in axes[2 * band : 2 * band + 2]:
-                    each.set_xlim(-0.5, size - 0.5)
-            axes[0].legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=2, fontsize=7)
+        figure = Figure(figsize=(width, height), dpi=120)
+
+        def axes_at(left: float, top: float, words: slice, tall: float) -> Axes:
+            wide = CELL * (words.stop - words.start)
+            return figure.add_axes((left / width, 1 - (top + tall) / height, wide / width, tall / height))
+
+        title = "\n".join(textwrap.wrap(" ".join(explained.example.question.split()), int(14 * width), max_lines=2))
+        figure.text(0.5, 1 - 0.1 / height, f"{title}\n{verdict(explained)}", fontsize=10, ha="center", va="top")
+        for number, reading in enumerate(explained.readings):
+            left = number * column + LEFT
+            name = f"{NAMES[reading.weights]} weights"
+            figure.text(left / width, 1 - (TOP - 0.2) / height, name, color=TONES[reading.weights][1], fontsize=10)
+            for band, words in enumerate(bands):
+                top = TOP + band * row
+                _draw_probabilities(axes_at(left, top, words, PROBABILITIES), reading, words, named=band == 0)
+                _draw_attention(axes_at(left, top + PROBABILITIES + GAP, words, tall), explained, reading, words)
+        _save(figure, path)
+
+
+def _save(figure: Figure, path: Path) -> None:
+    try:
         beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             figure.savefig(beside, format="png")
             beside.replace(path)
-        except (OSError, ValueError) as error:
-            raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None
         finally:
             beside.unlink(missing_ok=True)
+    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None
 
 
 def _window(explained: Explained) -> tuple[int, int]:
@@ -73,13 +85,15 @@ def _window(explained: Explained) -> tuple[int, int]:
     return first, first + MAX_WORDS
 
 
-def _draw_probabilities(axes: Axes, reading: Reading, words: slice) -> None:
+def _draw_probabilities(axes: Axes, reading: Reading, words: slice, *, named: bool) -> None:
     start, end = reading.start[words], reading.end[words]
     places = np.arange(len(start))
     axes.bar(places - 0.2, start, 0.4, color=START, label="start")
     axes.bar(places + 0.2, end, 0.4, color=END, label="end")
-    axes.set(ylim=(0, 1), xticks=[], yticks=[0, 1], ylabel="p")
+    axes.set(xlim=(-0.5, len(start) - 0.5), ylim=(0, 1), xticks=[], yticks=[0, 1], ylabel="p")
     axes.spines[["top", "right"]].set_visible(False)
+    if named:
+        axes.legend(loc="lower right", bbox_to_anchor=(1, 1), frameon=False, ncols=2, fontsize=7, borderaxespad=0)
 
 
 def _draw_attention(axes: Axes, explained: Explained, reading: Reading, words: slice) -> None:

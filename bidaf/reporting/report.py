@@ -55,6 +55,7 @@ def report_page(runs: Sequence[RunLog]) -> str:
         title=" and ".join(run.name for run in runs),
         runs=[_run_view(run, most) for run in runs],
         several=several,
+        comparison=_comparison(runs),
         scores=[charts.score_chart(runs, "f1", "F1"), charts.score_chart(runs, "exact_match", "EM")] if scored else [],
         gain="" if several or not runs[0].has_shadow else charts.gain_chart(runs[0]),
         average=[charts.distance_chart(runs), charts.window_chart(runs)],
@@ -121,6 +122,13 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
         tiles.append(("questions / s", f"{speed:,.0f}", f"median, on {device or 'an unknown device'}"))
         tiles.append(("peak memory", f"{peak:.1f} GB", "of the process or device"))
     return tiles
+
+
+def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[list[str]]]:
+    """The tiles' labels, and their figures run by run; what a run lacks is a dash."""
+    tiles = [{label: figure for label, figure, _ in _tiles(run)} for run in runs]
+    labels = list(dict.fromkeys(label for each in tiles for label in each))
+    return labels, [[each.get(label, "\N{EN DASH}") for label in labels] for each in tiles]
 
 
 class Setting(NamedTuple):

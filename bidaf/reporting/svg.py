@@ -21,6 +21,8 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
     stand_in: f"run{number}" for number, stand_in in enumerate(RUNS, 1)
 }
 
+WIDTH = 4.7  # inches
+
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
     "text.parse_math": False,  # a run may be named $1$
@@ -47,15 +49,18 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
-def chart(title: str, label: str, height: float = 2.9) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
-    """Axes over training steps, and what makes SVG of them; `height` in inches, of 4.7 in width."""
+def chart(
+    title: str, label: str, *, height: float = 2.9, above: float = 0.1
+) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
+    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above."""
     import matplotlib
     from matplotlib.figure import Figure
 
     # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
     with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
-        figure = Figure(figsize=(4.7, height), layout="constrained")
-        axes = figure.subplots()
+        figure = Figure(figsize=(WIDTH, height))
+        # Fixed margins: a layout engine would take longer than all the drawing.
+        axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         tick(axes, across=5, up=6)
@@ -68,7 +73,8 @@ def tick(axes: Axes, across: int, up: int) -> None:
 
     axes.xaxis.set_major_locator(MaxNLocator(across, integer=True))
     axes.yaxis.set_major_locator(MaxNLocator(up))
-    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
 def _svg(figure: Figure, title: str) -> Markup:

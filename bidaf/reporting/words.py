@@ -46,12 +46,11 @@ def details(run: RunLog) -> list[str]:
             else f"{abs(gain):.1f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw.f1:.1f})"
         )
         sentences.append(f"The best shadow scored {best.answering.f1:.1f} F1 at step {best.step:,}, {against}.")
-        if len(tail := run.evaluations[len(run.evaluations) // 2 :]) >= 3:
-            raw_moves = _moves([evaluation.raw.f1 for evaluation in tail])
-            shadow_moves = _moves([evaluation.answering.f1 for evaluation in tail])
+        if len(run.evaluations) >= 4:
+            raw_falls = _falls([evaluation.raw.f1 for evaluation in run.evaluations])
+            shadow_falls = _falls([evaluation.answering.f1 for evaluation in run.evaluations])
             sentences.append(
-                f"Over the second half of the run the F1 of the raw weights moved by {raw_moves:.2f} points from one "
-                f"evaluation to the next, the shadow's by {shadow_moves:.2f}."
+                f"From one evaluation to the next the raw weights' F1 {raw_falls}; the shadow's {shadow_falls}."
             )
     if run.skipped:
         sentences.append(f"{run.skipped:,} steps were skipped: their loss or gradient was not finite.")
@@ -109,10 +108,13 @@ def _turns(gains: list[float]) -> int:
     return sum(before != after for before, after in pairwise(leads))
 
 
-def _moves(values: list[float]) -> float:
-    """Mean size of the step from each value to the next."""
-    steps = [abs(after - before) for before, after in pairwise(values)]
-    return sum(steps) / len(steps)
+def _falls(values: list[float]) -> str:
+    falls = [before - after for before, after in pairwise(values) if before > after]
+    if not falls:
+        return "never fell"
+    return (
+        f"fell once, by {falls[0]:.1f}" if len(falls) == 1 else f"fell {len(falls)} times, by {max(falls):.1f} at most"
+    )
 
 
 def _of_total(run: RunLog) -> str:
