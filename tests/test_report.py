@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+import os
 import re
 import shutil
 from pathlib import Path
@@ -186,6 +187,14 @@ def test_a_sitting_starts_with_all_that_its_lines_rest_on(configure: Configure, 
     assert run.start is not None
     assert run.start.total_steps == 12
     assert run.is_finished
+
+
+@pytest.mark.parametrize("name", [b"\xff", "a\n\x1b[31m漢字".encode(), b"_hidden", b"$\\frac{x"])
+def test_a_run_may_have_any_name_a_folder_can_have(tmp_path: Path, name: bytes) -> None:
+    folder = tmp_path / os.fsdecode(name)
+    run = log_of(folder, [40, 60], [10, 61], total=200)
+    for runs in ([run], [run, run]):
+        assert "<svg" in report_page(runs)
 
 
 # Dev questions

@@ -37,14 +37,19 @@ def count_rows(counts: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
     for name, label in ROWS.items():
         rows.append((label, _shown(train.get(name)), _shown(dev.get(name))))
         if name == "unanswerable":
-            train_dropped, dev_dropped = train.get("dropped", {}), dev.get("dropped", {})
+            train_dropped, dev_dropped = _dropped(train), _dropped(dev)
             for reason in sorted({*train_dropped, *dev_dropped}):
                 label = f"dropped: {reason}"
                 rows.append((label, _shown(train_dropped.get(reason, 0)), _shown(dev_dropped.get(reason, 0))))
     return rows
 
 
-def _shown(value: float | None) -> str:
-    if value is None:
+def _dropped(split: dict[str, Any]) -> dict[str, int]:
+    dropped = split.get("dropped")
+    return dropped if isinstance(dropped, dict) else {}
+
+
+def _shown(value: Any) -> str:
+    if not isinstance(value, int | float):
         return "\N{EN DASH}"
     return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"

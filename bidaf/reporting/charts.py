@@ -180,5 +180,5 @@ def _lines(
 
 
 def _name(run: RunLog) -> str:
-    # A leading underscore would hide the line from the legend.
-    return run.name.lstrip("_") or "run"
+    # A leading underscore would hide the line from the legend, and a byte that is no character can't be drawn.
+    return run.name.lstrip("_").encode("utf-8", "replace").decode() or "run"

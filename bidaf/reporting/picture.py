@@ -13,6 +13,7 @@ from bidaf.data.tokenizer import Offsets
 from bidaf.errors import BidafError
 from bidaf.inference.attention import Explained, Reading
 from bidaf.reporting.explain import NAMES, verdict
+from bidaf.reporting.svg import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,6 @@ def write_picture(explained: Explained, path: Path) -> None:
 
     Raises `BidafError` when it can't be written.
     """
-    import matplotlib
     from matplotlib.figure import Figure
 
     first, last = _window(explained)
@@ -41,8 +41,7 @@ def write_picture(explained: Explained, path: Path) -> None:
     tall = CELL * len(explained.question_words)
     column, row = LEFT + CELL * size + MARGIN, PROBABILITIES + GAP + tall + BELOW
     width, height = max(7.0, column * len(explained.readings)), TOP + row * len(bands)
-    # A question may hold what matplotlib would take for formulas.
-    with matplotlib.rc_context({"text.parse_math": False, "font.size": 8, "font.family": "sans-serif"}):
+    with drawing({"font.size": 8, "font.family": "sans-serif"}):
         figure = Figure(figsize=(width, height), dpi=120)
 
         def axes_at(left: float, top: float, words: slice, tall: float) -> Axes:

@@ -12,8 +12,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from bidaf.errors import DataError
 from bidaf.training.run import METRICS, Run
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=0)]
+# Far beyond what a run can write, and within what can be drawn.
+Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
+Count = Annotated[int, Field(ge=0, le=10**18)]
 
 
 class _Event(BaseModel):
@@ -50,7 +51,6 @@ class Interval(_Event):
 
     epoch: Finite
     loss: Finite | None
-    grad_norm: Finite | None
     ema_decay: Finite | None
     questions_per_second: Finite
     memory_bytes: Count

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,6 @@ WIDTH = 4.7  # inches
 
 STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",
-    "text.parse_math": False,  # a run may be named $1$
     "font.family": "sans-serif",
     "font.size": 10,
     "axes.edgecolor": FAINT,
@@ -49,15 +49,26 @@ STYLE: dict[Any, Any] = {
 
 
 @contextmanager
+def drawing(settings: dict[Any, Any]) -> Iterator[None]:
+    """Within the block matplotlib has these settings, takes no text for a formula, and keeps silent about glyphs that
+    its font lacks: in a page the reader's font has them, and a picture shows a box.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, **settings}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@contextmanager
 def chart(
     title: str, label: str, *, height: float = 2.9, above: float = 0.1
 ) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
     """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above."""
-    import matplotlib
     from matplotlib.figure import Figure
 
     # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": title}):
+    with drawing({**STYLE, "svg.hashsalt": title}):
         figure = Figure(figsize=(WIDTH, height))
         # Fixed margins: a layout engine would take longer than all the drawing.
         axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))

@@ -26,7 +26,7 @@ def headline(run: RunLog) -> str:
         return f"The shadow did not beat the raw weights: it {apart}{before}."
     if (turns := _turns([evaluation.gain for evaluation in run.evaluations])) > 2:
         return f"The lead changed hands {turns} times; the shadow {apart.replace('them', 'the raw weights')}."
-    lead = lead_begins(run)
+    lead = _lead_begins(run)
     if lead is run.evaluations[0]:
         return f"The shadow led the raw weights from the first evaluation on and {apart}."
     return f"The shadow overtook the raw weights at step {lead.step:,} and {apart}."
@@ -57,7 +57,7 @@ def details(run: RunLog) -> list[str]:
     return sentences
 
 
-def lead_begins(run: RunLog) -> Evaluation:
+def _lead_begins(run: RunLog) -> Evaluation:
     """The evaluation from which on the shadow was never below the raw weights; the last when it is below there."""
     begin = run.evaluations[-1]
     for evaluation in reversed(run.evaluations):
@@ -80,11 +80,6 @@ def signed(points: float) -> str:
     """A difference in points, with a real minus sign; what rounds to zero has none."""
     rounded = round(points, 1)
     return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
-
-
-def share(part: int, whole: int) -> str:
-    """Percent."""
-    return f"{part / whole:.1%}" if whole else "0%"
 
 
 def plain(value: object) -> str:

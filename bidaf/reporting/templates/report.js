@@ -139,10 +139,10 @@ for (const section of document.querySelectorAll("[data-answers]")) {
   start(section, JSON.parse(document.getElementById(section.dataset.answers).textContent));
 }
 
+// Whoever begins to read or to search is not to lose the place.
 const reload = document.getElementById("reload");
 if (reload) {
-  setInterval(() => {
-    const reading = document.querySelector(".questions details[open]") || document.activeElement.type === "search";
-    if (reload.checked && !document.hidden && !reading) location.reload();
-  }, 1000 * reload.dataset.seconds);
+  const stop = (event) => { if (event.target !== reload) reload.checked = false; };
+  for (const kind of ["input", "toggle"]) document.addEventListener(kind, stop, true);
+  setInterval(() => { if (reload.checked && !document.hidden) location.reload(); }, 1000 * reload.dataset.seconds);
 }
