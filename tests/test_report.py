@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from conftest import CPU, Configure, events
 from helpers_cli import Tiny, fail, succeed, train_tiny
+from markupsafe import Markup
 
 from bidaf.cli import report as command
 from bidaf.errors import DataError
@@ -30,6 +31,12 @@ from bidaf.training.run import Run
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Charts are laid out, not drawn: enough where a test is about words, and most of a page's time."""
+    monkeypatch.setattr("bidaf.reporting.svg._svg", lambda figure, title: Markup("<svg></svg>"))
 
 
 def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total: int, config: Any = None) -> RunLog:
@@ -84,6 +91,7 @@ def test_the_headline_says_what_the_average_did(
     assert said in headline(log_of(tmp_path / "run", raw, shadow, total=100 * len(raw)))
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_run_that_goes_on_is_told_as_one(tmp_path: Path) -> None:
     run = log_of(tmp_path / "run", [40, 60], [10, 61], total=300)
     assert headline(run) == "The shadow overtook the raw weights at step 200 and is now 1.0 F1 above them."
@@ -136,6 +144,7 @@ def test_the_word_that_asks(question: str, word: str) -> None:
 # The log
 
 
+@pytest.mark.usefixtures("quick")
 def test_lines_that_do_not_hold_are_left_out_and_counted(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     log_of(folder, [40, 60], [10, 61], total=200)
@@ -150,10 +159,12 @@ def test_lines_that_do_not_hold_are_left_out_and_counted(tmp_path: Path) -> None
         file.write("".join(json.dumps(line) + "\n" for line in bad) + '{"event": "eval", "st')
     run = read_run(folder)
     assert (run.unread, run.skipped, len(run.evaluations), len(run.intervals)) == (3, 1, 2, 2)
-    assert "3 lines of metrics.jsonl can't be read" in report_page([run])
-    assert "1 steps were skipped" in report_page([run])
+    page = report_page([run])
+    assert "3 lines of metrics.jsonl can't be read" in page
+    assert "1 steps were skipped" in page
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_log_without_a_start_says_what_it_lacks(tmp_path: Path) -> None:
     log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
     lines = events(tmp_path / "run")[1:]
@@ -222,6 +233,7 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
     assert [answers.features.contexts[0][start:end] for start, end in answers.gold_spans(0)] == ["in Rome", "Rome"]
 
 
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
@@ -248,6 +260,7 @@ def test_what_is_not_at_hand_is_said_in_its_place(
     assert "<svg" in page
 
 
+@pytest.mark.usefixtures("quick")
 def test_a_page_holds_so_many_questions_and_says_so(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny.folder)
     monkeypatch.setattr(report, "MAX_QUESTIONS", 4)
@@ -278,6 +291,7 @@ def test_several_runs_stand_beside_each_other_with_what_differs(tmp_path: Path) 
         assert f">{label}</text>" in page
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_policy_allows_the_page_s_own_script_alone(tmp_path: Path) -> None:
     page = report_page([log_of(tmp_path / "run", [40, 60], [10, 61], total=200)])
     scripts = re.findall(r"<script>(.*?)</script>", page, re.DOTALL)
@@ -326,6 +340,7 @@ def test_a_report_that_fails_is_told_once_and_ends_no_run(
     assert capsys.readouterr().err.count("the report can't be written: no ink; training goes on") == 1
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_command_prints_where_the_page_is(tiny: Tiny, tmp_path: Path) -> None:
     assert succeed("report", cwd=tiny.folder).out == "runs/tiny/report.html\n"
     both = succeed("report", "tiny", "runs/tiny", "-o", tmp_path / "both.html", "--json", cwd=tiny.folder)
@@ -333,6 +348,7 @@ def test_the_command_prints_where_the_page_is(tiny: Tiny, tmp_path: Path) -> Non
     assert "tiny and tiny" in (tmp_path / "both.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("quick")
 def test_the_command_names_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None:
     assert "no run nowhere" in fail(3, "report", "nowhere", cwd=tiny.folder)
     assert "prepared has no metrics.jsonl" in fail(3, "report", "prepared", cwd=tiny.folder)
@@ -340,6 +356,7 @@ def test_the_command_names_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None:
     assert "no/page.html can't be written: No such file" in fail(1, "report", "-o", "no/page.html", cwd=tiny.folder)
 
 
+@pytest.mark.usefixtures("quick")
 def test_watching_writes_the_page_as_the_run_goes_on_and_ends_with_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -181,6 +182,7 @@ def environment(device: str) -> dict[str, Any]:
     }
 
 
+@cache
 def _commit() -> str | None:
     """The source's git commit, with `+` when it was changed since; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]
