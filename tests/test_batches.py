@@ -5,13 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from conftest import CPU, Configure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidaf.data.batches import BatchSource, EpochOrder, batches_by_length
+from bidaf.data.batches import FORMS_BUCKET, WIDTH_BUCKET, BatchSource, EpochOrder, batches_by_length
 from bidaf.data.features import Features
+from bidaf.data.prepare import Prepared
+from bidaf.model.build import build_model
 
-CPU = torch.device("cpu")
 FORMS, WORD_CHARS = 40, 5
 
 
@@ -213,3 +215,32 @@ def test_batches_by_length_hold_every_question_within_the_budget(lengths: list[i
         longest = max(lengths[index] for index in batch)
         assert len(batch) == 1 or len(batch) * longest <= budget
         assert number == len(batches) or (len(batch) + 1) * longest > budget
+
+
+@pytest.mark.parametrize("form", ["paper", "released"])
+def test_every_shape_gives_every_question_the_same_scores(configure: Configure, prepared: Prepared, form: str) -> None:
+    source, vocabulary = BatchSource(prepared.features("train"), CPU), prepared.vocabulary()
+    sizes = {"num_trained": len(vocabulary.trained_words), "num_chars": len(vocabulary.chars)}
+    torch.manual_seed(0)
+    settings = configure(model={"form": form}).model
+    model = build_model(settings, **sizes, vectors=prepared.vectors(), device=CPU).double().eval()
+    questions = np.array([20, 3, 9, 14, 1])
+    with torch.no_grad():
+        exact = model(source.gather(questions))
+        shape = source.shape_of(questions)
+        for wider in range(0, 400, WIDTH_BUCKET):
+            padded = shape._replace(context=shape.context + wider, forms=shape.forms + (wider // 100) * FORMS_BUCKET)
+            scores = model(source.gather_padded(torch.from_numpy(questions), padded))
+            for one, other in zip(exact, scores, strict=True):
+                torch.testing.assert_close(other[:, : one.shape[1]], one, rtol=1e-8, atol=1e-10)
+                assert torch.isneginf(other[:, one.shape[1] :]).all()
+
+
+def test_a_shape_is_the_smallest_of_few_that_holds_the_batch(prepared: Prepared) -> None:
+    source = BatchSource(prepared.features("train"), CPU)
+    questions = np.arange(8)
+    shape, batch = source.shape_of(questions), source.gather(questions)
+    needed = (batch.context.shape[1], int(source.questions.lengths.max()), len(batch.word_rows))
+    for size, least, bucket in zip(shape, needed, (WIDTH_BUCKET, WIDTH_BUCKET, FORMS_BUCKET), strict=True):
+        assert size % bucket == 0
+        assert size - bucket < least <= size

@@ -115,7 +115,7 @@ def test_what_was_saved_comes_back_bit_for_bit(
     assert all(fields["step"].dtype == torch.float32 for fields in states[0].values())
     # And both go on alike.
     results = [one.step.run(one.train_source, *one.order.batch(2), 3) for one in (other, trainer)]
-    assert results[0] == results[1]
+    assert len({(one.loss, one.grad_norm, one.updated) for one in results}) == 1
     assert to_bytes(other.ema.shadow) == to_bytes(trainer.ema.shadow)
 
 

@@ -106,21 +106,21 @@ def test_dropout_acts_on_the_input_only_in_training_and_only_when_wanted() -> No
 @pytest.mark.parametrize("lengths", LENGTHS)
 def test_reversing_turns_each_example_around_and_twice_is_nothing(lengths: list[int]) -> None:
     steps = torch.tensor(lengths)
-    sequence = torch.randn(len(lengths), max(lengths) + 2, 3)
+    sequence = torch.randn(max(lengths) + 2, len(lengths), 3)
     reversed_ = reverse_within_length(sequence, steps)
-    for row, original, length in zip(reversed_, sequence, lengths, strict=True):
+    for row, original, length in zip(reversed_.unbind(1), sequence.unbind(1), lengths, strict=True):
         assert torch.equal(row[:length], original[:length].flip(0))
         assert torch.equal(row[length:], original[length:])
     assert torch.equal(reverse_within_length(reversed_, steps), sequence)
 
 
 def test_the_gradient_of_reversing_is_right() -> None:
-    sequence = torch.randn(3, 5, 2, dtype=DOUBLE, requires_grad=True)
+    sequence = torch.randn(5, 3, 2, dtype=DOUBLE, requires_grad=True)
     lengths = torch.tensor([5, 1, 3])
     assert torch.autograd.gradcheck(lambda values: reverse_within_length(values, lengths), sequence)
 
 
 def test_a_transposed_input_is_reversed_too() -> None:
-    sequence = torch.randn(5, 3, 2).transpose(0, 1)
+    sequence = torch.randn(3, 5, 2).transpose(0, 1)
     lengths = torch.tensor([5, 1, 3])
     assert torch.equal(reverse_within_length(sequence, lengths), reverse_within_length(sequence.contiguous(), lengths))

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, Configure, to_bytes
+from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
-from bidaf.data.batches import BatchSource
+from bidaf.data.batches import BatchSource, Shape
 from bidaf.data.prepare import Prepared
 from bidaf.ema import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError
@@ -220,3 +221,40 @@ def test_a_step_trains_though_the_model_was_left_in_evaluation_mode(bench: MakeB
     in_training, in_evaluation = bench(dropout=0.5), bench(dropout=0.5)
     in_evaluation.model.eval()
     assert in_training.run().loss == in_evaluation.run().loss
+
+
+def test_parts_run_side_by_side_as_they_do_one_after_the_other(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bidaf.training.parts.FEWEST_TOKENS", 1)
+    threads, seen = torch.get_num_threads(), []
+    try:
+        for number in (1, 2):
+            torch.set_num_threads(number)
+            b = bench(dropout=0.3)
+            results = [b.run(step) for step in (1, 2, 3)]
+            seen.append((b.everything(), [(result.loss, result.grad_norm) for result in results]))
+    finally:
+        torch.set_num_threads(threads)
+    assert seen[0] == seen[1]
+
+
+class WrittenOut:
+    """What records steps on a GPU, without recording."""
+
+    def __init__(self, compute: Callable[[Tensor, Tensor, Shape], Tensor], device: torch.device) -> None:
+        self._compute = compute
+
+    def run(self, questions: NDArray[np.int64], answers: NDArray[np.int64], shape: Shape) -> Tensor:
+        return self._compute(torch.from_numpy(questions), torch.from_numpy(answers), shape)
+
+
+def test_a_step_in_a_shape_known_beforehand_is_the_same_step(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bidaf.training.step.RecordedSteps", WrittenOut)
+    ours, theirs = (bench(dtype=torch.float64, clip_norm=1.0) for _ in range(2))
+    for step in (1, 2, 3):
+        expected = ours.run(step)
+        answers = theirs.source.features.answer_offsets[QUESTIONS + 1] - 1
+        loss, norm = theirs.step._run_recorded(theirs.source, QUESTIONS, answers).tolist()
+        assert (loss, norm) == (pytest.approx(expected.loss, rel=1e-8), pytest.approx(expected.grad_norm, rel=1e-8))
+    torch.testing.assert_close(ours.weights(), theirs.weights(), rtol=0, atol=1e-8)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 import pytest
+import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidaf.data.squad import Example
-from bidaf.data.tokenizer import SEPARATORS, Tokenizer, tokenize_examples
+from bidaf.data.squad import Example, read_squad
+from bidaf.data.tokenizer import SEPARATORS, Tokenizer
+from bidaf.data.tokens import tokenize_examples
 
 BLANK = "\u200b\u2060\ufeff"
 SPLIT, WHOLE = Tokenizer(), Tokenizer(second_split=False)
@@ -99,6 +102,37 @@ def test_a_word_of_a_hundred_thousand_characters_is_no_trouble(word: str) -> Non
     assert time.perf_counter() - started < 5
     assert text[slice(*offsets[0])] == "before"
     assert text[slice(*offsets[-1])] == "after"
+
+
+def test_words_cut_one_by_one_are_the_tokens_spacy_finds_in_the_whole_text() -> None:
+    corpus = read_squad(Path(__file__).parents[1] / "data" / "mini" / "dev.json")
+    whole = spacy.blank("en").tokenizer
+    for text in {text for example in corpus.examples for text in (example.context, example.question)}:
+        assert words(text, WHOLE) == [token.text for token in whole(text)]
+
+
+TEXT = st.text(st.sampled_from("ab'-.\u00e9 \u00a0\u200b\ud800"), max_size=12)
+
+
+@pytest.mark.parametrize("split_questions", [True, False])
+@given(asked=st.lists(st.tuples(TEXT, TEXT), max_size=6))
+@settings(max_examples=50, deadline=None)
+def test_a_corpus_has_the_tokens_of_its_texts(split_questions: bool, asked: list[tuple[str, str]]) -> None:
+    tokenizer = Tokenizer(split_questions=split_questions)
+    tokens = tokenize_examples([Example("q", question, context, ()) for context, question in asked], tokenizer)
+    assert tokens.contexts == list(dict.fromkeys(context for context, _ in asked))
+    for number, context in enumerate(tokens.contexts):
+        place = slice(*tokens.context_offsets[number : number + 2])
+        expected = tokenizer.tokenize(context) or [(0, len(context))]
+        assert list(map(tuple, tokens.context_spans[place].tolist())) == expected
+        forms = [tokens.forms[form - 1] for form in tokens.context_forms[place]]
+        assert forms == [context[start:end] for start, end in expected]
+    for number, (context, question) in enumerate(asked):
+        assert tokens.contexts[tokens.question_context[number]] == context
+        place = slice(*tokens.question_offsets[number : number + 2])
+        forms = [tokens.forms[form - 1] for form in tokens.question_forms[place]]
+        expected = tokenizer.tokenize_question(question) or [(0, len(question))]
+        assert forms == [question[start:end] for start, end in expected]
 
 
 def test_a_shared_context_is_tokenized_once_and_counted_for_each_question() -> None:

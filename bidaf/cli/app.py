@@ -10,6 +10,7 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf import __version__
+from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -61,6 +62,7 @@ app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)
 app.add_typer(config_app, name="config")
+app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
@@ -83,6 +85,9 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
+    # having the system hand out small ones.
+    os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         sys.exit(app(prog_name="bidaf", standalone_mode=False))
     except BidafError as error:

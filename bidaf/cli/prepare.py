@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any
+
+import typer
 
 from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_table, say
 
 
-def prepare_command(config: ConfigOption = "squad.yaml", set: SetOption = None, json: JsonOption = False) -> None:
+def prepare_command(
+    config: ConfigOption = "squad.yaml",
+    set: SetOption = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
     """Read, tokenize and index the data of a config; say what was kept, cut and dropped, and why.
 
     Prepared features are found again by the content of their sources and by every option that shapes them: a second
@@ -16,7 +26,7 @@ def prepare_command(config: ConfigOption = "squad.yaml", set: SetOption = None, 
     from bidaf.config_file import find_config, load_config
     from bidaf.data.prepare import prepare
 
-    prepared = prepare(load_config(find_config(config), set or ()).data, echo=say)
+    prepared = prepare(load_config(find_config(config), set or ()).data, workers=workers, echo=say)
     if json:
         print_json({"folder": str(prepared.folder), "counts": prepared.counts})
         return

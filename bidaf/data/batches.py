@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +16,18 @@ from bidaf.model.bidaf import Batch
 
 # Batches that are sorted by length together: enough that neighbours are alike, few enough that epochs differ.
 POOL_BATCHES = 50
+
+
+# A GPU replays whole steps of a shape recorded before: widths come in few sizes.
+WIDTH_BUCKET, FORMS_BUCKET = 32, 1024
+
+
+class Shape(NamedTuple):
+    """The sizes that a batch is padded to: tokens of its contexts and questions, distinct word forms."""
+
+    context: int
+    question: int
+    forms: int
 
 
 @dataclass(frozen=True)
@@ -76,9 +89,45 @@ class BatchSource:
             self.chars[forms],
         )
 
-    def gold_spans(self, answers: NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def shape_of(self, indices: NDArray[np.int64]) -> Shape:
+        """The smallest shape of the few there are that holds these questions; known without asking the device."""
+        features = self.features
+        seen = np.zeros(len(features.word_rows), dtype=np.bool_)
+        seen[0] = True
+        contexts = features.question_context[indices]
+        for forms, offsets, texts in (
+            (features.context_forms, features.context_offsets, contexts),
+            (features.question_forms, features.question_offsets, indices),
+        ):
+            for begin, end in zip(offsets[texts].tolist(), offsets[texts + 1].tolist(), strict=True):
+                seen[forms[begin:end]] = True
+        return Shape(
+            context=_round_up(int(self.context_lengths[indices].max()), WIDTH_BUCKET),
+            question=_round_up(int(self.questions.lengths.max()), WIDTH_BUCKET),
+            forms=_round_up(int(seen.sum()), FORMS_BUCKET),
+        )
+
+    def gather_padded(self, questions: Tensor, shape: Shape) -> Batch:
+        """`gather` in a shape known beforehand, so that nothing waits for the device, where `questions` [batch] lie."""
+        context, context_length = self.contexts.gather(self.question_context[questions], shape.context)
+        question, question_length = self.questions.gather(questions, shape.question)
+        # What torch.unique does, in tensors whose sizes do not depend on the data.
+        tokens = torch.cat([question.new_zeros(1), context.flatten(), question.flatten()])
+        seen = torch.zeros_like(self.word_rows).index_fill_(0, tokens, 1)
+        places = seen.cumsum(0) - 1
+        forms = tokens.new_zeros(shape.forms).scatter_(0, places[tokens], tokens)
+        return Batch(
+            places[context],
+            places[question],
+            context_length,
+            question_length,
+            self.word_rows[forms],
+            self.chars[forms],
+        )
+
+    def gold_spans(self, answers: NDArray[np.int64] | Tensor) -> tuple[Tensor, Tensor]:
         """First and last token [batch] of the gold answers with these numbers."""
-        spans = self.answer_spans[_tensor(answers, self.device)]
+        spans = self.answer_spans[answers if isinstance(answers, Tensor) else _tensor(answers, self.device)]
         return spans[:, 0], spans[:, 1]
 
 
@@ -139,6 +188,10 @@ def batches_by_length(lengths: Sequence[int] | NDArray[np.int64], batch_tokens: 
         size = max(1, batch_tokens // int(lengths[order[start]]))
         yield order[start : start + size]
         start += size
+
+
+def _round_up(size: int, bucket: int) -> int:
+    return -(-size // bucket) * bucket
 
 
 def _tensor(values: NDArray[np.integer], device: torch.device) -> Tensor:

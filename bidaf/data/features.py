@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.data.tokenizer import Int32, Int64, Tokenizer, Tokens, tokenize_examples
+from bidaf.data.tokenizer import Tokenizer
+from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
 

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -25,12 +25,14 @@ from bidaf.config import DataConfig
 from bidaf.data.features import FeatureCounts, Features, Limits, index_tokens
 from bidaf.data.sources import read_sources, source_identity
 from bidaf.data.squad import Corpus, ReadCounts
-from bidaf.data.tokenizer import Tokenizer, tokenize_examples
+from bidaf.data.tokenizer import Tokenizer
+from bidaf.data.tokens import tokenize_examples
 from bidaf.data.vectors import Vectors, read_vectors, vectors_identity
 from bidaf.data.vocabulary import SPECIAL, UNK, Vocabulary, build_vocabulary, load_vectors_matrix
+from bidaf.data.workers import learning, usable_cpus
 from bidaf.errors import BidafError, DataError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 WHERE_SQUAD_IS = (
     "SQuAD v1.1 is train-v1.1.json and dev-v1.1.json from https://rajpurkar.github.io/SQuAD-explorer/dataset/; put the "
     "files there, or name yours with --set data.train=FILE --set data.dev=FILE (rajpurkar/squad is the hub's copy)."
@@ -82,24 +84,31 @@ def find_prepared(config: DataConfig) -> Prepared | None:
     return next((found for found in candidates if found and _agree(config, material, found.manifest)), None)
 
 
-def prepare(config: DataConfig, *, echo: Callable[[str], None] = lambda message: None) -> Prepared:
+def prepare(
+    config: DataConfig, *, workers: int | None = None, echo: Callable[[str], None] = lambda message: None
+) -> Prepared:
     """Find the prepared folder of these settings, or make it: read, tokenize, choose the vocabulary, index.
+
+    A large corpus is tokenized by up to `workers` processes (left out: as many as there are processors), with the
+    same result.
 
     Raises `DataError` for sources that are missing or unreadable, or hold no question to train on.
     """
     if found := find_prepared(config):
         return found
     _check_sources(config)
-    vectors = read_vectors(config.vectors) if config.vectors else Vectors([], np.zeros((0, 0), dtype=np.float32))
     corpora = {split: read_sources(getattr(config, split), name) for split, name in SPLITS.items()}
     echo(", ".join(f"{split}: {len(corpus.examples):,} questions" for split, corpus in corpora.items()))
+    tokenizer = Tokenizer(config.second_split, config.split_questions)
+    with learning(tokenizer, _texts(corpora), usable_cpus() if workers is None else workers):
+        vectors = read_vectors(config.vectors) if config.vectors else Vectors([], np.zeros((0, 0), dtype=np.float32))
     material = _material(config)
     target = Path(config.prepared_dir) / _key(material)
     try:
         unfinished = target.with_name(f".{target.name}-{os.getpid()}")
         unfinished.mkdir(parents=True)
         try:
-            counts = _build(config, corpora, vectors, unfinished)
+            counts = _build(config, corpora, tokenizer, vectors, unfinished)
             files = {
                 path.relative_to(unfinished).as_posix(): path.stat().st_size
                 for path in sorted(unfinished.rglob("*"))
@@ -130,11 +139,19 @@ def _check_sources(config: DataConfig) -> None:
         raise DataError("\n".join([*problems, WHERE_SQUAD_IS]))
 
 
-def _build(config: DataConfig, corpora: dict[str, Corpus], vectors: Vectors, folder: Path) -> dict[str, Any]:
+def _texts(corpora: dict[str, Corpus]) -> Iterator[str]:
+    for corpus in corpora.values():
+        for example in corpus.examples:
+            yield example.context
+            yield example.question
+
+
+def _build(
+    config: DataConfig, corpora: dict[str, Corpus], tokenizer: Tokenizer, vectors: Vectors, folder: Path
+) -> dict[str, Any]:
     """Write all parts but the manifest; returns the counts."""
     from tqdm import tqdm
 
-    tokenizer = Tokenizer(config.second_split, config.split_questions)
     tokens = {
         split: tokenize_examples(tqdm(corpus.examples, desc=f"tokenize {split}", disable=None, leave=False), tokenizer)
         for split, corpus in corpora.items()

@@ -1,29 +1,22 @@
 """Words as character offsets: spaCy's English rules, then the second split of Seo et al.'s released code.
 
-Contexts and questions go through the same steps, at training and at prediction. spaCy is imported when the first
-text is tokenized; everything downstream of `Tokens` works without it.
+Contexts and questions go through the same steps, at training and at prediction. What blanks part is tokenized by
+itself: spaCy's rules stop at blanks, so a word is cut once, wherever and however often it stands. spaCy is imported
+when the first word is cut; everything downstream of `Tokens` works without it.
 """
 
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cache
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
-from numpy.typing import NDArray
+from itertools import accumulate, pairwise
+from typing import Any
 
 from bidaf.errors import BidafError
 
-if TYPE_CHECKING:
-    from bidaf.data.squad import Example
-
 Offsets = tuple[int, int]
-Int32 = NDArray[np.int32]
-Int64 = NDArray[np.int64]
+Cuts = tuple[int, ...]
 
 # squad/utils.py of the released code: each of these is a token of its own.
 SEPARATORS = "-\u2212\u2014\u2013/~\"'\u201c\u2019\u201d\u2018\u00b0"
@@ -33,14 +26,15 @@ _CONTRACTION = re.compile(r"(?:n['\u2019]t|['\u2019](?:s|m|d|re|ve|ll|em))\Z", r
 _SECOND_SPLIT = re.compile(f"[{re.escape(SEPARATORS)}]|[^{re.escape(SEPARATORS)}]+")
 
 # spaCy strips affixes one by one, quadratic in the length of a word: longer ones get plain rules instead.
-_LONG_WORD = re.compile(r"[^ ]{101,}")
+_LONG_WORD = 101
 _PLAIN_RULES = re.compile(r"\w+|\W")
 
-# Zero-width space, word joiner and byte order mark part words like a blank. Lone surrogates can't reach spaCy,
-# which encodes its input. Every replacement is one character for one: offsets stay those of the original.
+# Zero-width space, word joiner and byte order mark part words like a blank. Every replacement is one character for
+# one: offsets stay those of the original.
 _BLANKS = {code: " " for code in range(0x3001) if chr(code).isspace()}  # no white space beyond U+3000
 _BLANKS |= {0x200B: " ", 0x2060: " ", 0xFEFF: " "}
-_BLANKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")
+# Lone surrogates can't reach spaCy, which encodes its input.
+_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @cache
@@ -50,6 +44,20 @@ def _english() -> Any:
     except ImportError:
         raise BidafError("Tokenizing text needs spaCy: `pip install spacy`.") from None
     return spacy.blank("en").tokenizer
+
+
+def split_at_blanks(text: str) -> list[str]:
+    """The words of a text, an empty one between neighbouring blanks: word i starts where all before it end, each
+    with one blank behind it.
+    """
+    return text.translate(_BLANKS).split(" ")
+
+
+def cut_word(word: str) -> Cuts:
+    """Where spaCy's tokens of a word end: a function of the word alone."""
+    if len(word) >= _LONG_WORD:
+        return tuple(match.end() for match in _PLAIN_RULES.finditer(word))
+    return tuple(accumulate(len(token) for token in _english()(_SURROGATE.sub("\ufffd", word))))
 
 
 class Tokenizer:
@@ -62,112 +70,45 @@ class Tokenizer:
     def __init__(self, second_split: bool = True, split_questions: bool = True) -> None:
         self.second_split = second_split
         self.split_questions = second_split and split_questions
-        self._pieces: dict[tuple[int, bool], tuple[Offsets, ...]] = {}
+        self._cuts: dict[str, Cuts] = {"": ()}
 
     def tokenize(self, text: str) -> list[Offsets]:
         """Character offsets of the tokens of a context."""
-        return list(self._tokens(text, self.second_split))
+        return self._tokens(text, self.second_split)
 
     def tokenize_question(self, text: str) -> list[Offsets]:
         """Character offsets of the tokens of a question."""
-        return list(self._tokens(text, self.split_questions))
+        return self._tokens(text, self.split_questions)
 
-    def _tokens(self, text: str, split: bool) -> Iterator[Offsets]:
-        blanked = text.translate(_BLANKS)
-        done = 0
-        for word in _LONG_WORD.finditer(blanked):
-            yield from self._spacy_tokens(blanked[done : word.start()], done, split)
-            # Separators are single tokens by the plain rules already.
-            yield from (match.span() for match in _PLAIN_RULES.finditer(blanked, word.start(), word.end()))
-            done = word.end()
-        yield from self._spacy_tokens(blanked[done:], done, split)
+    def tokenize_word(self, word: str, second_split: bool) -> list[Offsets]:
+        """Offsets in the word of the tokens of a text's part between blanks."""
+        cuts = self._cuts.get(word)
+        if cuts is None:
+            cuts = self._cuts[word] = cut_word(word)
+        spans = pairwise((0, *cuts))
+        return [piece for span in spans for piece in _split_token(word, span)] if second_split else list(spans)
 
-    def _spacy_tokens(self, text: str, shift: int, split: bool) -> Iterator[Offsets]:
-        if not text:
-            return
-        from spacy.attrs import IDX, ORTH
+    def unknown_words(self, texts: Iterable[str]) -> list[str]:
+        """The distinct words of the texts that have not been cut yet, by first occurrence."""
+        words: dict[str, None] = {}
+        for text in texts:
+            words.update(dict.fromkeys(split_at_blanks(text)))
+        return [word for word in words if word not in self._cuts]
 
-        doc = _english()(text)
-        # A token's own split depends on its form alone: looked up by spaCy's 64-bit hash of the form.
-        for index, (orth, start) in enumerate(doc.to_array([ORTH, IDX]).tolist()):
-            pieces = self._pieces.get((orth, split))
-            if pieces is None:
-                pieces = self._pieces[orth, split] = _split_word(doc[index].text, split)
-            for first, last in pieces:
-                yield shift + start + first, shift + start + last
+    def learn(self, words: Iterable[str], cuts: Iterable[Cuts]) -> None:
+        """Take over what `cut_word` said of these words, maybe in another process."""
+        self._cuts.update(zip(words, cuts, strict=True))
 
-
-def _split_word(word: str, split: bool) -> tuple[Offsets, ...]:
-    if word.isspace():
-        return ()
-    if not split or _CONTRACTION.match(word):
-        return ((0, len(word)),)
-    return tuple(match.span() for match in _SECOND_SPLIT.finditer(word))
+    def _tokens(self, text: str, second_split: bool) -> list[Offsets]:
+        tokens, start = [], 0
+        for word in split_at_blanks(text):
+            tokens += [(start + first, start + last) for first, last in self.tokenize_word(word, second_split)]
+            start += len(word) + 1
+        return tokens
 
 
-@dataclass(frozen=True)
-class Tokens:
-    """A corpus, tokenized once: each token is the number of its word form, counted from 1 by first occurrence.
-
-    Flat arrays; text i owns the tokens `offsets[i]:offsets[i+1]`. A context that several questions share is there once.
-    """
-
-    forms: list[str]
-    """Distinct word forms; form n is `forms[n - 1]`, and 0 is left to padding."""
-    contexts: list[str]
-    context_forms: Int32
-    """`[context tokens]`"""
-    context_spans: Int32
-    """`[context tokens, 2]`, character offsets."""
-    context_offsets: Int64
-    """`[contexts + 1]`"""
-    question_forms: Int32
-    """`[question tokens]`"""
-    question_offsets: Int64
-    """`[questions + 1]`"""
-    question_context: Int32
-    """`[questions]`, index into `contexts`."""
-
-    def counts(self) -> Int64:
-        """Occurrences of each form, `[forms + 1]`: in a context, once for every question asked on it.
-
-        That is how the released squad/prepro.py counts.
-        """
-        asked = np.bincount(self.question_context, minlength=len(self.contexts))
-        weights = np.repeat(asked, np.diff(self.context_offsets))
-        size = len(self.forms) + 1
-        in_contexts = np.bincount(self.context_forms, weights=weights, minlength=size).astype(np.int64)
-        return in_contexts + np.bincount(self.question_forms, minlength=size)
-
-
-def tokenize_examples(examples: Iterable[Example], tokenizer: Tokenizer) -> Tokens:
-    """Tokenize every distinct context and every question. A text without any token becomes one token as a whole."""
-    forms: dict[str, int] = {}
-    contexts: dict[str, int] = {}
-    context_forms, question_forms = array("i"), array("i")
-    context_spans = array("i")
-    context_offsets, question_offsets = array("q", [0]), array("q", [0])
-    question_context = array("i")
-    for example in examples:
-        context = example.context
-        if context not in contexts:
-            contexts[context] = len(contexts)
-            for span in tokenizer.tokenize(context) or [(0, len(context))]:
-                context_spans.extend(span)
-                context_forms.append(forms.setdefault(context[span[0] : span[1]], len(forms) + 1))
-            context_offsets.append(len(context_forms))
-        question = example.question
-        for start, end in tokenizer.tokenize_question(question) or [(0, len(question))]:
-            question_forms.append(forms.setdefault(question[start:end], len(forms) + 1))
-        question_offsets.append(len(question_forms))
-        question_context.append(contexts[context])
-    return Tokens(
-        forms=list(forms),
-        contexts=list(contexts),
-        context_forms=np.array(context_forms, dtype=np.int32),
-        context_spans=np.array(context_spans, dtype=np.int32).reshape(-1, 2),
-        context_offsets=np.array(context_offsets, dtype=np.int64),
-        question_forms=np.array(question_forms, dtype=np.int32),
-        question_offsets=np.array(question_offsets, dtype=np.int64),
-        question_context=np.array(question_context, dtype=np.int32),
-    )
+def _split_token(word: str, span: Offsets) -> list[Offsets]:
+    """The second split of one of spaCy's tokens."""
+    if _CONTRACTION.match(word[slice(*span)]):
+        return [span]
+    return [match.span() for match in _SECOND_SPLIT.finditer(word, *span)]

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
-from bidaf.model.bidaf import Bidaf
 from bidaf.model.spans import best_spans, top_spans
+from bidaf.threads import map_on_threads
 
 
 class Answered(NamedTuple):
@@ -34,7 +34,7 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
 
 
 def score_batches(
-    model: Bidaf, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
+    model: nn.Module, source: BatchSource, batch_tokens: int, *, tick: Callable[[int], None] = lambda questions: None
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
     """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`.
 
@@ -44,8 +44,9 @@ def score_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            for indices in batches_by_length(source.context_lengths, batch_tokens):
-                scores = model(source.gather(indices))
+            batches = list(batches_by_length(source.context_lengths, batch_tokens))
+            found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
+            for indices, scores in zip(batches, found, strict=True):
                 yield indices.tolist(), scores.start, scores.end
                 tick(len(indices))
     finally:
@@ -53,7 +54,7 @@ def score_batches(
 
 
 def answer_all(
-    model: Bidaf,
+    model: nn.Module,
     source: BatchSource,
     *,
     batch_tokens: int,
@@ -71,7 +72,7 @@ def answer_all(
 
 
 def answer_n_best(
-    model: Bidaf,
+    model: nn.Module,
     source: BatchSource,
     n: int,
     *,

@@ -46,7 +46,7 @@ class SpanScorer(nn.Module):
         self.dropout = Dropout(drop)
 
     def forward(self, flow: Tensor, rest: Tensor) -> Tensor:
-        scores: Tensor = self.dropout(flow) @ self.flow_weight + self.dropout(rest) @ self.rest_weight
+        scores = self.dropout.score(flow, self.flow_weight) + self.dropout.score(rest, self.rest_weight)
         return scores if self.bias is None else scores + self.bias
 
 

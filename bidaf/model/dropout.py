@@ -2,13 +2,34 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 LANES = 4  # 16-bit decisions in one 64-bit random number
+
+
+class _Drawing(threading.local):
+    generator: torch.Generator | None = None
+
+
+_drawing = _Drawing()
+
+
+@contextmanager
+def drawing_from(seed: int) -> Iterator[None]:
+    """Within the block this thread's masks on a CPU are a function of `seed`, whatever other threads draw meanwhile."""
+    before, _drawing.generator = _drawing.generator, torch.Generator().manual_seed(seed)
+    try:
+        yield
+    finally:
+        _drawing.generator = before
 
 
 def keep_mask(like: Tensor, drop: float) -> Tensor:
@@ -20,7 +41,7 @@ def keep_mask(like: Tensor, drop: float) -> Tensor:
     """
     count = like.numel()
     draws = torch.empty((count + LANES - 1) // LANES, dtype=torch.int64, device=like.device)
-    draws.random_(-(2**63), None)  # the full range: by default the sign bit would stay 0
+    draws.random_(-(2**63), None, generator=_drawing.generator)  # the full range: by default the sign bit would stay 0
     lanes = draws.view(torch.int16)[:count].view(like.shape)
     mask = torch.empty_like(like, memory_format=torch.contiguous_format)
     torch.ge(lanes, round(drop * 2**16) - 2**15, out=mask)
@@ -32,12 +53,30 @@ class _Dropped(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, drop: float) -> Tensor:
         mask = keep_mask(values, drop)
         ctx.save_for_backward(mask)
-        return values * mask
+        return torch.mul(values, mask, out=torch.empty_like(mask))  # in the order of the mask: contiguous
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:
         (mask,) = ctx.saved_tensors
         return grad * mask, None
+
+
+class _DroppedScores(torch.autograd.Function):
+    """(dropout(values) @ weight) without a gradient of `values` apart from the mask's own memory."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, drop: float) -> Tensor:
+        mask = keep_mask(values, drop)
+        dropped = torch.mul(values, mask, out=torch.empty_like(mask))
+        ctx.save_for_backward(mask, dropped, weight)
+        return dropped @ weight
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:
+        mask, dropped, weight = ctx.saved_tensors
+        weight_grad = dropped.flatten(0, -2).t() @ grad.flatten()
+        return mask.mul_(weight).mul_(grad.unsqueeze(-1)), weight_grad, None
 
 
 class Dropout(nn.Module):
@@ -54,6 +93,17 @@ class Dropout(nn.Module):
             return F.dropout(values, self.drop)
         dropped: Tensor = _Dropped.apply(values, self.drop)  # type: ignore[no-untyped-call]
         return dropped
+
+    def score(self, values: Tensor, weight: Tensor) -> Tensor:
+        """`self(values) @ weight`: [..., size] and [size] -> [...]."""
+        plain = (
+            not self.training or self.drop == 0.0 or values.dtype != weight.dtype or torch.is_autocast_enabled("cpu")
+        )
+        if plain or values.device.type != "cpu":
+            scores: Tensor = self(values) @ weight
+            return scores
+        fused: Tensor = _DroppedScores.apply(values, weight, self.drop)  # type: ignore[no-untyped-call]
+        return fused
 
     def extra_repr(self) -> str:
         return f"drop={self.drop}"

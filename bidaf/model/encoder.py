@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache
 from typing import Any
 
 import torch
@@ -35,16 +38,45 @@ class _Rows(torch.autograd.Function):
 def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
     """Each example's first `lengths` steps in reverse order, padding left where it is.
 
-    `sequence` [batch, steps, features], `lengths` [batch].
+    `sequence` [steps, batch, features], `lengths` [batch].
     """
-    batch, steps, features = sequence.shape
-    step = torch.arange(steps, device=sequence.device)
-    mirrored = lengths.unsqueeze(1) - 1 - step
+    steps, batch, features = sequence.shape
+    step = torch.arange(steps, device=sequence.device).unsqueeze(1)
+    mirrored = lengths - 1 - step
     order = torch.where(mirrored >= 0, mirrored, step)
-    order = order + torch.arange(batch, device=sequence.device).unsqueeze(1) * steps
-    rows = sequence.reshape(batch * steps, features)
+    order = order * batch + torch.arange(batch, device=sequence.device)
+    rows = sequence.reshape(steps * batch, features)
     reversed_rows: Tensor = _Rows.apply(rows, order.flatten())  # type: ignore[no-untyped-call]
-    return reversed_rows.view(batch, steps, features)
+    return reversed_rows.view(steps, batch, features)
+
+
+@contextmanager
+def _beside(shared: Tensor) -> Iterator[Callable[[Tensor], None]]:
+    """On a GPU, what the block launches runs beside what comes after it; call the result with the block's own tensor
+    before using that. `shared` is read on both sides. On a CPU the block just runs.
+
+    A step of an LSTM is too small to fill a GPU, and its steps follow one another: two directions at a time take little
+    more than one.
+    """
+    if not shared.is_cuda:
+        yield lambda result: None
+        return
+    main, side = torch.cuda.current_stream(shared.device), _side_stream(shared.device)
+    side.wait_stream(main)
+
+    def join(result: Tensor) -> None:
+        main.wait_stream(side)
+        # Memory is handed out again by stream: each stream is told of what it uses of the other's.
+        result.record_stream(main)
+        shared.record_stream(side)
+
+    with torch.cuda.stream(side):
+        yield join
+
+
+@cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
 
 
 class BiLstm(nn.Module):
@@ -69,18 +101,25 @@ class BiLstm(nn.Module):
             self.bias[:, hidden_size : 2 * hidden_size] = 1.0
 
     def forward(self, sequence: Tensor, lengths: Tensor, *, with_dropout: bool = True) -> Tensor:
-        if with_dropout:
-            sequence = self.dropout(sequence)
+        # Step by step in memory, as the kernels want it: the one pass of dropout brings it there.
+        sequence = sequence.transpose(0, 1)
+        sequence = (self.dropout(sequence) if with_dropout else sequence).contiguous()
+        with _beside(sequence) as join:
+            back = reverse_within_length(self._run(1, reverse_within_length(sequence, lengths)), lengths)
         ahead = self._run(0, sequence)
-        back = reverse_within_length(self._run(1, reverse_within_length(sequence, lengths)), lengths)
-        steps = torch.arange(sequence.shape[1], device=sequence.device)
-        padding = (steps >= lengths.unsqueeze(1)).unsqueeze(2)
-        return torch.cat([ahead, back], dim=2).masked_fill(padding, 0.0)
+        join(back)
+        padding = torch.arange(sequence.shape[0], device=sequence.device).unsqueeze(1) >= lengths
+        return torch.cat([ahead, back], dim=2).masked_fill(padding.unsqueeze(2), 0.0).transpose(0, 1)
 
     def _run(self, direction: int, sequence: Tensor) -> Tensor:
-        """One direction by PyTorch's fused kernel (oneDNN on a CPU, cuDNN on a GPU)."""
-        state = sequence.new_zeros(1, sequence.shape[0], self.hidden_size)
-        bias = self.bias[direction]
-        weights = [self.weight_ih[direction], self.weight_hh[direction], bias, torch.zeros_like(bias)]
-        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, True)[0]
+        """One direction, [steps, batch, in] -> [steps, batch, d], by PyTorch's fused kernel (oneDNN, cuDNN)."""
+        state = sequence.new_zeros(1, sequence.shape[1], self.hidden_size)
+        weights = [self.weight_ih[direction], self.weight_hh[direction], self.bias[direction]]
+        weights.append(torch.zeros_like(weights[2]))
+        if sequence.is_cuda:
+            # One stretch of memory in cuDNN's order, or it would copy them into one, with a warning, at every call.
+            flat = torch.cat([weight.flatten() for weight in weights])
+            pieces = torch.split(flat, [weight.numel() for weight in weights])
+            weights = [piece.view_as(weight) for piece, weight in zip(pieces, weights, strict=True)]
+        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, False)[0]
         return outputs

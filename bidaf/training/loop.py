@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+
+import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
@@ -17,7 +20,7 @@ from bidaf.training.files import write_json, write_text
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
 from bidaf.training.run import BEST, LAST, N_BEST, Run
-from bidaf.training.step import StepResult
+from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Scores, Trainer, TrainingState
 
 STORED_ANSWERS = 5  # a question, of the best evaluation
@@ -59,6 +62,8 @@ class _Loop:
         self.report = report
         self._report_failed = False
         self.saved_step = -1 if self.state.step == 0 else self.state.step
+        self._unread: list[tuple[int, Numbers, StepResult]] = []
+        self._grad_norm: float | None = None  # of the newest step that was read
         self._clock = time.perf_counter()
         self._interval_seconds = 0.0
         self._interval_questions = 0
@@ -105,21 +110,41 @@ class _Loop:
         questions, answers = trainer.order.batch(state.step)
         result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
         state.step += 1
+        self._unread.append((state.step, questions, result))
+        if trainer.step.looks_at_once:
+            self._read()
         self._interval_seconds += time.perf_counter() - began
         self._interval_questions += len(questions)
-        if result.updated:
-            state.interval_losses.append(result.loss)
-        else:
-            state.skipped += 1
-            ids = [trainer.train_source.features.ids[question] for question in questions]
-            self.folder.log_event(event="skip", step=state.step, loss=repr(result.loss), questions=ids)
-            self.progress.say(f"step {state.step}: loss or gradient is not finite, step skipped")
         self.progress.advance()
         if state.step % self.config.training.log_every == 0 or state.step == trainer.total_steps:
-            self._log(result)
+            self._log()
 
-    def _log(self, result: StepResult) -> None:
+    def _read(self) -> None:
+        """Fetch what the last steps computed: the one place where training waits for a GPU.
+
+        Raises `BidafError` for a step that was not finite and, its figures unseen, went into the weights: the run ends
+        before they are scored or saved.
+        """
+        if not self._unread:
+            return
+        state, source = self.state, self.trainer.train_source
+        figures = torch.stack([result.figures for _, _, result in self._unread]).tolist()
+        for (step, questions, result), (loss, grad_norm) in zip(self._unread, figures, strict=True):
+            self._grad_norm = grad_norm if result.updated else None
+            if result.updated and math.isfinite(loss) and math.isfinite(grad_norm):
+                state.interval_losses.append(loss)
+                continue
+            ids = [source.features.ids[question] for question in questions]
+            if result.updated:
+                raise nonfinite_error(step, (loss, grad_norm), ids, saved="the checkpoints are from before it")
+            state.skipped += 1
+            self.folder.log_event(event="skip", step=step, loss=repr(loss), questions=ids)
+            self.progress.say(f"step {step}: loss or gradient is not finite, step skipped")
+        self._unread.clear()
+
+    def _log(self) -> None:
         state, trainer = self.state, self.trainer
+        self._read()
         self._tick_clock()
         losses = state.interval_losses
         loss = sum(losses) / len(losses) if losses else float("nan")
@@ -130,7 +155,7 @@ class _Loop:
             step=state.step,
             epoch=round(epoch, 4),
             loss=loss if losses else None,
-            grad_norm=result.grad_norm if result.updated else None,
+            grad_norm=self._grad_norm,
             ema_decay=trainer.ema.decay_at(trainer.ema.steps) if trainer.ema else None,
             questions_per_second=round(rate, 2),
             memory_bytes=peak_memory(trainer.train_source.device),
@@ -142,6 +167,7 @@ class _Loop:
         state.interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
 
     def _evaluate(self) -> None:
+        self._read()
         state, trainer, began = self.state, self.trainer, time.perf_counter()
         answers = {"raw": self._answer("raw")}
         if trainer.ema is not None:
@@ -220,6 +246,7 @@ class _Loop:
             self._report_failed = True
 
     def _save(self) -> None:
+        self._read()
         self._tick_clock()
         state, trainer = self.state, self.trainer
         folder = self.folder.checkpoints / checkpoint_name(state.step)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 from torch import nn
 
@@ -15,6 +17,13 @@ def build_optimizer(model: nn.Module, config: AdadeltaConfig | AdamConfig) -> to
     rests, make a first step seven times smaller than PyTorch's own (0.9, 1e-6).
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    on_gpu = weights[0].is_cuda
+    if on_gpu:
+        # The count of steps then lies on the GPU, as a recorded step needs it; PyTorch warns when one runs unrecorded.
+        warnings.filterwarnings("ignore", message=".*capturable=True.*")
     if isinstance(config, AdadeltaConfig):
-        return torch.optim.Adadelta(weights, lr=config.lr, rho=config.rho, eps=config.eps, foreach=True)
-    return torch.optim.Adam(weights, lr=config.lr, betas=(config.beta1, config.beta2), eps=config.eps, foreach=True)
+        return torch.optim.Adadelta(
+            weights, lr=config.lr, rho=config.rho, eps=config.eps, foreach=True, capturable=on_gpu
+        )
+    betas = (config.beta1, config.beta2)
+    return torch.optim.Adam(weights, lr=config.lr, betas=betas, eps=config.eps, foreach=True, capturable=on_gpu)

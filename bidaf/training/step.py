@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -12,18 +12,34 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import TrainingConfig
-from bidaf.data.batches import BatchSource
+from bidaf.data.batches import BatchSource, Shape
 from bidaf.ema import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
+from bidaf.model.dropout import drawing_from
+from bidaf.threads import map_on_threads
+from bidaf.training.graph import RecordedSteps
+from bidaf.training.parts import parts_of
+
+Numbers = NDArray[np.int64]
 
 
-class StepResult(NamedTuple):
-    """Mean loss of the batch, global norm of its gradient before clipping, and whether the weights were changed."""
+@dataclass(frozen=True, eq=False)
+class StepResult:
+    """What a step computed. On a GPU reading a figure waits for it."""
 
-    loss: float
-    grad_norm: float
+    figures: Tensor
+    """[2], on the device: mean loss of the batch, and global norm of its gradient before clipping."""
     updated: bool
+    """False when the step was skipped; true as well where it was not looked at yet (`TrainingStep.looks_at_once`)."""
+
+    @property
+    def loss(self) -> float:
+        return float(self.figures[0])
+
+    @property
+    def grad_norm(self) -> float:
+        return float(self.figures[1])
 
 
 class TrainingStep:
@@ -43,51 +59,100 @@ class TrainingStep:
         self.config = config
         self.precision = precision
         self._weights = [weight for weight in model.parameters() if weight.requires_grad]
+        device = self._weights[0].device
+        self.looks_at_once = device.type == "cpu" or config.nonfinite == "skip"
+        """Whether a loss that is not finite is seen in its step. On a GPU that would make every step wait: there it is
+        seen when the figures are read, before anything is saved, and the run ends."""
+        self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()
+        """What each phase of a step runs in (batch, forward, backward, optimizer, ema): for whoever measures them."""
+        self._recorded: RecordedSteps | None = None
 
-    def run(
-        self, source: BatchSource, questions: NDArray[np.int64], answers: NDArray[np.int64], step: int
-    ) -> StepResult:
+    def run(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> StepResult:
         """Train on these questions and gold answers as optimizer step `step`.
 
-        Dropout masks are a function of (seed, step). With `accumulate` the batch runs in parts, each weighted by its
-        share of questions; optimizer and shadow still move once. When loss or gradient is not finite nothing moves:
-        raises `BidafError` naming the questions, or returns with `updated` false (`nonfinite: skip`).
+        Dropout masks are a function of (seed, step) and the batch. The batch may run in parts, each weighted by its
+        share of questions; optimizer and shadow move once. When loss or gradient is not finite nothing moves: raises
+        `BidafError` naming the questions, or returns with `updated` false (`nonfinite: skip`).
         """
-        torch.manual_seed(_step_seed(self.config.seed, step))
-        loss = self._backward(source, questions, answers)
-        gradients = [weight.grad for weight in self._weights if weight.grad is not None]
-        norm = torch.nn.utils.get_total_norm(gradients)
-        result = StepResult(float(loss), float(norm), bool(torch.isfinite(loss + norm)))
-        if result.updated:
+        self.model.train()
+        torch.manual_seed(_seed(self.config.seed, step, 0))  # a GPU's own generator
+        if source.device.type == "cuda" and not self.looks_at_once and self.config.accumulate == 1:
+            figures, updated = self._run_recorded(source, questions, answers), True
+        else:
+            figures = self._backward(source, questions, answers, step)
+            updated = not self.looks_at_once or bool(torch.isfinite(figures).all())
+            if updated:
+                self._descend(figures[1])
+            self.optimizer.zero_grad(set_to_none=True)
+        result = StepResult(figures, updated)
+        if updated:
+            if self.ema is not None:
+                with self.phase("ema"):
+                    self.ema.update()
+        elif self.config.nonfinite == "stop":
+            ids = [source.features.ids[question] for question in questions]
+            raise nonfinite_error(step, figures.tolist(), ids, saved="no weight was changed")
+        return result
+
+    def _run_recorded(self, source: BatchSource, questions: Numbers, answers: Numbers) -> Tensor:
+        def compute(questions: Tensor, answers: Tensor, shape: Shape) -> Tensor:
+            with self.precision():
+                scores = self.model(source.gather_padded(questions, shape))
+            loss = span_loss(scores, *source.gold_spans(answers))
+            figures = self._take_gradient(loss.detach(), torch.autograd.grad(loss, self._weights))
+            self._descend(figures[1])
+            self.optimizer.zero_grad(set_to_none=True)
+            return figures
+
+        if self._recorded is None:
+            self._recorded = RecordedSteps(compute, source.device)
+        return self._recorded.run(questions, answers, source.shape_of(questions))
+
+    def _descend(self, norm: Tensor) -> None:
+        with self.phase("optimizer"):
             if self.config.clip_norm is not None:
                 torch.nn.utils.clip_grads_with_norm_(self._weights, self.config.clip_norm, norm)
             self.optimizer.step()
-            if self.ema is not None:
-                self.ema.update()
-        self.optimizer.zero_grad(set_to_none=True)
-        if not result.updated and self.config.nonfinite == "stop":
-            ids = ", ".join(source.features.ids[question] for question in questions)
-            raise BidafError(
-                f"step {step}: loss {result.loss} with gradient norm {result.grad_norm} is not finite; no weight "
-                f"was changed. Lower training.optimizer.lr or set training.clip_norm, or set training.nonfinite: "
-                f"skip to pass over such batches. Questions of the batch: {ids}"
-            )
-        return result
 
-    def _backward(self, source: BatchSource, questions: NDArray[np.int64], answers: NDArray[np.int64]) -> Tensor:
-        self.model.train()
-        total = torch.zeros((), device=source.device)
-        parts = min(self.config.accumulate, len(questions))
-        pairs = zip(np.array_split(questions, parts), np.array_split(answers, parts), strict=True)
-        for part, part_answers in pairs:
-            start, end = source.gold_spans(part_answers)
-            with self.precision():
-                scores = self.model(source.gather(part))
-            loss = span_loss(scores, start, end) * (len(part) / len(questions))
-            loss.backward()  # type: ignore[no-untyped-call]
-            total += loss.detach()
-        return total
+    def _take_gradient(self, loss: Tensor, gradient: Sequence[Tensor]) -> Tensor:
+        """Put the gradient into the weights; the step's figures."""
+        for weight, part in zip(self._weights, gradient, strict=True):
+            weight.grad = part
+        return torch.stack([loss, torch.nn.utils.get_total_norm(gradient)])
+
+    def _backward(self, source: BatchSource, questions: Numbers, answers: Numbers, step: int) -> Tensor:
+        """Leave the gradient of the batch, part by part, in the weights; the step's figures."""
+        lengths = source.context_lengths[questions]
+        parts = parts_of(lengths, source.device, at_least=min(self.config.accumulate, len(questions)))
+
+        def run(number: int) -> tuple[Tensor, tuple[Tensor, ...]]:
+            part = parts[number]
+            with drawing_from(_seed(self.config.seed, step, number)):
+                with self.phase("batch"):
+                    batch = source.gather(questions[part])
+                with self.phase("forward"):
+                    with self.precision():
+                        scores = self.model(batch)
+                    loss = span_loss(scores, *source.gold_spans(answers[part])) * (len(part) / len(questions))
+                with self.phase("backward"):
+                    return loss.detach(), torch.autograd.grad(loss, self._weights)
+
+        losses, gradients = zip(*map_on_threads(run, range(len(parts)), source.device), strict=True)
+        total = list(gradients[0])
+        for gradient in gradients[1:]:  # in this order, whichever part was ready first
+            torch._foreach_add_(total, gradient)
+        return self._take_gradient(torch.stack(losses).sum(), total)
 
 
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint32)[0])
+def nonfinite_error(step: int, figures: Sequence[float], ids: Sequence[str], *, saved: str) -> BidafError:
+    """What ends a run whose loss or gradient is not finite any more; `saved` says what was saved from it."""
+    loss, grad_norm = figures
+    return BidafError(
+        f"step {step}: loss {loss} with gradient norm {grad_norm} is not finite; {saved}. Lower training.optimizer.lr "
+        "or set training.clip_norm, or set training.nonfinite: skip to pass over such batches. "
+        f"Questions of the batch: {', '.join(ids)}"
+    )
+
+
+def _seed(seed: int, step: int, part: int) -> int:
+    return int(np.random.SeedSequence([seed, step, part]).generate_state(1, np.uint32)[0])

@@ -1,0 +1,59 @@
+"""Features made for measuring: a part of a split, or texts of one length."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from bidaf.data.features import Features
+
+QUESTION_TOKENS = 12  # SQuAD's questions have 11.4 tokens on average
+
+
+def sample(features: Features, questions: int) -> Features:
+    """At most so many questions, evenly spread over the split, on its contexts."""
+    chosen = np.linspace(0, len(features) - 1, min(questions, len(features))).astype(np.int64)
+    offsets = features.question_offsets
+    texts = [features.question_forms[offsets[number] : offsets[number + 1]] for number in chosen]
+    return replace(
+        features,
+        question_forms=np.concatenate(texts),
+        question_offsets=np.cumsum([0, *map(len, texts)], dtype=np.int64),
+        question_context=features.question_context[chosen],
+        **_without_answers(len(chosen)),
+        ids=[features.ids[number] for number in chosen],
+        questions=[features.questions[number] for number in chosen],
+        answers=[features.answers[number] for number in chosen],
+    )
+
+
+def synthetic(features: Features, questions: int, context_tokens: int) -> Features:
+    """Questions of 12 tokens on contexts of so many, of the words of `features` as often as they occur there."""
+    rng = np.random.default_rng(0)
+
+    def texts(tokens: int) -> tuple[Any, Any]:
+        forms = rng.choice(features.context_forms, questions * tokens)
+        return forms, np.arange(0, questions * tokens + 1, tokens, dtype=np.int64)
+
+    context_forms, context_offsets = texts(context_tokens)
+    question_forms, question_offsets = texts(QUESTION_TOKENS)
+    return replace(
+        features,
+        context_forms=context_forms,
+        context_offsets=context_offsets,
+        question_forms=question_forms,
+        question_offsets=question_offsets,
+        question_context=np.arange(questions, dtype=np.int32),
+        **_without_answers(questions),
+        ids=[str(number) for number in range(questions)],
+    )
+
+
+def _without_answers(questions: int) -> dict[str, Any]:
+    """The first token as the answer to each question: no time depends on it."""
+    return {
+        "answer_spans": np.zeros((questions, 2), dtype=np.int32),
+        "answer_offsets": np.arange(questions + 1, dtype=np.int64),
+    }

@@ -1,0 +1,97 @@
+"""Times that can be trusted on a machine that does other things: two forms in turn, on the same input, pair by pair."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Median and extremes of several measurements."""
+
+    median: float
+    least: float
+    most: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> Spread:
+        return cls(statistics.median(values), min(values), max(values))
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Seconds of two forms on each input, measured in turn."""
+
+    ours: list[float]
+    plain: list[float]
+
+    @property
+    def ratio(self) -> Spread:
+        """Plain over ours, input by input: how many times as fast ours is."""
+        return Spread.of([plain / ours for ours, plain in zip(self.ours, self.plain, strict=True)])
+
+
+def in_turn(
+    ours: Callable[[int], object], plain: Callable[[int], object], rounds: int, warmup: int, device: torch.device
+) -> Pairs:
+    """Time both on the inputs 0, 1, ...; who goes first changes from round to round. `warmup` rounds do not count."""
+    pairs = Pairs([], [])
+    forms = [(ours, pairs.ours), (plain, pairs.plain)]
+    for number in range(-warmup, rounds):
+        for work, seconds in forms if number % 2 == 0 else reversed(forms):
+            taken = seconds_of(partial(work, number % rounds), device)
+            if number >= 0:
+                seconds.append(taken)
+    return pairs
+
+
+def seconds_of(work: Callable[[], object], device: torch.device) -> float:
+    """Wall-clock seconds until the device is done with it."""
+    synchronize(device)
+    began = time.perf_counter()
+    work()
+    synchronize(device)
+    return time.perf_counter() - began
+
+
+def synchronize(device: torch.device) -> None:
+    """Wait for the device."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+class PhaseClock:
+    """Adds up the seconds of each named phase, over all threads."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+        self._device = device
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def phase(self, name: str) -> Iterator[None]:
+        """Time the block as a part of this phase."""
+        synchronize(self._device)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            synchronize(self._device)
+            with self._lock:
+                self.seconds[name] += time.perf_counter() - began
+
+    def shares(self) -> dict[str, float]:
+        """Each phase's part of all."""
+        total = sum(self.seconds.values())
+        return {name: seconds / total for name, seconds in self.seconds.items()}
