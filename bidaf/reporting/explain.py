@@ -14,6 +14,7 @@ from bidaf.evaluation.official import question_scores
 from bidaf.inference.attention import Explained, Reading
 from bidaf.reporting.html import render, script_json
 
+MOST = 65_535  # a weight of 1, as the page's script reads it
 NAMES = {"raw": "raw", "ema": "shadow"}
 
 
@@ -70,8 +71,8 @@ def _reading(reading: Reading, explained: Explained, gold: list[str]) -> dict[st
         "exact": exact,
         "answers": answers,
         "isAnswer": _covered(explained.context_words, [(best.start, best.end)]),
-        # One byte a cell: 400 by 30 words are 12 kB, to the nearest 0.4 %.
-        "toQuestion": base64.b64encode(np.rint(255 * reading.to_question).astype(np.uint8).tobytes()).decode(),
+        # Two bytes a cell: 400 by 30 words are 32 kB of text, a third of what decimals take.
+        "toQuestion": base64.b64encode(np.rint(MOST * reading.to_question).astype("<u2").tobytes()).decode(),
         "toContext": [_short_float(value) for value in reading.to_context.tolist()],
         "start": [_short_float(value) for value in reading.start.tolist()],
         "end": [_short_float(value) for value in reading.end.tolist()],

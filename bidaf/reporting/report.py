@@ -13,7 +13,7 @@ from bidaf import __version__
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
 from bidaf.reporting import charts
-from bidaf.reporting.answers import Asked, DevAnswers, breakdowns, changes, read_answers
+from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
 from bidaf.reporting.runlog import RunLog, read_run
 from bidaf.reporting.words import details, duration, headline, plain, signed
@@ -184,12 +184,16 @@ def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
                 "context": contexts.setdefault(context, len(contexts)),
                 "gold": answers.gold_spans(asked.number),
                 "answers": list(dict.fromkeys(features.answers[asked.number])),
-                "raw": asked.raw._asdict(),
-                "shadow": asked.shadow._asdict() if asked.shadow else None,
+                "raw": _shown_answer(asked.raw),
+                "shadow": _shown_answer(asked.shadow) if asked.shadow else None,
             }
         )
     data = {"run": str(run.folder), "contexts": [features.contexts[each] for each in contexts], "questions": questions}
     return {"json": script_json(data), "embedded": len(chosen), "all": len(answers.questions), "step": answers.step}
+
+
+def _shown_answer(answer: Answer) -> dict[str, Any]:
+    return {**answer._asdict(), "f1": round(answer.f1, 3)}
 
 
 def _chosen(answers: DevAnswers, most: int) -> list[Asked]:

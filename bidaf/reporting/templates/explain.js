@@ -39,7 +39,8 @@ function show(asked, main) {
 
   function panel(reading) {
     const bytes = Uint8Array.from(atob(reading.toQuestion), (character) => character.charCodeAt(0));
-    const attention = (word, questionWord) => bytes[word * width + questionWord] / 255;
+    const view = new DataView(bytes.buffer);
+    const attention = (word, questionWord) => view.getUint16(2 * (word * width + questionWord), true) / 65535;
     const strongest = Math.max(...reading.toContext);
     const answers = new Set(reading.isAnswer), golds = new Set(asked.isGold);
 
