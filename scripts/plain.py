@@ -7,6 +7,8 @@ is PyTorch's, and the average is a dictionary of tensors. `bidaf bench` times it
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -128,17 +130,19 @@ class PlainBidaf(nn.Module):
 
 
 class PlainAverage:
-    """The shadow as a dictionary, one tensor after the other, a new tensor each."""
+    """The shadow as a dictionary, one tensor after the other, a new tensor each. `decay_at` gives a step's decay."""
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.model, self.decay = model, decay
+    def __init__(self, model: nn.Module, decay_at: Callable[[int], float]) -> None:
+        self.model, self.decay_at, self.steps = model, decay_at, 0
         self.shadow = {name: weight.data.clone() for name, weight in model.named_parameters() if weight.requires_grad}
 
     def update(self) -> None:
         """shadow = decay * shadow + (1 - decay) * weight."""
+        self.steps += 1
+        decay = self.decay_at(self.steps)
         for name, weight in self.model.named_parameters():
             if weight.requires_grad:
-                self.shadow[name] = self.decay * self.shadow[name] + (1.0 - self.decay) * weight.data
+                self.shadow[name] = decay * self.shadow[name] + (1.0 - decay) * weight.data
 
 
 def _copy(linear: nn.Module) -> nn.Linear:

@@ -31,7 +31,7 @@ def test_the_plain_form_scores_the_same(settings: dict[str, Any]) -> None:
 def test_the_plain_form_trains_the_same_and_so_does_its_average(settings: dict[str, Any]) -> None:
     model, batch = make_model(**settings), make_batch()
     plain = PlainBidaf(model)
-    ema, average = ExponentialMovingAverage(model, decay=0.9), PlainAverage(plain, 0.9)
+    ema, average = ExponentialMovingAverage(model, decay=0.9), PlainAverage(plain, lambda step: 0.9)
     start, end = torch.tensor([0, 0, 1, 4]), torch.tensor([3, 0, 2, 4])
     optimizers = [torch.optim.SGD([w for w in m.parameters() if w.requires_grad], lr=0.2) for m in (model, plain)]
     losses = []

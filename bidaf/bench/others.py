@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from bidaf.bench.inputs import sample
-from bidaf.bench.plain import PlainTraining
+from bidaf.bench.plain import PlainTraining, load_plain
 from bidaf.bench.timing import Pairs, Spread, in_turn, seconds_of
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
@@ -52,7 +52,7 @@ def time_prediction(
 ) -> PredictionTimes:
     """Answer a sample of the dev questions, tokenized before, with an untrained model: its speed is a trained one's."""
     trainer = Trainer(config, prepared, device)
-    plain = PlainTraining(trainer.model, config).model
+    plain = load_plain().PlainBidaf(trainer.model)
     source = BatchSource(sample(trainer.dev_source.features, questions), device)
 
     def answer(model: torch.nn.Module, source: BatchSource) -> None:
@@ -66,8 +66,8 @@ def time_prediction(
 def time_average(config: Config, prepared: Prepared, device: torch.device, rounds: int) -> EmaTimes:
     """Move the shadow of the config's model, and a dictionary's."""
     trainer = Trainer(config, prepared, device)
-    plain = PlainTraining(trainer.model, config)
     ema = trainer.ema or ExponentialMovingAverage(trainer.model)
+    plain = PlainTraining(trainer.model, config, ema.decay_at)
 
     def repeat(update: Callable[[], None]) -> None:
         for _ in range(UPDATES):

@@ -15,7 +15,6 @@ from torch import nn
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.ema import DEFAULT_DECAY
 from bidaf.errors import UsageError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.training.optimizer import build_optimizer
@@ -34,12 +33,15 @@ def load_plain() -> Any:
 
 
 class PlainTraining:
-    """Training of the plain form, as one writes it down first; begins with the weights of `model`."""
+    """Training of the plain form, as one writes it down first; begins with the weights of `model`.
 
-    def __init__(self, model: Bidaf, config: Config) -> None:
+    `decay_at` is the average's decay at each step, as `ExponentialMovingAverage.decay_at` gives it.
+    """
+
+    def __init__(self, model: Bidaf, config: Config, decay_at: Callable[[int], float]) -> None:
         plain = load_plain()
         self.model: nn.Module = plain.PlainBidaf(model)
-        self.average = plain.PlainAverage(self.model, config.ema.decay or DEFAULT_DECAY)
+        self.average = plain.PlainAverage(self.model, decay_at)
         self.optimizer = build_optimizer(self.model, config.training.optimizer)
         self.clip_norm = config.training.clip_norm
         self.phase: Callable[[str], AbstractContextManager[object]] = lambda name: nullcontext()

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
+from bidaf.bench.floors import Floors, floors
 from bidaf.bench.inputs import synthetic
 from bidaf.bench.plain import PlainTraining
 from bidaf.bench.timing import Pairs, PhaseClock, Spread, in_turn, seconds_of
@@ -17,6 +18,7 @@ from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
 from bidaf.device import peak_memory, reset_peak_memory
+from bidaf.ema import ExponentialMovingAverage
 from bidaf.training.step import Numbers
 from bidaf.training.trainer import Trainer
 
@@ -37,11 +39,21 @@ class TrainingTimes:
     """Each form's share of a step by phase; phases of parts that run side by side are added up."""
     memory: dict[str, int]
     """Each form's peak on the longest batch, bytes: the process's on a CPU, the allocator's on a GPU."""
+    floors: list[Floors]
+    """Of each timed batch."""
 
     @property
     def ratio(self) -> Spread:
         """How many times as fast ours is on a batch."""
         return self.pairs.ratio
+
+    def gaps(self) -> dict[str, float]:
+        """Our time over each floor, all batches together."""
+        taken = sum(self.pairs.ours)
+        return {
+            "over_arithmetic": taken / sum(floor.arithmetic for floor in self.floors),
+            "over_latency": taken / sum(floor.latency for floor in self.floors),
+        }
 
     @property
     def ratio_with_order(self) -> float:
@@ -52,7 +64,8 @@ class TrainingTimes:
 def time_training(config: Config, prepared: Prepared, device: torch.device, rounds: int) -> TrainingTimes:
     """Train both forms from the same weights on the first `rounds` batches of the config's order."""
     trainer = Trainer(config, prepared, device)
-    plain, source = PlainTraining(trainer.model, config), trainer.train_source
+    ema = trainer.ema or ExponentialMovingAverage(trainer.model)
+    plain, source = PlainTraining(trainer.model, config, ema.decay_at), trainer.train_source
     training = config.training
     shuffled = EpochOrder(source, training.batch_size, seed=training.seed, bucketed=False, reshuffle=True)
 
@@ -80,7 +93,8 @@ def time_training(config: Config, prepared: Prepared, device: torch.device, roun
         "plain": _peak(lambda: plain.step(source, longest, answers), device),
     }
     questions = sum(len(trainer.order.batch(number)[0]) for number in range(rounds))
-    return TrainingTimes(pairs, questions, random_order, shares, memory)
+    bounds = [floors(trainer.model, source, trainer.order.batch(number)[0]) for number in range(rounds)]
+    return TrainingTimes(pairs, questions, random_order, shares, memory, bounds)
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,12 @@ def train_command(
                 "ratio_with_order": times.ratio_with_order,
                 "phases": times.shares,
                 "memory_bytes": times.memory,
+                "floors": {
+                    "gflop": sum(floor.flop for floor in times.floors) / len(times.floors) / 1e9,
+                    "gflop_per_second": times.floors[0].flop_per_second / 1e9,
+                    "lstm_step": times.floors[0].step_seconds,
+                    **times.gaps(),
+                },
             }
         )
         return
@@ -89,6 +95,12 @@ def train_command(
     print_table("ms of a step by phase", ("", "ours", "plain"), rows)
     memory = " and ".join(f"{size / 1e9:.2f} GB ({form})" for form, size in times.memory.items())
     print(f"peak memory on the longest batch: {memory}")
+    gaps, floor = times.gaps(), times.floors[0]
+    print(
+        f"a step takes {gaps['over_arithmetic']:.2f} times what its matrix products would at the speed of a large one "
+        f"({floor.flop_per_second / 1e9:,.0f} GFLOP/s), and {gaps['over_latency']:.1f} times what its LSTM steps would "
+        f"with nothing to compute ({1e6 * floor.step_seconds:.0f} us each)"
+    )
 
 
 @bench_app.command("predict")
