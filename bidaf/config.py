@@ -165,7 +165,11 @@ class TrainingConfig(Section):
     save_every: int | None = Field(None, ge=1)
     """Steps between checkpoints beside those at each evaluation; null for none."""
     keep_last: int = Field(3, ge=1)
-    """Newest checkpoints that are kept, besides the best."""
+    """Newest checkpoints that are kept, besides the best ones."""
+    keep_best: int = Field(1, ge=1)
+    """Checkpoints that are kept for their dev F1 (the shadow's)."""
+    deterministic: bool = False
+    """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
 
     @model_validator(mode="before")
     @classmethod

@@ -36,16 +36,24 @@ for _side in (_Loader, _Dumper):
 
 def find_config(name: str) -> Path:
     """The file itself, else that name in `configs/` here, else in the `configs/` beside the package."""
-    folders = [Path(CONFIGS_FOLDER), Path(__file__).parents[1] / CONFIGS_FOLDER]
-    for path in [Path(name), *(folder / name for folder in folders)]:
+    for path in [Path(name), *(folder / name for folder in _config_folders())]:
         if os.path.isfile(path):  # where Path.is_file() raises for a name too long
             return path
     if os.path.isdir(name):
         raise UsageError(f"--config {name} is a folder; name a YAML file")
-    known = sorted({path.name for folder in folders for path in folder.glob("*.yaml")})
+    known = known_configs()
     close = difflib.get_close_matches(Path(name).name, known, n=1)
     hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}" if known else ""
     raise UsageError(f"no config {name}, neither as a path nor in {CONFIGS_FOLDER}/{hint}")
+
+
+def known_configs() -> list[str]:
+    """Names that `find_config` finds in its folders."""
+    return sorted({path.name for folder in _config_folders() for path in folder.glob("*.yaml")})
+
+
+def _config_folders() -> list[Path]:
+    return [Path(CONFIGS_FOLDER), Path(__file__).parents[1] / CONFIGS_FOLDER]
 
 
 def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 from collections.abc import Callable
@@ -40,6 +41,19 @@ def set_up(device: torch.device) -> None:
     if device.type == "cpu":
         # Gates that saturate leave numbers below 1e-38 behind, on which a CPU is many times slower.
         torch.set_flush_denormal(True)
+
+
+def set_deterministic(asked: bool) -> None:
+    """Whether this process has to compute the same numbers every time, to the last digit.
+
+    Some operations add in the order in which threads happen to come: on a GPU, and on a CPU with several threads.
+    PyTorch then takes slower ones in their place, and refuses where there is none.
+    """
+    if asked:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts
+    torch.use_deterministic_algorithms(asked)
+    torch.backends.cudnn.deterministic = asked
+    torch.backends.cudnn.benchmark = False
 
 
 def matrix_precision(precision: Precision, device: torch.device) -> Callable[[], AbstractContextManager[object]]:

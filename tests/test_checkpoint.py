@@ -32,14 +32,15 @@ from bidaf.training.checkpoint import (
     SHADOW,
     STATE,
     checkpoint_name,
+    clean_checkpoints,
     list_checkpoints,
     open_checkpoint,
     remove_checkpoint,
-    remove_stale,
     restore_training,
     restore_weights,
     save_checkpoint,
 )
+from bidaf.training.files import write_json
 from bidaf.training.trainer import Trainer
 
 FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)
@@ -84,7 +85,7 @@ def rewrite(folder: Path, name: str, text: str) -> None:
     (folder / name).write_text(text, encoding="utf-8")
     sums = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
     sums[name] = sha256_of(folder / name)
-    (folder / COMPLETE).write_text(json.dumps(sums), encoding="utf-8")
+    write_json(folder / COMPLETE, sums)
 
 
 def test_a_checkpoint_holds_these_files_and_nothing_beside_it(saved: Path) -> None:
@@ -281,9 +282,9 @@ def test_what_a_crash_left_half_written_is_removed_and_nothing_else(saved: Path)
         shutil.copytree(saved, folder)
     for other in (".step-notes", "step-12", "notes.tmp"):
         (parent / other).mkdir()
-    remove_stale(parent)
+    clean_checkpoints(parent)
     assert sorted(path.name for path in parent.iterdir()) == [".step-notes", "notes.tmp", "step-000002", "step-12"]
-    remove_stale(parent / "nowhere")
+    clean_checkpoints(parent / "nowhere")
 
 
 def test_checkpoints_are_listed_by_their_number(tmp_path: Path) -> None:

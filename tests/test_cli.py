@@ -238,7 +238,7 @@ DATA: dict[str, Case] = {
     "nothing to resume": (["train", "--resume"], forget("runs"), "no run yet"),
     "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
     "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
-    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
+    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
     "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
     "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
     "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
@@ -280,7 +280,7 @@ def test_ctrl_c_outside_of_training_is_one_message(
     def press_ctrl_c(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loading, "open_checkpoint", press_ctrl_c)
+    monkeypatch.setattr(loading, "open_or_suggest", press_ctrl_c)
     monkeypatch.setattr(checkpoint, "open_checkpoint", press_ctrl_c)
     assert fail(130, *command, cwd=home) == "interrupted"
     assert not (home / "model").exists()
@@ -303,7 +303,7 @@ def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    "command", ["prepare", "train", "eval", "predict", "score", "export", "report", "explain", "config"]
+    "command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "report", "explain", "config"]
 )
 def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
     assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out

@@ -41,7 +41,9 @@ def imported(folder: Path, *command: str) -> tuple[float, set[str]]:
     return float(seconds), HEAVY & set(modules)
 
 
-@pytest.mark.parametrize("command", [("--help",), ("--version",), ("train", "--help"), ("report", "--help")])
+@pytest.mark.parametrize(
+    "command", [("--help",), ("--version",), ("train", "--help"), ("ask", "--help"), ("report", "--help")]
+)
 def test_help_imports_nothing_heavy_and_is_immediate(tmp_path: Path, command: tuple[str, ...]) -> None:
     seconds, heavy = imported(tmp_path, *command)
     assert heavy == set()
@@ -52,6 +54,16 @@ def test_scoring_a_file_imports_nothing_heavy(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     (tmp_path / "answers.json").write_text('{"dev-0-0": "Rome"}')
     assert imported(tmp_path, "score", "dev.json", "answers.json", "--json")[1] == set()
+
+
+def test_the_library_imports_nothing_heavy_before_it_is_used() -> None:
+    code = "import sys, bidaf; bidaf.score({'a': ['b']}, {'a': 'b'}); print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert HEAVY.isdisjoint(modules)
+
+
+def test_listing_runs_imports_no_torch(tmp_path: Path) -> None:
+    assert imported(tmp_path, "runs")[1] <= {"yaml", "numpy"}
 
 
 def test_checking_a_config_imports_no_torch(tmp_path: Path) -> None:

@@ -236,9 +236,15 @@ def test_an_export_holds_the_weights_it_names_and_its_card_says_so(tiny: Tiny, t
         assert exported.keys() == saved.keys()
         assert all(np.array_equal(exported[name], saved[name]) for name in saved)
         card = (folder / "README.md").read_text()
-        assert f"EM {scores[weights]['exact_match']:.2f}, F1 {scores[weights]['f1']:.2f} on dev.json" in card
+        assert "on dev.json (6 questions)" in card
+        for each in ("raw", "ema"):
+            row = f"| {each}{' (these)' if each == weights else ''} | {scores[each]['exact_match']:.2f} | "
+            assert f"{row}{scores[each]['f1']:.2f} |" in card
         assert ("decay 0.98, warm-up none, 20 updates" in card) == (weights == "ema")
         assert ("the raw weights" in card) == ("--no-use-ema" in card) == (weights == "raw")
+        assert "tiny" not in card  # nothing of where it was trained
+        assert "20 steps of 6 questions, adam (learning rate 0.1)" in card
+        assert "trained on | train.json (6 questions)" in card
 
 
 def test_a_checkpoint_is_exported_with_its_own_step_and_score(tiny: Tiny, tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ def test_a_new_run_holds_its_settings_and_its_surroundings(configure: Configure,
     run = Run.create(tmp_path / "deep" / "run", config, "cpu")
     assert load_config(Run.open(run.folder).folder / "config.yaml") == config
     surroundings = json.loads((run.folder / "environment.json").read_text(encoding="utf-8"))
-    keys = {"started", "command", "python", "packages", "platform", "processors", "device", "commit"}
+    keys = {"started", "command", "python", "packages", "platform", "processors", "device", "threads", "commit"}
     assert set(surroundings) == keys
     assert surroundings["device"] == "cpu"
     assert {"bidaf", "torch", "numpy"} <= set(surroundings["packages"])
@@ -135,7 +135,7 @@ def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep
         for step in range(1, 6):
             (run.checkpoints / f"step-00000{step}").mkdir()
         run.link("best", run.checkpoints / "step-000002")
-        run.prune(keep_last)
+        run.prune(keep_last, 1)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
 
 

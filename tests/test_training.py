@@ -270,6 +270,19 @@ def test_the_best_is_the_shadows_best_and_is_never_pruned(
     assert flags == [figure > max([-1.0, *f1[:number]]) for number, figure in enumerate(f1)]
 
 
+@pytest.mark.parametrize(
+    ("keep_best", "kept"), [(1, [4, 12]), (2, [4, 8, 12]), (3, [4, 6, 8, 12]), (9, [2, 4, 6, 8, 10, 12])]
+)
+def test_as_many_of_the_best_are_kept_as_asked_for(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep_best: int, kept: list[int]
+) -> None:
+    script_f1(monkeypatch, 50.0, 70.0, 60.0, 65.0, 60.0, 20.0)
+    config = configure(training={"keep_last": 1, "keep_best": keep_best}, evaluation={"every_steps": 2})
+    start(config, tmp_path)
+    assert checkpoint_steps(tmp_path) == kept
+    assert open_checkpoint(tmp_path / "best").step == 4
+
+
 def test_patience_ends_the_run_after_so_many_evaluations_without_gain(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

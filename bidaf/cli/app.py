@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
-from typing import Annotated, Any
+from types import FrameType
+from typing import Annotated, Any, NoReturn
 
 import typer
 from typer.core import TyperGroup
 
 from bidaf import __version__
+from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
@@ -18,6 +21,7 @@ from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
+from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError
@@ -32,7 +36,9 @@ class Commands(TyperGroup):
             result = super().invoke(ctx)
             sys.stdout.flush()
         except KeyboardInterrupt:
-            raise Interruption("interrupted") from None
+            raise Interruption("interrupted", signal.SIGINT) from None
+        except Terminated:
+            raise Interruption("terminated", signal.SIGTERM) from None
         except BrokenPipeError:
             # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -40,10 +46,16 @@ class Commands(TyperGroup):
         return result
 
 
-class Interruption(BidafError):
-    """Ctrl-C where there is nothing to save."""
+class Terminated(SystemExit):
+    """SIGTERM, raised as Python raises Ctrl-C: what is half written is removed on the way out."""
 
-    exit_code = 130
+
+class Interruption(BidafError):
+    """Ctrl-C or SIGTERM where there is nothing to save; the exit code is 128 plus the signal's number."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + number
 
 
 app = typer.Typer(
@@ -57,10 +69,12 @@ app.command("prepare")(prepare_command)
 app.command("train")(train_command)
 app.command("eval")(eval_command)
 app.command("predict")(predict_command)
+app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)
+app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
@@ -85,6 +99,7 @@ def root(
 
 def main() -> None:
     """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    signal.signal(signal.SIGTERM, _terminate)
     # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
     # having the system hand out small ones.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
@@ -98,6 +113,10 @@ def main() -> None:
         if (message := _explain(error)) is None:
             raise
         sys.exit(_fail(message, 1))
+
+
+def _terminate(number: int, frame: FrameType | None) -> NoReturn:
+    raise Terminated(128 + number)  # the exit code even where nobody catches it
 
 
 def _explain_usage(error: Any) -> str:

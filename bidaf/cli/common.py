@@ -10,20 +10,35 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bidaf.bars import bar
+from bidaf.cli.completion import complete_config, complete_run, complete_setting
+
 if TYPE_CHECKING:
     from tqdm import tqdm
 
-ConfigOption = Annotated[str, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")]
+ConfigOption = Annotated[
+    str,
+    typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config),
+]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(
-        "--set", "-s", metavar="KEY=VALUE", help="Change a setting, as in training.batch_size=32. Repeatable."
+        "--set",
+        "-s",
+        metavar="KEY=VALUE",
+        help="Change a setting, as in training.batch_size=32. Repeatable.",
+        autocompletion=complete_setting,
     ),
 ]
 DeviceOption = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")]
 ModelOption = Annotated[
     str | None,
-    typer.Option("--model", "-m", help="A run, checkpoint or export folder.  [default: the newest run's best]"),
+    typer.Option(
+        "--model",
+        "-m",
+        help="A run, checkpoint or export folder.  [default: the newest run's best]",
+        autocompletion=complete_run,
+    ),
 ]
 UseEmaOption = Annotated[
     bool, typer.Option("--use-ema/--no-use-ema", help="The shadow weights (the moving average), or the raw ones.")
@@ -48,13 +63,11 @@ def print_json(value: Any) -> None:
 
 def questions_bar(total: int) -> tqdm[None]:
     """Progress over questions on stderr; nothing when that is no terminal."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, unit="question", disable=None, leave=False)
+    return bar("answer", "question", total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout; numbers to the right."""
+    """A table on stdout, under its title if it has one; numbers to the right."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -64,7 +77,8 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
         table.add_row(*(Text(cell) for cell in row))
-    print(title)
+    if title:
+        print(title)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
 
 

@@ -7,10 +7,13 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, SetOption, print_json
+from bidaf.cli.completion import complete_config
 
 config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
 
-NameArgument = Annotated[str, typer.Argument(help="A YAML file: a path, or a name in configs/.")]
+NameArgument = Annotated[
+    str, typer.Argument(help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config)
+]
 
 
 @config_app.command("show")

@@ -65,6 +65,6 @@ def report(folders: Sequence[Path], output: Path | None, *, watch: bool) -> Iter
 
 def _sizes(folders: Sequence[Path]) -> list[int]:
     """How far each log has come."""
-    from bidaf.training.run import METRICS
+    from bidaf.training.layout import METRICS
 
     return [(folder / METRICS).stat().st_size for folder in folders]

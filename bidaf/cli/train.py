@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
-from bidaf.errors import UsageError
+from bidaf.errors import BidafError, DataError, UsageError
 
 if TYPE_CHECKING:
     import torch
@@ -21,10 +23,16 @@ if TYPE_CHECKING:
 
 def train_command(
     run: Annotated[
-        str | None, typer.Argument(metavar="[RUN]", help="With --resume: which run.  [default: the newest]")
+        str | None,
+        typer.Argument(
+            metavar="[RUN]", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
+        ),
     ] = None,
     config: Annotated[
-        str | None, typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.")
+        str | None,
+        typer.Option(
+            "--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config
+        ),
     ] = None,
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
@@ -33,6 +41,9 @@ def train_command(
         bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
     ] = False,
     device: DeviceOption = "auto",
+    deterministic: Annotated[
+        bool, typer.Option("--deterministic", help="The same numbers every time; short for training.deterministic.")
+    ] = False,
 ) -> None:
     """Train BiDAF, the shadow weights kept alongside; score raw and shadow at every evaluation.
 
@@ -49,7 +60,7 @@ def train_command(
         raise UsageError("--dry-run tries out a new run; leave out --resume")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
-    overrides = set or []
+    overrides = [*(set or []), *(["training.deterministic=true"] if deterministic else [])]
     chosen = choose_device(device)
     if resume:
         source = find_run(run)
@@ -73,13 +84,30 @@ def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
     try:
         state = work()
     except Interrupted as interrupted:
+        _log_end(folder, "interrupted and saved")
         say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
         raise typer.Exit(interrupted.exit_code) from None
+    except (UsageError, DataError):  # before the first step: nothing ran that could fail
+        raise
+    except BidafError as error:
+        _log_end(folder, f"failed: {error}")
+        raise
     for weights, score in (state.scores or {}).items():
         say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
-    say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
+    message = f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
+    _log_end(folder, message)
+    say(f"{message}, in {folder}")
     if (page := folder / REPORT).exists():
         say(f"what the average did, to open in a browser: {page}")
+
+
+def _log_end(folder: Path, message: str) -> None:
+    """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
+    from bidaf.training.layout import CONFIG, LOG, write_log
+
+    with suppress(OSError):  # a full disk, say, which is what the run failed of
+        if (folder / CONFIG).exists():
+            write_log(folder / LOG, " ".join(message.split()))
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
@@ -92,7 +120,8 @@ def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
 def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> Config | None:
     """The settings asked for, on top of the run's own; None when nothing is asked for."""
     from bidaf.config_file import find_config, load_config
-    from bidaf.training.run import CONFIG, Run
+    from bidaf.training.layout import CONFIG
+    from bidaf.training.run import Run
 
     if config is None and not overrides:
         return None

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from bidaf.bars import watched
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
@@ -125,7 +126,9 @@ def build_features(
     """Tokenize and index. Without `limits`, as for scoring and prediction, nothing is cut or dropped: a question
     whose answers have no tokens stays, without gold spans.
     """
-    return index_tokens(examples, tokenize_examples(examples, tokenizer), vocabulary, limits)
+    # Nobody waits for one question; its bar would come with the second that the tokenizer takes to start.
+    shown = watched(examples, "tokenize", "question", delay=1) if len(examples) > 1 else examples
+    return index_tokens(examples, tokenize_examples(shown, tokenizer), vocabulary, limits)
 
 
 def index_tokens(

@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from bidaf.bars import watched
 from bidaf.config import DataConfig
 from bidaf.data.features import FeatureCounts, Features, Limits, index_tokens
 from bidaf.data.sources import read_sources, source_identity
@@ -106,8 +107,8 @@ def prepare(
     target = Path(config.prepared_dir) / _key(material)
     try:
         unfinished = target.with_name(f".{target.name}-{os.getpid()}")
-        unfinished.mkdir(parents=True)
         try:
+            unfinished.mkdir(parents=True)
             counts = _build(config, corpora, tokenizer, vectors, unfinished)
             files = {
                 path.relative_to(unfinished).as_posix(): path.stat().st_size
@@ -150,10 +151,8 @@ def _build(
     config: DataConfig, corpora: dict[str, Corpus], tokenizer: Tokenizer, vectors: Vectors, folder: Path
 ) -> dict[str, Any]:
     """Write all parts but the manifest; returns the counts."""
-    from tqdm import tqdm
-
     tokens = {
-        split: tokenize_examples(tqdm(corpus.examples, desc=f"tokenize {split}", disable=None, leave=False), tokenizer)
+        split: tokenize_examples(watched(corpus.examples, f"tokenize {split}", "question"), tokenizer)
         for split, corpus in corpora.items()
     }
     vocabulary = build_vocabulary(
@@ -168,7 +167,7 @@ def _build(
     limits = {"train": Limits(config.max_context_tokens, config.max_question_tokens), "dev": None}
     trained = len(vocabulary.trained_words)
     counts: dict[str, Any] = {}
-    for split, corpus in corpora.items():
+    for split, corpus in watched(corpora.items(), "index", "split"):
         features, indexed = index_tokens(corpus.examples, tokens[split], vocabulary, limits[split])
         if not len(features):
             raise DataError(

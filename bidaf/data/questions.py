@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -72,6 +73,17 @@ def read_questions(path: Path | str | None) -> list[Example]:
     placed = _parse(text, where)
     if not placed:
         raise DataError(f"{where}: holds no question; {QUESTION_FORM}")
+    return _with_ids(placed, where)
+
+
+def as_examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
+    """Questions that a program holds, `{"context", "question"}` each, as `read_questions` takes them from a list."""
+    where = "the questions"
+    items = validate(_MANY, [dict(record) for record in records], where)
+    if not items:
+        raise DataError(f"{where}: there is none")
+    placed: list[tuple[Place, Example]]
+    placed = [((number,), _example(item, item.context, item.title)) for number, item in enumerate(items)]
     return _with_ids(placed, where)
 
 

@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from bidaf.bars import bar
 from bidaf.data.files import no_such_file, reading, sha256_of
 from bidaf.errors import DataError
 
@@ -228,7 +229,7 @@ def _failures(path: Path) -> Iterator[None]:
 
 def _progress(name: str, size: int | None) -> tqdm[None]:
     """A bar in bytes that only a terminal shows."""
-    return tqdm(desc=name, total=size, unit="B", unit_scale=True, disable=None, leave=False)
+    return bar(name, "B", size, unit_scale=True)
 
 
 def _download(name: str) -> Path:

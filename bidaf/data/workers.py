@@ -13,6 +13,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
+from bidaf.bars import bar
 from bidaf.data.tokenizer import Cuts, Tokenizer, cut_word
 from bidaf.errors import BidafError
 
@@ -47,8 +48,10 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
         with _interrupts_held_back():
             futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task) for task in tasks]
         yield
-        for task, future in zip(tasks, futures, strict=True):
-            tokenizer.learn(task, future.result())
+        with bar("cut words", "word", len(words)) as shown:
+            for task, future in zip(tasks, futures, strict=True):
+                tokenizer.learn(task, future.result())
+                shown.update(len(task))
     except BrokenProcessPool:
         raise BidafError(
             "a process that tokenizes died; if memory is short, tokenize in one process: bidaf prepare --workers 1"

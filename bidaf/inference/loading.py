@@ -19,8 +19,9 @@ from bidaf.errors import DataError
 from bidaf.inference.export import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
-from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_checkpoint, restore_weights
-from bidaf.training.run import BEST, Run, find_run
+from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
+from bidaf.training.layout import BEST
+from bidaf.training.run import Run, find_run
 
 
 @dataclass(frozen=True)
@@ -41,18 +42,21 @@ class LoadedModel:
         return self.prepared.features("dev") if self.prepared else None
 
 
-def load_model(name: str | None, *, use_ema: bool, device: torch.device) -> LoadedModel:
+def load_model(name: str | None, *, use_ema: bool | None, device: torch.device) -> LoadedModel:
     """The best checkpoint of a run (without a name: the newest run's), a checkpoint folder, or an export folder.
 
-    Raises `DataError` saying what was looked for and what is missing.
+    `use_ema` None takes the weights that an export holds, and else the shadow. Raises `DataError` saying what was
+    looked for and what is missing.
     """
     set_up(device)
     folder = find_run(name)
     if is_export(folder):
         export = open_export(folder)
-        export.check_weights(use_ema)
+        if use_ema is not None:
+            export.check_weights(use_ema)
         return _load_export(export, device)
-    checkpoint = open_checkpoint(find_checkpoint(folder))
+    use_ema = use_ema is not False
+    checkpoint = open_or_suggest(find_checkpoint(folder))
     prepared = find_features(checkpoint)
     vocabulary = prepared.vocabulary()
     model = assemble(
@@ -65,8 +69,8 @@ def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel
     """The raw and the shadow weights of what `load_model` finds; one alone where no more is there."""
     folder = find_run(name)
     if is_export(folder):
-        return [load_model(str(folder), use_ema=open_export(folder).weights == "ema", device=device)]
-    checkpoint = open_checkpoint(find_checkpoint(folder))
+        return [load_model(str(folder), use_ema=None, device=device)]
+    checkpoint = open_or_suggest(find_checkpoint(folder))
     kinds = (False, True) if checkpoint.has_shadow else (False,)
     return [load_model(str(checkpoint.folder), use_ema=use_ema, device=device) for use_ema in kinds]
 
@@ -116,5 +120,6 @@ def assemble(
 
 
 def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:
-    model = assemble(export.config, export.vocabulary(), export.vectors(), export.tensors(), export.folder, device)
-    return LoadedModel(model, export.config, export.vocabulary(), export.weights, export.folder, None)
+    weights, vocabulary = export.tensors(), export.vocabulary()
+    model = assemble(export.config, vocabulary, export.vectors(), weights, export.folder, device)
+    return LoadedModel(model, export.config, vocabulary, export.weights, export.folder, None)

@@ -11,7 +11,7 @@ from bidaf.data.features import Features, build_features
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
-from bidaf.errors import BidafError
+from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best
 from bidaf.inference.loading import LoadedModel
 
@@ -48,6 +48,18 @@ class Predictor:
                 f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
             )
         return features
+
+    def ask(self, question: str, context: str, n_best: int = 1) -> list[Answered]:
+        """Up to `n_best` answers to one question, most probable first.
+
+        Raises `DataError` for a question or a context without a word.
+        """
+        for name, text in (("question", question), ("context", context)):
+            if not self._tokenizer.tokenize(text):
+                raise DataError(f"the {name} is empty")
+        features = self.features([Example("", question, context, ())])
+        (answers,) = self.answer_n_best(features, n_best).values()
+        return answers
 
     def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
         """The best answer to each question, by id, in the order of the questions."""

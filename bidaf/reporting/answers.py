@@ -15,7 +15,7 @@ from bidaf.data.prepare import open_prepared
 from bidaf.errors import DataError
 from bidaf.evaluation.official import question_scores
 from bidaf.reporting.runlog import RunLog
-from bidaf.training.run import N_BEST, PREDICTIONS
+from bidaf.training.layout import N_BEST, PREDICTIONS
 
 WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
 LENGTHS = {

@@ -10,7 +10,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidaf.errors import DataError
-from bidaf.training.run import METRICS, Run
+from bidaf.training.layout import METRICS, read_events
 
 # Far beyond what a run can write, and within what can be drawn.
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -150,7 +150,7 @@ def read_run(folder: Path) -> RunLog:
             f"{folder} has no {METRICS}: it is not a run folder, or the run was stopped before its first step"
         )
     try:
-        events = Run(folder).events()
+        events = read_events(folder)
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}") from None
     starts, bad_starts = _parse(Start, events, "start")

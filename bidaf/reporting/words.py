@@ -104,7 +104,7 @@ def _turns(gains: list[float]) -> int:
 
 
 def _falls(values: list[float]) -> str:
-    falls = [before - after for before, after in pairwise(values) if before > after]
+    falls = [before - after for before, after in pairwise(values) if before - after >= EVEN]
     if not falls:
         return "never fell"
     return (

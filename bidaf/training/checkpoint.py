@@ -31,14 +31,19 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.data.files import sha256_of
 from bidaf.ema import ExponentialMovingAverage, mismatches, trained_weights
-from bidaf.errors import BidafError, DataError
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import Bidaf
-from bidaf.training.files import sync, write_json, write_text
+from bidaf.training.files import json_text, sync, write_json, write_text
 
 FORMAT_VERSION = 1
 RAW, SHADOW, OPTIMIZER = "raw.safetensors", "shadow.safetensors", "optimizer.safetensors"
 STATE, CONFIG, COMPLETE = "state.json", "config.yaml", "complete.json"
 NAME = re.compile(r"step-(\d{6,})")
+UNFINISHED, REPLACED = re.compile(r"\.step-\d+\.\d+\.tmp"), re.compile(r"\.(step-\d+)\.replaced")
+
+
+class DamagedCheckpoint(DataError):
+    """A checkpoint that is incomplete, or is not what was written."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ class Checkpoint:
     folder: Path
     config: Config
     state: dict[str, Any]
+    files: frozenset[str]
+    """Names of the files whose checksums held."""
 
     @property
     def step(self) -> int:
@@ -57,7 +64,7 @@ class Checkpoint:
     @property
     def has_shadow(self) -> bool:
         """Whether the run kept an average."""
-        return (self.folder / SHADOW).exists()
+        return SHADOW in self.files
 
     def weights(self, use_ema: bool) -> dict[str, Tensor]:
         """The shadow or the raw weights by name. Raises `DataError` when there is no shadow."""
@@ -66,7 +73,14 @@ class Checkpoint:
                 f"{self.folder} holds no averaged weights: its run had ema.enabled: false. "
                 "Ask for the raw ones with --no-use-ema."
             )
-        return load_file(self.folder / (SHADOW if use_ema else RAW))
+        return self.tensors(SHADOW if use_ema else RAW)
+
+    def tensors(self, name: str) -> dict[str, Tensor]:
+        """What a safetensors file holds. Raises `DataError` when it is none."""
+        try:
+            return load_file(self.folder / name)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{self.folder / name} can't be read: {error}") from None
 
 
 def save_checkpoint(
@@ -80,8 +94,9 @@ def save_checkpoint(
 ) -> None:
     """Write a checkpoint beside its place, flush it, and rename it into place.
 
-    Raises `BidafError` when it can't be written; an older folder of the name is untouched then. `RuntimeError` (from
-    the average) while the shadow is applied: the raw weights would be lost.
+    Raises `BidafError` when it can't be written; an older folder of the name is untouched then, and at no moment is
+    there neither of the two (`clean_checkpoints`). `RuntimeError` (from the average) while the shadow is applied: the
+    raw weights would be lost.
     """
     beside = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
@@ -100,10 +115,7 @@ def save_checkpoint(
             sync(path)
         write_json(beside / COMPLETE, {path.name: sha256_of(path) for path in sorted(beside.iterdir())})
         sync(beside)
-        if folder.exists():
-            shutil.rmtree(folder)
-        beside.rename(folder)
-        sync(folder.parent)
+        _put_in_place(beside, folder)
     except (OSError, SafetensorError) as error:
         raise BidafError(f"the checkpoint {folder} can't be written: {error}") from None
     finally:
@@ -111,22 +123,62 @@ def save_checkpoint(
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:
-    """Check a checkpoint folder and read its settings. Raises `DataError` for one that is incomplete or damaged."""
+    """Check every byte of a checkpoint folder and read its settings.
+
+    Raises `DamagedCheckpoint` for one that is incomplete or not as it was written, `DataError` for another format.
+    """
+    files = _check_files(folder)
     try:
-        expected = json.loads((folder / COMPLETE).read_text(encoding="utf-8"))
+        state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+        version, step = state["format"], state["step"]
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DamagedCheckpoint(f"{folder} can't be read as a checkpoint: {STATE}: {error!r}") from None
+    if version != FORMAT_VERSION:
+        raise DataError(f"{folder} has checkpoint format {version}; this version reads format {FORMAT_VERSION}")
+    if (match := NAME.fullmatch(folder.name)) and int(match[1]) != step:
+        raise DamagedCheckpoint(f"{folder} is damaged: it holds the checkpoint of step {step}; rename it back")
+    try:
+        return Checkpoint(folder, load_config(folder / CONFIG), state, files)
+    except UsageError as error:
+        raise DataError(f"{folder} was written by another version of this program: {error}") from None
+
+
+def _check_files(folder: Path) -> frozenset[str]:
+    try:
+        text = (folder / COMPLETE).read_text(encoding="utf-8")
+        expected = json.loads(text)
         names = sorted({RAW, OPTIMIZER, STATE, CONFIG, *expected})
         damaged = [name for name in names if sha256_of(folder / name) != expected.get(name)]
+        # Hidden files are a desktop's or a file system's.
+        extra = {path.name for path in folder.iterdir() if not path.name.startswith(".")} - {COMPLETE, *names}
     except FileNotFoundError as error:
         name = Path(error.filename).name
-        raise DataError(f"{folder} is not a complete checkpoint: it has no {name}") from None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
-        raise DataError(f"{folder} can't be read as a checkpoint: {error}") from None
+        raise DamagedCheckpoint(f"{folder} is not a complete checkpoint: it has no {name}") from None
+    except (OSError, ValueError, TypeError, AttributeError, RecursionError) as error:
+        raise DamagedCheckpoint(f"{folder} can't be read as a checkpoint: {error}") from None
+    # No checksum covers the marker: its form does, in which each byte follows from the checksums it lists.
+    if text != json_text(expected):
+        damaged.append(COMPLETE)
     if damaged:
-        raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; use another one")
-    state = json.loads((folder / STATE).read_text(encoding="utf-8"))
-    if state["format"] != FORMAT_VERSION:
-        raise DataError(f"{folder} has checkpoint format {state['format']}; this version reads format {FORMAT_VERSION}")
-    return Checkpoint(folder, load_config(folder / CONFIG), state)
+        names_of = ", ".join(damaged)
+        raise DamagedCheckpoint(f"{folder} is damaged: {names_of} changed since it was written; use another one")
+    if extra:
+        raise DamagedCheckpoint(f"{folder} holds what is not its own: {', '.join(sorted(extra))}; move that elsewhere")
+    return frozenset(names)
+
+
+def open_or_suggest(folder: Path) -> Checkpoint:
+    """`open_checkpoint`, whose complaint about a damaged one names the newest sound one beside it."""
+    try:
+        return open_checkpoint(folder)
+    except DamagedCheckpoint as damage:
+        for other in reversed(list_checkpoints(folder.resolve().parent)):
+            try:
+                open_checkpoint(other)
+            except DataError:
+                continue
+            raise DamagedCheckpoint(f"{damage} (this one is sound: {other})") from None
+        raise
 
 
 def checkpoint_name(step: int) -> str:
@@ -146,11 +198,35 @@ def remove_checkpoint(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def remove_stale(folder: Path) -> None:
-    """Delete what a crash left half written."""
-    for path in _entries(folder):
-        if re.fullmatch(r"\.step-\d+\.\d+\.tmp", path.name):
+def clean_checkpoints(folder: Path) -> None:
+    """Undo what a crash left half done; for the process alone that trains there.
+
+    What was half written goes. A checkpoint that was to be replaced comes back, if its successor is not in its place.
+    """
+    for path in list(_entries(folder)):
+        if (match := REPLACED.fullmatch(path.name)) and not (folder / match[1]).exists():
+            path.rename(folder / match[1])
+        elif match or UNFINISHED.fullmatch(path.name):
             shutil.rmtree(path, ignore_errors=True)
+
+
+def dev_f1(scores: dict[str, dict[str, float]]) -> float:
+    """The F1 that ranks checkpoints: the shadow's, or the raw weights' in a run without one."""
+    return scores.get("ema", scores["raw"])["f1"]
+
+
+def rank_checkpoints(folders: list[Path]) -> list[Path]:
+    """Those that were scored, best first; of equals the earlier, as a run's `best` has it."""
+    ranked = []
+    for folder in folders:
+        try:
+            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            complete = (folder / COMPLETE).exists()
+            if complete and state["scores"] is not None and state["evaluated_step"] == state["step"]:
+                ranked.append((-dev_f1(state["scores"]), state["step"], folder))
+        except (OSError, ValueError, TypeError, KeyError, AttributeError):
+            continue  # half removed, or damaged: no candidate
+    return [folder for *_, folder in sorted(ranked)]
 
 
 def restore_weights(model: Bidaf, weights: dict[str, Tensor], origin: Path) -> None:
@@ -170,16 +246,21 @@ def restore_training(
     ema: ExponentialMovingAverage | None,
     optimizer: torch.optim.Optimizer,
 ) -> None:
-    """Put raw weights, shadow with counter, and optimizer back as they were saved."""
+    """Put raw weights, shadow with counter, and optimizer back as they were saved.
+
+    Raises `DataError` for a checkpoint of another model.
+    """
     restore_weights(model, checkpoint.weights(use_ema=False), checkpoint.folder)
-    if ema is not None:
-        ema.load_state_dict({**checkpoint.state["ema"], "shadow": checkpoint.weights(use_ema=True)})
-    tensors = load_file(checkpoint.folder / OPTIMIZER)
     names = [name for name, _ in model.named_parameters()]
     state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        name, field = key.rsplit("/", 1)
-        state.setdefault(names.index(name), {})[field] = tensor
+    try:
+        if ema is not None:
+            ema.load_state_dict({**checkpoint.state["ema"], "shadow": checkpoint.weights(use_ema=True)})
+        for key, tensor in checkpoint.tensors(OPTIMIZER).items():
+            name, field = key.rsplit("/", 1)
+            state.setdefault(names.index(name), {})[field] = tensor
+    except (KeyError, ValueError) as error:
+        raise DataError(f"{checkpoint.folder} does not fit this run: {error}") from None
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -194,6 +275,19 @@ def _optimizer_tensors(model: Bidaf, optimizer: torch.optim.Optimizer) -> dict[s
 
 def _contiguous(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor.detach().contiguous() for name, tensor in tensors.items()}
+
+
+def _put_in_place(beside: Path, folder: Path) -> None:
+    """Rename to `folder`. What is there already steps aside under a name from which a crash can bring it back."""
+    replaced = folder.with_name(f".{folder.name}.replaced")
+    try:
+        if folder.exists():
+            shutil.rmtree(replaced, ignore_errors=True)
+            folder.rename(replaced)
+        beside.rename(folder)
+        sync(folder.parent)
+    finally:
+        clean_checkpoints(folder.parent)
 
 
 def _entries(folder: Path) -> Iterator[Path]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,20 +12,22 @@ from typing import Any
 import torch
 
 from bidaf.config import Config
-from bidaf.config_file import differences
+from bidaf.config_file import differences, dump_config
 from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
-from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.errors import DataError, UsageError
 from bidaf.model.bidaf import count_weights
-from bidaf.training.checkpoint import Checkpoint, list_checkpoints, open_checkpoint
+from bidaf.training.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
+from bidaf.training.files import write_text
+from bidaf.training.layout import CONFIG
 from bidaf.training.loop import Report, train
 from bidaf.training.run import Run, environment, refuse_existing_run
 from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]
 
-# Settings that say how long a run goes on and what it tells, not how it computes.
+# Settings that say how long a run goes on, what it tells and keeps, and how it reacts, not how it computes.
 MAY_CHANGE = {
     "data.prepared_dir",
     "training.epochs",
@@ -33,6 +35,8 @@ MAY_CHANGE = {
     "training.log_every",
     "training.save_every",
     "training.keep_last",
+    "training.keep_best",
+    "training.nonfinite",
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
@@ -60,8 +64,10 @@ def start_run(
     refuse_existing_run(folder)
     prepared = prepare(config.data, echo=echo)
     trainer = Trainer(config, prepared, device)
-    run = Run.create(folder, config, str(device))
+    run = Run(folder)
     with run.locked():
+        run.clean_up()
+        run = Run.create(folder, config, str(device))
         _log_start(run, trainer, prepared)
         return train(trainer, run, report)
 
@@ -77,32 +83,37 @@ def resume_run(
 ) -> TrainingState:
     """Go on from the newest sound checkpoint of the run in `source`, there or in a copy of it in `folder`.
 
-    Without `config` the run's own settings hold. Raises `UsageError` listing settings that may not change.
+    A run that was stopped before its first checkpoint begins anew. Without `config` the run's own settings hold. Raises
+    `UsageError` listing settings that may not change.
     """
-    checkpoint = newest_sound_checkpoint(Run.open(source), echo)
-    config = config or checkpoint.config
-    check_changes(checkpoint.config, config)
-    prepared = prepare(config.data, echo=echo)
-    trainer = Trainer(config, prepared, device)
-    if trainer.prepared_key != checkpoint.state["features"]:
-        raise DataError(
-            f"the data changed since the run began: its features were {checkpoint.state['features']}, now they "
-            f"are {trainer.prepared_key}"
-        )
-    if folder is not None and folder.resolve() != source.resolve():
-        if folder.exists():
-            raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
-        try:
-            shutil.copytree(source, folder, symlinks=True)
-        except (OSError, shutil.Error) as error:
-            raise BidafError(f"{source} can't be copied to {folder}: {error}") from None
-        source = folder
-    trainer.restore(checkpoint)
     run = Run.open(source)
-    with run.locked():
+    copying = folder is not None and folder.resolve() != source.resolve()
+    with ExitStack() as stack:
+        if not copying:
+            stack.enter_context(run.locked())
+            run.clean_up()
+        checkpoint = newest_sound_checkpoint(run, echo)
+        began_with = checkpoint.config if checkpoint else run.config()
+        config = config or run.config()
+        check_changes(began_with, config)
+        prepared = prepare(config.data, echo=echo)
+        trainer = Trainer(config, prepared, device)
+        if checkpoint:
+            check_features(trainer, checkpoint)
+            trainer.restore(checkpoint)
+        if copying:
+            assert folder is not None
+            run = run.copy(folder)
+            stack.enter_context(run.locked())
+            run.clean_up()
         run.rewind(checkpoint)
+        run.prune(config.training.keep_last, config.training.keep_best)
+        run.deterministic = config.training.deterministic
+        write_text(run.folder / CONFIG, dump_config(config))
+        echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
+        if remark := run.other_threads():
+            echo(remark)
         _log_start(run, trainer, prepared)
-        echo(f"resuming {source} at step {checkpoint.step} of {trainer.total_steps}")
         return train(trainer, run, report)
 
 
@@ -137,18 +148,30 @@ def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:
     )
 
 
-def newest_sound_checkpoint(run: Run, echo: Echo) -> Checkpoint:
+def newest_sound_checkpoint(run: Run, echo: Echo) -> Checkpoint | None:
     """The newest checkpoint that is complete and undamaged; says which ones were passed over.
 
-    Raises `DataError` when there is none.
+    None for a run that was stopped before its first one. Raises `DataError` when there were some and none is sound.
     """
-    run.last_checkpoint()
-    for folder in reversed(list_checkpoints(run.checkpoints)):
+    found = list_checkpoints(run.checkpoints)
+    for folder in reversed(found):
         try:
             return open_checkpoint(folder)
-        except DataError as error:
+        except DamagedCheckpoint as error:
             echo(f"passed over: {error}")
+    if not found and not run.has_saved():
+        echo(f"{run.folder} was stopped before its first checkpoint: it begins anew")
+        return None
     raise DataError(f"{run.folder} holds no sound checkpoint; start anew with another --run-dir")
+
+
+def check_features(trainer: Trainer, checkpoint: Checkpoint) -> None:
+    """Raise `DataError` when the prepared data is not that of the checkpoint."""
+    if trainer.prepared_key != checkpoint.state["features"]:
+        raise DataError(
+            f"the data changed since the run began: its features were {checkpoint.state['features']}, now they "
+            f"are {trainer.prepared_key}"
+        )
 
 
 def check_changes(before: Config, after: Config) -> None:

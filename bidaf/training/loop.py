@@ -15,11 +15,12 @@ from bidaf.device import peak_memory
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import Answered, answer_n_best
 from bidaf.evaluation.official import score_answers
-from bidaf.training.checkpoint import checkpoint_name, remove_stale, save_checkpoint
+from bidaf.training.checkpoint import checkpoint_name, dev_f1, save_checkpoint
 from bidaf.training.files import write_json, write_text
 from bidaf.training.interrupt import Interrupted, InterruptRequests
+from bidaf.training.layout import BEST, LAST, N_BEST
 from bidaf.training.progress import Progress
-from bidaf.training.run import BEST, LAST, N_BEST, Run
+from bidaf.training.run import Run
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Scores, Trainer, TrainingState
 
@@ -36,7 +37,6 @@ def train(trainer: Trainer, run: Run, report: Report = lambda folder: None) -> T
     Raises `BidafError` when a file can't be written.
     """
     progress = Progress(run.folder / "log.txt", total=trainer.total_steps, start=trainer.state.step)
-    remove_stale(run.checkpoints)
     try:
         with InterruptRequests() as requests:
             _Loop(trainer, run, progress, requests, report).run()
@@ -176,7 +176,7 @@ class _Loop:
         scores: Scores = {weights: self._score(weights, given) for weights, given in answers.items()}
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
-        f1 = scores.get("ema", scores["raw"])["f1"]
+        f1 = dev_f1(scores)
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
@@ -250,6 +250,7 @@ class _Loop:
         self._tick_clock()
         state, trainer = self.state, self.trainer
         folder = self.folder.checkpoints / checkpoint_name(state.step)
+        self.folder.settle()
         save_checkpoint(
             folder,
             model=trainer.model,
@@ -262,7 +263,7 @@ class _Loop:
         self.folder.link(LAST, folder)
         if state.best_step == state.step:
             self.folder.link(BEST, folder)
-        self.folder.prune(self.config.training.keep_last)
+        self.folder.prune(self.config.training.keep_last, self.config.training.keep_best)
 
     def _tick_clock(self) -> None:
         now = time.perf_counter()

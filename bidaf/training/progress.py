@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import sys
-from datetime import datetime
 from pathlib import Path
 
 from tqdm import tqdm
+
+from bidaf.bars import bar
+from bidaf.training.layout import write_log
 
 
 class Progress:
@@ -14,7 +16,7 @@ class Progress:
 
     def __init__(self, log: Path | None, *, total: int, start: int) -> None:
         self._log = log
-        self._bar = tqdm(total=total, initial=start, unit="step", desc="train", disable=None, leave=False)
+        self._bar = bar("train", "step", total, initial=start)
 
     @property
     def on_terminal(self) -> bool:
@@ -40,7 +42,7 @@ class Progress:
 
     def evaluation(self, label: str, total: int) -> tqdm[None]:
         """A bar of its own for scoring `total` questions."""
-        return tqdm(total=total, desc=label, unit="question", disable=None, leave=False)
+        return bar(label, "question", total)
 
     def close(self) -> None:
         """Take the bar off the screen."""
@@ -48,5 +50,4 @@ class Progress:
 
     def _write(self, message: str) -> None:
         if self._log is not None:
-            with self._log.open("a", encoding="utf-8") as file:
-                file.write(f"{datetime.now():%Y-%m-%d %H:%M:%S}  {message}\n")
+            write_log(self._log, message)

@@ -9,7 +9,7 @@ import torch
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
-from bidaf.device import matrix_precision, set_up
+from bidaf.device import matrix_precision, set_deterministic, set_up
 from bidaf.ema import ExponentialMovingAverage
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
@@ -44,6 +44,7 @@ class Trainer:
 
     def __init__(self, config: Config, prepared: Prepared, device: torch.device) -> None:
         set_up(device)
+        set_deterministic(config.training.deterministic)
         torch.manual_seed(config.training.seed)
         vocabulary = prepared.vocabulary()
         self.config = config

@@ -1,0 +1,85 @@
+"""How answers are shown: in their passage on a terminal, one a line elsewhere, as JSON for programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from bidaf.cli.common import print_table
+
+if TYPE_CHECKING:
+    from bidaf.evaluation.evaluator import Answered
+
+# A passage up to this many characters is shown whole; of a longer one, so many on either side of the answer.
+WHOLE, AROUND = 2000, 400
+LONGEST = 200  # characters of an answer repeated below its passage
+
+_CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
+
+
+def print_record(question: str, answers: Sequence[Answered]) -> None:
+    """One line of JSON."""
+    record: dict[str, Any] = {"question": question, "answers": [answer._asdict() for answer in answers]}
+    print(json.dumps(record), flush=True)
+
+
+def print_answers(context: str, answers: Sequence[Answered]) -> None:
+    """On a terminal the passage with the best answer marked; elsewhere the answers alone, each on its line."""
+    if sys.stdout.isatty():
+        print_passage(context, answers[0])
+    if len(answers) > 1:
+        print_n_best(answers)
+    elif not sys.stdout.isatty():
+        print(one_line(answers[0].text), flush=True)
+
+
+def print_passage(context: str, answer: Answered | None = None) -> None:
+    """The passage, and in it the answer; of a long passage what is around the answer."""
+    from rich.console import Console
+    from rich.text import Text
+
+    begin, end = (0, len(context)) if answer is None or len(context) <= WHOLE else _around(context, answer)
+    passage = Text(_printable(context))
+    if answer is not None:
+        passage.stylize("bold black on bright_yellow", answer.start, answer.end)
+    console = Console(highlight=False)
+    console.print(Text.assemble("... " if begin else "", passage[begin:end], " ..." if end < len(context) else ""))
+    if answer is not None:
+        confidence = f"   confidence {answer.probability:.1%}"
+        console.print(Text.assemble("\n", (_shortened(answer.text), "bold"), (confidence, "dim"), "\n"))
+
+
+def print_n_best(answers: Sequence[Answered]) -> None:
+    """Most probable first: a table on a terminal, elsewhere a line each of probability, tab, answer."""
+    if not sys.stdout.isatty():
+        for answer in answers:
+            print(f"{answer.probability:.4f}\t{one_line(answer.text)}", flush=True)
+        return
+    rows = [(one_line(answer.text), f"{answer.probability:.1%}", f"{answer.start}-{answer.end}") for answer in answers]
+    print_table("", ("answer", "confidence", "characters"), rows)
+
+
+def one_line(text: str) -> str:
+    """Line breaks and runs of blanks as one blank."""
+    return " ".join(_printable(text).split())
+
+
+def _shortened(text: str) -> str:
+    """Its beginning and end, where a model that is hardly trained answers with half a passage."""
+    line = one_line(text)
+    return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
+
+
+def _printable(text: str) -> str:
+    """One character for one, none of which could steer a terminal or be refused by it."""
+    encoding = sys.stdout.encoding or "utf-8"
+    return text.translate(_CONTROLS).encode(encoding, "replace").decode(encoding)
+
+
+def _around(context: str, answer: Answered) -> tuple[int, int]:
+    begin, end = max(0, answer.start - AROUND), min(len(context), answer.end + AROUND)
+    # From one blank to another, so that no word is cut.
+    before, after = context.find(" ", begin, answer.start), context.rfind(" ", answer.end, end)
+    return (before + 1 if begin and before >= 0 else begin), (after if end < len(context) and after >= 0 else end)

@@ -1,0 +1,26 @@
+"""What the shell offers behind an option when Tab is pressed; `bidaf --install-completion` switches that on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+
+def complete_config(incomplete: str) -> list[str]:
+    """Names in `configs/`; paths are the shell's own affair."""
+    from bidaf.config_file import known_configs
+
+    return [name for name in known_configs() if name.startswith(incomplete)]
+
+
+def complete_run(incomplete: str) -> list[str]:
+    """Names in `runs/`."""
+    from bidaf.training.layout import RUNS_FOLDER, find_runs
+
+    return [run.name for run in find_runs(Path(RUNS_FOLDER)) if run.name.startswith(incomplete)]
+
+
+def complete_setting(incomplete: str) -> list[str]:
+    """Dotted names of settings, ready for their value."""
+    from bidaf.config_file import setting_names
+
+    return [f"{name}=" for name in setting_names() if name.startswith(incomplete)]

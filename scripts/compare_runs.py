@@ -1,0 +1,77 @@
+"""Say what sets two runs apart: nothing, if one is the other stopped and resumed.
+
+    python scripts/compare_runs.py runs/one runs/other
+
+Compared are, byte for byte, weights, shadow and optimizer of every checkpoint, settings, predictions and links; and
+all values of the checkpoints' state and of metrics.jsonl but time and memory. log.txt and environment.json tell when
+and where a run was made, and are not. Exit code 1 when there is a difference.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+from bidaf.errors import DataError
+from bidaf.training.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS
+from bidaf.training.run import MEASURED, Run
+
+
+def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:
+    """One line each; with `common_checkpoints` those are left out that one of the two has not saved."""
+    ours, theirs = contents(run), contents(other)
+    if common_checkpoints:
+        saved = [{path.name for path in list_checkpoints(each / CHECKPOINTS)} for each in (run, other)]
+        both = saved[0] & saved[1]
+        for found in (ours, theirs):
+            for name in [
+                name for name in found if name.startswith(f"{CHECKPOINTS}/") and name.split("/")[1] not in both
+            ]:
+                del found[name]
+    return [
+        f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"
+        for name in sorted(ours.keys() | theirs.keys())
+        if name not in ours or name not in theirs or ours[name] != theirs[name]
+    ]
+
+
+def contents(run: Path) -> dict[str, Any]:
+    """All that must be the same, by name: bytes of files, targets of links, values without time and memory."""
+    found: dict[str, Any] = {}
+    for path in run.rglob("*"):
+        name = path.relative_to(run).as_posix()
+        if path.is_symlink():
+            found[name] = os.readlink(path)
+        elif path.is_dir() or path.name in (ENVIRONMENT, LOG, COMPLETE):
+            found[name] = None  # the marker follows from the other files of its checkpoint
+        elif path.name == STATE:
+            found[name] = {**json.loads(path.read_bytes()), "elapsed": None}
+        elif path.name == METRICS:
+            lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+            found[name] = [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]
+        else:
+            found[name] = path.read_bytes()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("runs", type=Path, nargs=2)
+    runs = parser.parse_args().runs
+    try:
+        for run in runs:
+            Run.open(run)
+    except DataError as error:
+        parser.error(str(error))
+    found = differences(*runs)
+    print("\n".join(found) or "the same")
+    sys.exit(bool(found))
+
+
+if __name__ == "__main__":
+    main()

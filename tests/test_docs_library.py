@@ -1,0 +1,97 @@
+"""What docs/library.md and docs/export.md say is so."""
+
+from __future__ import annotations
+
+import doctest
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+from helpers_cli import Tiny, succeed, train_tiny
+
+import bidaf
+from bidaf.errors import DataError
+from bidaf.inference import onnx
+
+ROOT = Path(__file__).parents[1]
+LIBRARY, EXPORT = ROOT / "docs" / "library.md", ROOT / "docs" / "export.md"
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def here(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds `model/`, as the pages begin."""
+    succeed("export", "-m", tiny.run, "-o", tmp_path / "model", cwd=tiny.folder)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_examples_run_in_their_order(here: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", LIBRARY.read_text(encoding="utf-8"), flags=re.DOTALL)
+    assert len(examples) == 4
+    names: dict[str, Any] = {}
+    for example in examples:
+        exec(compile(example, LIBRARY.name, "exec"), names)
+    assert len(names["answers"]) == 3
+
+
+def test_the_numbers_come_out_as_shown() -> None:
+    found = doctest.testfile(str(LIBRARY), module_relative=False)
+    assert found.attempted > 3
+    assert found.failed == 0
+
+
+def test_the_page_has_every_name_of_the_top_level() -> None:
+    named = set(re.findall(r"\| `bidaf\.(\w+)", LIBRARY.read_text(encoding="utf-8")))
+    assert named | {"__version__"} == set(bidaf.__all__)
+    assert all(hasattr(bidaf, name) for name in bidaf.__all__)
+    assert dir(bidaf) == bidaf.__all__
+    with pytest.raises(AttributeError, match="has no attribute 'laod'"):
+        _ = bidaf.laod
+
+
+def test_a_list_and_a_file_are_predicted_alike(here: Path) -> None:
+    questions = [{"context": "Dora lives in Rome.", "question": "Where?"}, {"context": "One.", "question": "Two?"}]
+    (here / "questions.json").write_text(json.dumps(questions))
+    model = bidaf.load("model")
+    assert bidaf.predict(model, questions) == bidaf.predict(model, "questions.json")
+    ticks: list[int] = []
+    bidaf.predict(model, here / "questions.json", tick=ticks.append)
+    assert sum(ticks) == 2
+    assert [answer.text for answer in model.ask("Two?", "One.")] == [bidaf.predict(model, questions)["1"]]
+
+
+def test_an_export_of_raw_weights_loads_as_what_it_is(tiny: Tiny, tmp_path: Path) -> None:
+    succeed("export", "-m", tiny.run, "-o", tmp_path / "raw", "--no-use-ema", cwd=tiny.folder)
+    assert bidaf.load(tmp_path / "raw").loaded.weights == "raw"
+    with pytest.raises(DataError, match="holds raw weights alone"):
+        bidaf.load(tmp_path / "raw", use_ema=True)
+
+
+@pytest.mark.parametrize("questions", [[], [{"context": "a"}], [{"context": "a", "question": " "}], "nowhere.json"])
+def test_what_is_no_question_is_refused(here: Path, questions: Any) -> None:
+    with pytest.raises(DataError):
+        bidaf.predict(bidaf.load("model"), questions)
+
+
+def test_files_are_scored_as_what_they_hold(tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "answers.json").write_text('{"dev-0-0": "Rome"}')
+    of_files = bidaf.score(tiny.folder / "dev.json", str(tmp_path / "answers.json"))
+    assert of_files == bidaf.score(tiny.folder / "dev.json", {"dev-0-0": "Rome"})
+    assert of_files.exact_match == pytest.approx(100 / 6)
+
+
+def test_the_page_on_exports_names_what_the_graph_takes_and_was_compared_at() -> None:
+    page = EXPORT.read_text(encoding="utf-8")
+    assert re.findall(r"^\| `(\w+)` \| int64", page, flags=re.MULTILINE) == list(onnx.INPUTS)
+    (row,) = re.findall(r"^\| model \| batch (.*) \|$", page, flags=re.MULTILINE)
+    shapes = [tuple(map(int, re.findall(r"\d+", cell))) for cell in row.split("|")]
+    assert shapes == list(onnx.CHECKED_SHAPES)
+    assert f"opset is {onnx.OPSET}" in page
+    assert f"pip install {' '.join(onnx.PACKAGES)}" in page

@@ -1,0 +1,164 @@
+"""`bidaf runs` and what Tab offers: each run once, with the state its files tell."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from helpers_cli import Tiny, fail, succeed, train_tiny
+
+from bidaf.cli.runs import shown_age, shown_size
+from bidaf.training.layout import LOG, METRICS, write_log
+from bidaf.training.runs import summarize, summarize_runs
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def home(tiny: Tiny, tmp_path: Path) -> Path:
+    """A copy of the tiny folder, to do anything to."""
+    folder = tmp_path / "home"
+    shutil.copytree(tiny.folder, folder, symlinks=True)
+    return folder
+
+
+def test_a_finished_run_is_told_with_its_best_score_steps_and_size(tiny: Tiny) -> None:
+    (record,) = succeed("runs", "--json", cwd=tiny.folder).json
+    best = tiny.last_scores()["ema"]
+    assert record["best"] == {"f1": best["f1"], "exact_match": best["exact_match"], "weights": "ema", "step": 20}
+    assert {key: record[key] for key in ("folder", "status", "step", "total_steps", "failure")} == {
+        "folder": "runs/tiny",
+        "status": "finished",
+        "step": 20,
+        "total_steps": 20,
+        "failure": None,
+    }
+    files = [path for path in tiny.run.rglob("*") if path.is_file() and not path.is_symlink()]
+    assert record["size_bytes"] == sum(path.stat().st_size for path in files if "best" not in path.parts)
+    age = datetime.now(UTC) - datetime.fromisoformat(record["started"])
+    assert 0 <= age.total_seconds() < 3600
+    table = succeed("runs", cwd=tiny.folder)
+    cells = [cell.strip() for cell in table.out.splitlines()[4].strip("│").split("│")]
+    assert cells[:4] == ["tiny (latest)", "finished", f"{best['f1']:.2f} ema", "20 of 20"]
+    assert table.err == ""
+
+
+def cut_short(run: Path) -> None:
+    """As a killed process leaves it: metrics and log end in the middle, the last line of both half written."""
+    metrics, log = run / METRICS, run / LOG
+    lines = metrics.read_text().splitlines(keepends=True)
+    metrics.write_text("".join(line for line in lines if json.loads(line)["step"] <= 10) + '{"event": "tra')
+    log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
+
+
+@pytest.mark.parametrize(
+    ("arrange", "status"),
+    [
+        (lambda run: write_log(run / LOG, "interrupted and saved"), "interrupted"),
+        (lambda run: write_log(run / LOG, "failed: the loss is not finite"), "failed"),
+        (cut_short, "stopped"),
+        (lambda run: (run / LOG).unlink(), "finished"),
+    ],
+)
+def test_the_state_of_a_run_that_does_not_train_is_how_its_log_ends(
+    home: Path, arrange: Callable[[Path], object], status: str
+) -> None:
+    run = home / "runs" / "tiny"
+    arrange(run)
+    summary = summarize(run)
+    assert summary.status == status
+    assert summary.failure == ("the loss is not finite" if status == "failed" else None)
+    assert (summary.step, summary.total_steps) == (10 if status == "stopped" else 20, 20)
+
+
+def test_a_run_is_running_while_its_lock_is_held(home: Path) -> None:
+    run = home / "runs" / "tiny"
+    cut_short(run)
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert summarize(run).status == "running"
+    assert summarize(run).status == "stopped"
+
+
+def test_a_run_logs_how_it_ended(home: Path) -> None:
+    fail(1, "train", "-c", "tiny.yaml", "-s", "training.optimizer.lr=1e30", "--run-dir", "runs/bad", cwd=home)
+    bad = summarize(home / "runs" / "bad")
+    assert bad.status == "failed"
+    assert bad.failure is not None
+    assert "is not finite" in bad.failure
+    assert bad.failure in succeed("runs", cwd=home).err
+    # A second process that the lock turns away says nothing of the run that holds it.
+    with (home / "runs" / "tiny" / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        fail(2, "train", "--resume", "tiny", "-s", "training.epochs=21", cwd=home)
+    assert summarize(home / "runs" / "tiny").status == "finished"
+
+
+def test_the_newest_comes_first_and_what_is_no_run_is_left_out(home: Path) -> None:
+    runs = home / "runs"
+    for name, year in (("old", 2019), ("newest", 2029), ("undated", None)):
+        shutil.copytree(runs / "tiny", runs / name, symlinks=True)
+        path = runs / name / "environment.json"
+        path.write_text(json.dumps({"started": f"{year}-01-01T00:00:00+00:00"}) if year else "{")
+    (runs / "notes").mkdir()
+    (runs / "file").write_text("")
+    assert [run.folder.name for run in summarize_runs(runs)] == ["newest", "tiny", "old", "undated"]
+    (runs / "undated" / "config.yaml").write_text("nonsense: 3")
+    (runs / "old" / METRICS).unlink()
+    by_name = {run.folder.name: run for run in summarize_runs(runs)}
+    assert by_name["undated"].total_steps is None
+    assert (by_name["old"].step, by_name["old"].best) == (0, None)
+    assert "undated" in succeed("runs", "runs", cwd=home).out
+
+
+def test_no_run_is_no_error_but_a_wrong_folder_is(tmp_path: Path) -> None:
+    ran = succeed("runs", cwd=tmp_path)
+    assert (ran.out, ran.err) == ("", "no run in runs yet; start one with `bidaf train --config mini.yaml`\n")
+    assert succeed("runs", "--json", cwd=tmp_path).json == []
+    assert fail(3, "runs", "nowhere", cwd=tmp_path) == "nowhere: no such folder"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "shown"), [(-3, "0 s"), (59.9, "60 s"), (61, "1 min"), (7300, "2 h"), (86400 * 400, "400 d")]
+)
+def test_an_age_is_shown_in_the_greatest_unit_it_fills(seconds: float, shown: str) -> None:
+    assert shown_age(seconds) == shown
+
+
+@pytest.mark.parametrize(
+    ("size", "shown"),
+    [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (14_914_296, "15 MB"), (999_600, "1.0 MB"), (5e12, "5000 GB")],
+)
+def test_a_size_is_shown_in_the_unit_that_leaves_it_short(size: int, shown: str) -> None:
+    assert shown_size(size) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("bidaf train --config squad_", ["squad_adam.yaml", "squad_released.yaml"]),
+        ("bidaf prepare -c mi", ["mini.yaml"]),
+        ("bidaf config show min", ["mini.yaml"]),
+        ("bidaf eval --model t", ["tiny"]),
+        ("bidaf ask -m ti", ["tiny"]),
+        ("bidaf train --resume t", ["tiny"]),
+        ("bidaf train --set training.b", ["training.batch_size=", "training.batching="]),
+        ("bidaf train --set ema.decay=", []),
+        ("bidaf pre", ["prepare", "predict"]),
+    ],
+)
+def test_tab_offers_configs_runs_and_settings(
+    tiny: Tiny, monkeypatch: pytest.MonkeyPatch, words: str, offered: list[str]
+) -> None:
+    monkeypatch.setenv("_BIDAF_COMPLETE", "complete_bash")
+    monkeypatch.setenv("COMP_WORDS", words)
+    monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
+    assert succeed(cwd=tiny.folder).out.split() == offered
