@@ -43,10 +43,9 @@ def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total:
     """The log of a run that was scored like this, once every 100 steps."""
     folder.mkdir(parents=True, exist_ok=True)
     run = Run(folder)
-    environment = {"device": "cpu"}
     run.log_event(
         event="start", step=0, total_steps=total, steps_per_epoch=100, weights=9, features="none",
-        counts={}, config=config or {}, environment=environment,
+        counts={}, config=config or {},
     )  # fmt: skip
     best = -1.0
     for number, score in enumerate(raw, 1):
@@ -184,20 +183,36 @@ def test_a_folder_without_a_log_is_an_error(tmp_path: Path, content: str | None,
         read_run(tmp_path)
 
 
-def test_a_sitting_starts_with_all_that_its_lines_rest_on(configure: Configure, tmp_path: Path) -> None:
+def test_a_run_starts_with_all_that_its_lines_rest_on_and_again_where_that_changes(
+    configure: Configure, tmp_path: Path
+) -> None:
     config = configure(training={"epochs": 1})
     start_run(config, tmp_path / "run", CPU, lambda message: None)
+    resume_run(tmp_path / "run", CPU, lambda message: None)
     resume_run(tmp_path / "run", CPU, lambda message: None, config=configure(training={"epochs": 2}))
     first, second = events(tmp_path / "run", "start")
     assert (first["step"], first["total_steps"], first["steps_per_epoch"]) == (0, 6, 6)
     assert (second["step"], second["total_steps"]) == (6, 12)
     assert first["config"] == config.to_dict()
     assert first["counts"]["train"]["kept"] == 24
-    assert first["environment"]["device"] == "cpu"
     run = read_run(tmp_path / "run")
     assert run.start is not None
     assert run.start.total_steps == 12
+    assert run.environment["device"] == "cpu"
     assert run.is_finished
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_run_that_tells_no_time_is_shown_without(tmp_path: Path) -> None:
+    log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
+    unmeasured = dict.fromkeys(("elapsed", "seconds", "questions_per_second", "memory_bytes"))
+    lines = [{**line, **{k: unmeasured[k] for k in unmeasured if k in line}} for line in events(tmp_path / "run")]
+    (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    run = read_run(tmp_path / "run")
+    assert (run.unread, len(run.evaluations)) == (0, 2)
+    page = report_page([run])
+    assert "The shadow overtook the raw weights at step 200" in page
+    assert "Speed and memory" not in page
 
 
 @pytest.mark.parametrize("name", [b"\xff", "a\n\x1b[31m漢字".encode(), b"_hidden", b"$\\frac{x"])

@@ -78,8 +78,8 @@ def train_command(
 
 
 def _train(folder: Path, work: Callable[[], TrainingState]) -> None:
-    from bidaf.reporting.report import REPORT
     from bidaf.training.interrupt import Interrupted
+    from bidaf.training.layout import REPORT
 
     try:
         state = work()

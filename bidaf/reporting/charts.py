@@ -135,7 +135,8 @@ def speed_chart(runs: Sequence[RunLog]) -> Markup:
     """Questions trained on in a second."""
 
     def points(run: RunLog) -> Points:
-        return [(event.step, event.questions_per_second) for event in run.intervals]
+        speeds = [(event.step, event.questions_per_second) for event in run.intervals]
+        return [(step, speed) for step, speed in speeds if speed is not None]
 
     return _lines(runs, "Training throughput", "questions / s", points, from_zero=True)
 
@@ -144,7 +145,8 @@ def memory_chart(runs: Sequence[RunLog]) -> Markup:
     """The most memory that the process held so far."""
 
     def points(run: RunLog) -> Points:
-        return [(event.step, event.memory_bytes / 1e9) for event in run.intervals]
+        peaks = [(event.step, event.memory_bytes) for event in run.intervals]
+        return [(step, peak / 1e9) for step, peak in peaks if peak is not None]
 
     return _lines(runs, "Peak memory", "peak memory (GB)", points, from_zero=True)
 

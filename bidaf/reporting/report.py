@@ -18,8 +18,8 @@ from bidaf.reporting.html import render, script_json
 from bidaf.reporting.runlog import RunLog, read_run
 from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.training.files import write_text
+from bidaf.training.layout import REPORT
 
-REPORT = "report.html"
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
 MAX_CHARACTERS = 4_000_000  # of contexts, likewise
 RELOAD_SECONDS = 15
@@ -114,13 +114,13 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
             raw = f"EM {best.raw.exact_match:.1f}, same step"
             tiles.append(("raw F1 there", f"{best.raw.f1:.1f}", raw))
             tiles.append(("shadow \N{MINUS SIGN} raw", signed(best.gain), "F1 points, same step"))
-    if run.intervals:
-        speed = median(event.questions_per_second for event in run.intervals)
-        peak = max(event.memory_bytes for event in run.intervals) / 1e9
-        device = str(run.start.environment.get("device", "")) if run.start else ""
+    if run.intervals and run.elapsed:
         tiles.append(("time", duration(run.elapsed), f"{run.intervals[-1].epoch:.1f} epochs"))
-        tiles.append(("questions / s", f"{speed:,.0f}", f"median, on {device or 'an unknown device'}"))
-        tiles.append(("peak memory", f"{peak:.1f} GB", "of the process or device"))
+    if speeds := [event.questions_per_second for event in run.intervals if event.questions_per_second is not None]:
+        device = str(run.environment.get("device", "an unknown device"))
+        tiles.append(("questions / s", f"{median(speeds):,.0f}", f"median, on {device}"))
+    if peaks := [event.memory_bytes for event in run.intervals if event.memory_bytes is not None]:
+        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", "of the process or device"))
     return tiles
 
 
@@ -157,9 +157,8 @@ def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def _environment(run: RunLog) -> list[tuple[str, str]]:
-    environment = run.start.environment if run.start else {}
     rows = []
-    for name, value in environment.items():
+    for name, value in run.environment.items():
         if name == "command" and isinstance(value, list):
             rows.append((name, shlex.join(map(str, value))))
         elif isinstance(value, dict):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidaf.errors import DataError
-from bidaf.training.layout import METRICS, read_events
+from bidaf.training.layout import ENVIRONMENT, METRICS, read_events
 
 # Far beyond what a run can write, and within what can be drawn.
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
@@ -33,7 +34,7 @@ class Scores(BaseModel):
 
 
 class Start(_Event):
-    """The beginning of a sitting."""
+    """What a run, or a sitting of other settings, began with."""
 
     total_steps: Count
     steps_per_epoch: Count
@@ -43,18 +44,17 @@ class Start(_Event):
     counts: dict[str, dict[str, int | Finite | dict[str, int]]]
     """Of the prepared data, as `bidaf.data.counts.without_ids` gives them."""
     config: dict[str, Any]
-    environment: dict[str, Any]
 
 
 class Interval(_Event):
-    """Training metrics of the steps since the line before."""
+    """Training metrics of the steps since the line before; a deterministic run does not tell time and memory."""
 
     epoch: Finite
     loss: Finite | None
     ema_decay: Finite | None
-    questions_per_second: Finite
-    memory_bytes: Count
-    elapsed: Finite
+    questions_per_second: Finite | None
+    memory_bytes: Count | None
+    elapsed: Finite | None
 
 
 class Evaluation(_Event):
@@ -65,8 +65,7 @@ class Evaluation(_Event):
     ema: Scores | None = None
     distance: Finite | None
     best: bool
-    seconds: Finite
-    elapsed: Finite
+    elapsed: Finite | None
 
     @property
     def answering(self) -> Scores:
@@ -90,6 +89,8 @@ class RunLog:
     start: Start | None
     intervals: list[Interval]
     evaluations: list[Evaluation]
+    environment: dict[str, Any]
+    """What environment.json says; empty where that can't be read."""
     skipped: int
     """Steps whose loss or gradient was not finite."""
     unread: int
@@ -120,7 +121,7 @@ class RunLog:
     def elapsed(self) -> float:
         """Seconds of training and evaluation so far."""
         ends = [events[-1].elapsed for events in (self.intervals, self.evaluations) if events]
-        return max(ends, default=0.0)
+        return max((end for end in ends if end is not None), default=0.0)
 
     @property
     def is_finished(self) -> bool:
@@ -163,6 +164,7 @@ def read_run(folder: Path) -> RunLog:
         starts[-1] if starts else None,
         intervals,
         evaluations,
+        _environment(folder),
         skipped=sum(event["event"] == "skip" for event in events),
         unread=bad_starts + bad_intervals + bad_evaluations,
     )
@@ -181,6 +183,14 @@ def _parse(kind: type[E], events: list[dict[str, Any]], name: str) -> tuple[list
             else:
                 parsed[read.step] = read
     return [parsed[step] for step in sorted(parsed)], bad
+
+
+def _environment(folder: Path) -> dict[str, Any]:
+    try:
+        environment = json.loads((folder / ENVIRONMENT).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return environment if isinstance(environment, dict) else {}
 
 
 def _section(config: dict[str, Any], name: str) -> dict[str, Any]:

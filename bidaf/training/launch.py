@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -22,7 +23,7 @@ from bidaf.training.checkpoint import Checkpoint, DamagedCheckpoint, list_checkp
 from bidaf.training.files import write_text
 from bidaf.training.layout import CONFIG
 from bidaf.training.loop import Report, train
-from bidaf.training.run import Run, environment, refuse_existing_run
+from bidaf.training.run import Run, refuse_existing_run
 from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]
@@ -118,18 +119,18 @@ def resume_run(
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
-    """The line of metrics.jsonl that begins a sitting: all that the lines after it rest on."""
-    run.log_event(
-        event="start",
-        step=trainer.state.step,
-        total_steps=trainer.total_steps,
-        steps_per_epoch=trainer.order.batches_per_epoch,
-        weights=sum(count_weights(trainer.model).values()),
-        features=prepared.folder.name,
-        counts=without_ids(prepared.counts),
-        config=trainer.config.to_dict(),
-        environment=environment(str(trainer.train_source.device)),
-    )
+    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later sitting differs."""
+    start = {
+        "total_steps": trainer.total_steps,
+        "steps_per_epoch": trainer.order.batches_per_epoch,
+        "weights": sum(count_weights(trainer.model).values()),
+        "features": prepared.folder.name,
+        "counts": without_ids(prepared.counts),
+        "config": trainer.config.to_dict(),
+    }
+    written = [event for event in run.events() if event["event"] == "start"]
+    if not written or {**written[-1], **json.loads(json.dumps(start))} != written[-1]:
+        run.log_event(event="start", step=trainer.state.step, **start)
 
 
 def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:

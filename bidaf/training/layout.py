@@ -12,6 +12,7 @@ RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
 CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
+REPORT = "report.html"
 N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"
 

@@ -42,6 +42,7 @@ from bidaf.training.layout import (
     LOCK,
     METRICS,
     PREDICTIONS,
+    REPORT,
     RUNS_FOLDER,
     read_events,
 )
@@ -129,7 +130,9 @@ class Run:
         clean_checkpoints(self.checkpoints)
         # By name: a folder that is to become a run's may hold what is not ours.
         own = [
-            path for name in (CONFIG, ENVIRONMENT, METRICS, BEST, LAST) for path in self.folder.glob(f".{name}.*tmp")
+            path
+            for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST)
+            for path in self.folder.glob(f".{name}.*tmp")
         ]
         for path in (*own, *self.predictions.glob(".*.json.*tmp")):
             path.unlink()
