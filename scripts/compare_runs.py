@@ -18,7 +18,7 @@ from typing import Any
 
 from bidaf.errors import DataError
 from bidaf.training.checkpoint import COMPLETE, STATE, list_checkpoints
-from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS
+from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT
 from bidaf.training.run import MEASURED, Run
 
 
@@ -47,7 +47,7 @@ def contents(run: Path) -> dict[str, Any]:
         name = path.relative_to(run).as_posix()
         if path.is_symlink():
             found[name] = os.readlink(path)
-        elif path.is_dir() or path.name in (ENVIRONMENT, LOG, COMPLETE):
+        elif path.is_dir() or path.name in (ENVIRONMENT, LOG, REPORT, COMPLETE):
             found[name] = None  # the marker follows from the other files of its checkpoint
         elif path.name == STATE:
             found[name] = {**json.loads(path.read_bytes()), "elapsed": None}

@@ -13,6 +13,7 @@ cat "$run/answers.json"
 
 cat <<END
 
+  $run/report.html       what the average did: open it in a browser
   $run/metrics.jsonl     loss, EM and F1 of raw and shadow weights, step by step
   $run/best              the checkpoint with the best shadow F1: raw weights, shadow, optimizer
   $run/answers.json      answers to data/mini/questions.json

@@ -5,6 +5,13 @@ cd "$(dirname "$0")/.."
 source scripts/environment.sh
 make_environment "[test]"
 
+# The pages are tested in a real browser. Where there is none and none can be had, those tests say so and are skipped.
+if ! { command -v chromium && command -v chromedriver; } >/dev/null && [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
+    echo "installing Chromium for the tests of the pages" >&2
+    { timeout 120 apt-get update -qq && timeout 600 apt-get install -y -qq --no-install-recommends chromium chromium-driver; } \
+        >/dev/null 2>&1 || echo "Chromium can't be installed here: the tests in it are skipped" >&2
+fi
+
 .venv/bin/ruff check .
 .venv/bin/ruff format --check .
 .venv/bin/mypy

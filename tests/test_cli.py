@@ -42,7 +42,7 @@ TINY = ("-c", "tiny.yaml")
 
 def test_a_run_prints_to_stderr_alone_and_leaves_a_folder_that_tells_everything(tiny: Tiny) -> None:
     assert tiny.trained.out == ""
-    assert tiny.trained.err.rstrip().endswith("in runs/tiny")
+    assert "in runs/tiny\n" in tiny.trained.err
     names = {path.name for path in tiny.run.iterdir()}
     assert {"config.yaml", "environment.json", "metrics.jsonl", "log.txt", "checkpoints", "best", "last"} <= names
     assert os.readlink(tiny.folder / "runs" / "latest") == "tiny"
@@ -302,7 +302,9 @@ def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) ->
         assert ran.err.startswith("error: no command; see bidaf")
 
 
-@pytest.mark.parametrize("command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "config"])
+@pytest.mark.parametrize(
+    "command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "report", "explain", "config"]
+)
 def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
     assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out
     assert command in succeed("--help", cwd=tmp_path).out

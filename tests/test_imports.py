@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from helpers_cli import succeed, write_tiny
 
-HEAVY = {"torch", "spacy", "datasets", "pandas", "pyarrow", "safetensors", "yaml", "numpy"}
+HEAVY = {"torch", "spacy", "datasets", "pandas", "pyarrow", "safetensors", "yaml", "numpy", "matplotlib", "jinja2"}
 
 # Runs the command lines of argv, parted by "+", and reports to the last line of stderr.
 CHILD = """
@@ -41,7 +41,9 @@ def imported(folder: Path, *command: str) -> tuple[float, set[str]]:
     return float(seconds), HEAVY & set(modules)
 
 
-@pytest.mark.parametrize("command", [("--help",), ("--version",), ("train", "--help"), ("ask", "--help")])
+@pytest.mark.parametrize(
+    "command", [("--help",), ("--version",), ("train", "--help"), ("ask", "--help"), ("report", "--help")]
+)
 def test_help_imports_nothing_heavy_and_is_immediate(tmp_path: Path, command: tuple[str, ...]) -> None:
     seconds, heavy = imported(tmp_path, *command)
     assert heavy == set()

@@ -26,7 +26,7 @@ from bidaf.config_file import load_config
 from bidaf.data.files import sha256_of
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.training import checkpoint as checkpoints
-from bidaf.training import loop
+from bidaf.training import loop, record
 from bidaf.training.checkpoint import COMPLETE, CONFIG, OPTIMIZER, RAW, SHADOW, STATE, open_checkpoint
 from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted
@@ -97,10 +97,10 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
 ) -> None:
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", lambda *arguments, **options: (_ for _ in ()).throw(Killed))
+        patch.setattr(record, "save_checkpoint", lambda *arguments, **options: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             start(configure(training={"accumulate": 2}), folder)
-    assert len(events(folder)) == 7  # six steps and an evaluation
+    assert len(events(folder)) == 8  # a start, six steps and an evaluation
     assert "was stopped before its first checkpoint: it begins anew" in resume(folder)[1]
     assert differences(folder, whole) == []
 
@@ -112,7 +112,7 @@ def test_a_run_whose_checkpoints_were_deleted_does_not_silently_begin_anew(
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(DataError, match="holds no sound checkpoint"):
         resume(tmp_path / "run")
-    assert len(events(tmp_path / "run")) == 2
+    assert len(events(tmp_path / "run")) == 3
 
 
 def test_no_generator_outside_of_the_settings_has_a_say(
@@ -166,7 +166,7 @@ def test_a_checkpoint_being_replaced_is_there_at_every_moment(
     """Stopped in an evaluation, a run saves; resumed, it saves the same step again, with scores. Here it is killed."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupt_at(patch, loop, "answer_all", 1)
+        interrupt_at(patch, loop, "answer_n_best", 1)
         with pytest.raises(Interrupted):
             start(configure(training={"accumulate": 2}), folder)
     assert checkpoint_steps(folder) == [6]
@@ -210,7 +210,7 @@ def test_predictions_of_evaluations_that_are_not_made_again_do_not_stay(configur
     start(configure(evaluation={"every_steps": 4}), folder)
     shutil.rmtree(folder / "checkpoints" / "step-000012")
     resume(folder, config=configure(training={"max_steps": 10}, evaluation={"every_steps": 10}))
-    names = {path.name.split(".")[0] for path in (folder / "predictions").iterdir()}
+    names = {path.name.split(".")[0] for path in (folder / "predictions").glob("step-*")}
     assert names == {"step-000004", "step-000008", "step-000010"}
 
 

@@ -19,11 +19,11 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared
 from bidaf.ema import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import answer_all, answer_n_best
 from bidaf.evaluation.official import score_file
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import span_loss
-from bidaf.training import loop
+from bidaf.training import loop, record
 from bidaf.training.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
@@ -36,7 +36,7 @@ pytestmark = pytest.mark.usefixtures("prepared")
 
 ADAM = {"name": "adam", "lr": 0.05}
 ADADELTA = {"name": "adadelta", "lr": 2.0, "eps": 1e-4}
-# What the clock and the machine say; all else in metrics.jsonl is the run's own.
+# What the clock and the machine say; all else in metrics.jsonl, but the line a sitting starts with, is the run's own.
 OF_THE_CLOCK = {"elapsed", "seconds", "questions_per_second", "memory_bytes"}
 
 
@@ -57,7 +57,8 @@ def read_json(path: Path) -> Any:
 
 
 def without_clock(lines: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    return [{key: value for key, value in line.items() if key not in OF_THE_CLOCK} for line in lines]
+    ran = [line for line in lines if line["event"] != "start"]
+    return [{key: value for key, value in line.items() if key not in OF_THE_CLOCK} for line in ran]
 
 
 def predictions(run: Path) -> dict[str, Any]:
@@ -67,7 +68,7 @@ def predictions(run: Path) -> dict[str, Any]:
 def script_f1(monkeypatch: pytest.MonkeyPatch, *shadow: float) -> None:
     """Let the shadow score these F1, one an evaluation, and the raw weights the opposite."""
     figures = iter([figure for f1 in shadow for figure in (100.0 - f1, f1)])
-    monkeypatch.setattr(loop, "score_answers", lambda *_: types.SimpleNamespace(exact_match=0.0, f1=next(figures)))
+    monkeypatch.setattr(record, "score_answers", lambda *_: types.SimpleNamespace(exact_match=0.0, f1=next(figures)))
 
 
 @pytest.fixture(scope="module")
@@ -117,14 +118,14 @@ def test_evaluations_and_checkpoints_come_when_asked_for_and_at_the_end(
     assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, state.step + 1))
     assert checkpoint_steps(tmp_path) == saved
     expected = {f"step-{step:06d}.{weights}.json" for step in evaluated for weights in ("raw", "ema")}
-    assert set(predictions(tmp_path)) == expected
+    assert set(predictions(tmp_path)) == {*expected, "n_best.json"}
     assert (tmp_path / "last").resolve() == (tmp_path / "checkpoints" / f"step-{saved[-1]:06d}").resolve()
 
 
 def test_without_a_shadow_the_raw_weights_alone_are_scored_and_saved(configure: Configure, tmp_path: Path) -> None:
     state = start(configure(ema={"enabled": False}, training={"epochs": 1}), tmp_path)
     assert set(state.scores or {}) == {"raw"}
-    assert set(predictions(tmp_path)) == {"step-000006.raw.json"}
+    assert set(predictions(tmp_path)) == {"step-000006.raw.json", "n_best.json"}
     assert not open_checkpoint(tmp_path / "last").has_shadow
     assert events(tmp_path, "eval")[0]["distance"] is None
     assert events(tmp_path, "train")[0]["ema_decay"] is None
@@ -182,7 +183,7 @@ def test_metrics_hold_the_documented_keys(whole_runs: Callable[[str], Path]) -> 
         assert set(line["raw"]) == set(line["ema"]) == {"exact_match", "f1"}
         assert line["distance"] > 0.0
         assert line["epoch"] == line["step"] / 6
-    times = [line["elapsed"] for line in events(run)]
+    times = [line["elapsed"] for line in events(run) if line["event"] != "start"]
     assert times == sorted(times)
 
 
@@ -321,13 +322,13 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 
     def fail(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step < 12:
-            return answer_all(*arguments, **options)
+            return answer_n_best(*arguments, **options)
         if not trainer.ema.is_applied:  # type: ignore[union-attr]
             raw.append(to_bytes(trained_weights(trainer.model)))
-            return answer_all(*arguments, **options)
+            return answer_n_best(*arguments, **options)
         raise ValueError("in the middle of scoring the shadow")
 
-    monkeypatch.setattr(loop, "answer_all", fail)
+    monkeypatch.setattr(loop, "answer_n_best", fail)
     with pytest.raises(ValueError, match="in the middle"):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert not trainer.ema.is_applied
@@ -343,7 +344,7 @@ def test_a_file_that_cannot_be_written_ends_the_run_with_its_name(
     def full(path: Path, value: Any) -> None:
         raise OSError(28, "No space left on device", str(path))
 
-    monkeypatch.setattr(loop, "write_json", full)
+    monkeypatch.setattr(record, "write_json", full)
     with pytest.raises(BidafError, match=r"can't be written: .*No space left on device: .*step-000006\.raw\.json"):
         start(configure(), tmp_path)
 
@@ -374,16 +375,16 @@ def send_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, n
     monkeypatch.setattr(owner, name, signalling)
 
 
-# Where the signal comes, and the step whose state is saved then. Evaluations call `answer_all` for raw, then shadow.
+# Where the signal comes, and the step whose state is saved then. Evaluations call `answer_n_best` for raw, then shadow.
 PLACES: dict[str, tuple[Any, str, int, int]] = {
     "before the first step": (loop._Loop, "_evaluation_due", 1, 0),
     "mid-epoch": (TrainingStep, "run", 3, 3),
     "right before an evaluation": (TrainingStep, "run", 6, 6),
-    "as raw weights are scored": (loop, "answer_all", 1, 6),
-    "as the shadow is scored": (loop, "answer_all", 2, 6),
+    "as raw weights are scored": (loop, "answer_n_best", 1, 6),
+    "as the shadow is scored": (loop, "answer_n_best", 2, 6),
     "right after an evaluation": (ExponentialMovingAverage, "distance", 1, 6),
     "in the second epoch": (TrainingStep, "run", 9, 9),
-    "as the shadow is scored for the last time": (loop, "answer_all", 4, 12),
+    "as the shadow is scored for the last time": (loop, "answer_n_best", 4, 12),
 }
 
 
@@ -433,8 +434,8 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
     )
     for owner, name, call in [
         (TrainingStep, "run", 6),
-        (loop, "answer_all", 1),  # twice at one step: nothing new to save
-        (loop, "answer_all", 2),
+        (loop, "answer_n_best", 1),  # twice at one step: nothing new to save
+        (loop, "answer_n_best", 2),
         (TrainingStep, "run", 1),
         (loop._Loop, "_evaluation_due", 1),  # at once: no step done
     ]:
@@ -463,8 +464,8 @@ def test_a_second_interrupt_ends_at_once_and_keeps_the_last_checkpoint(
 ) -> None:
     config = configure(training={"save_every": 2})
     trainer = Trainer(config, prepared, CPU)
-    send_at(monkeypatch, loop, "answer_all", 2)
-    send_at(monkeypatch, loop, "answer_all", 2)  # a wrapper about the wrapper: both signals at one call
+    send_at(monkeypatch, loop, "answer_n_best", 2)
+    send_at(monkeypatch, loop, "answer_n_best", 2)  # a wrapper about the wrapper: both signals at one call
     with pytest.raises(KeyboardInterrupt):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert trainer.ema is not None
@@ -556,7 +557,7 @@ def test_an_evaluation_whose_checkpoint_failed_is_told_once(
 ) -> None:
     whole = whole_runs("adam")
     with monkeypatch.context() as patch:  # stopped inside the evaluation: step 6 is saved without its scores
-        send_at(patch, loop, "answer_all", 1)
+        send_at(patch, loop, "answer_n_best", 1)
         with pytest.raises(Interrupted):
             start(configure(), tmp_path)
 
@@ -564,7 +565,7 @@ def test_an_evaluation_whose_checkpoint_failed_is_told_once(
         raise BidafError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(loop, "save_checkpoint", full)
+        patch.setattr(record, "save_checkpoint", full)
         with pytest.raises(BidafError, match="full"):
             resume(tmp_path)
     assert len(events(tmp_path, "eval")) == 1

@@ -18,9 +18,11 @@ from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
+from bidaf.cli.explain import explain_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
+from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
@@ -72,6 +74,8 @@ app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("export")(export_command)
+app.command("report")(report_command)
+app.command("explain")(explain_command)
 app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")

@@ -36,40 +36,12 @@ def prepare_command(
 
 def print_counts(counts: dict[str, dict[str, Any]]) -> None:
     """The table of what became of the questions."""
-    rows = []
-    for name, label in ROWS.items():
-        rows.append((label, *(_shown(counts[split][name]) for split in ("train", "dev"))))
-        if name == "unanswerable":
-            reasons = sorted({reason for split in ("train", "dev") for reason in counts[split]["dropped"]})
-            for reason in reasons:
-                dropped = (len(counts[split]["dropped"].get(reason, ())) for split in ("train", "dev"))
-                rows.append((f"dropped: {reason}", *map(_shown, dropped)))
+    from bidaf.data.counts import count_rows, without_ids
+
+    rows = count_rows(without_ids(counts))
     print_table("questions", ("", "train", "dev"), rows)
     vocabulary = counts["vocabulary"]
     print(
         f"vocabulary: {vocabulary['fixed_words']:,} words with fixed vectors, {vocabulary['trained_words']:,} with "
         f"trained ones, {vocabulary['chars']:,} characters"
     )
-
-
-ROWS = {
-    "read": "read",
-    "kept": "kept",
-    "unanswerable": "skipped: unanswerable",
-    "realigned_answers": "answers moved to their only place",
-    "answers_not_in_context": "answers dropped: not in the context",
-    "uncovered_answers": "answers dropped: no token",
-    "beyond_answers": "answers dropped: beyond the limit",
-    "contexts": "contexts",
-    "truncated_contexts": "contexts cut",
-    "spans": "gold spans",
-    "exact_spans": "gold spans equal to their answer's text",
-    "forms": "distinct word forms",
-    "fixed_forms": "of these with a fixed vector",
-    "trained_forms": "of these with a trained vector",
-    "unknown_forms": "of these known by characters alone",
-}
-
-
-def _shown(value: float) -> str:
-    return f"{value:.2%}" if isinstance(value, float) else f"{value:,}"

@@ -77,19 +77,22 @@ def train_command(
 def _resume(
     name: str | None, config: str | None, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group
 ) -> int:
+    from bidaf.reporting.report import write_run_report
     from bidaf.training.launch import resume_run
     from bidaf.training.run import find_run
 
     source = find_run(name)
     settings = _resumed_config(source, config, overrides)
     return _train(
-        run_dir or source, lambda: resume_run(source, device, say, config=settings, folder=run_dir, group=group)
+        run_dir or source,
+        lambda: resume_run(source, device, say, write_run_report, config=settings, folder=run_dir, group=group),
     )
 
 
 def _start(
     config: str, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group, *, dry_run: bool
 ) -> int:
+    from bidaf.reporting.report import write_run_report
     from bidaf.training.launch import start_run
     from bidaf.training.run import new_run_folder
 
@@ -98,12 +101,13 @@ def _start(
         print_dry_run(settings, device)
         return 0
     folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, group=group))
+    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     """Train and tell how it ended, in the process that has the run's folder; the exit code."""
     from bidaf.training.interrupt import Interrupted
+    from bidaf.training.layout import REPORT
 
     try:
         state = work()
@@ -124,6 +128,8 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
         message = f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
         _log_end(folder, message)
         say(f"{message}, in {folder}")
+        if (page := folder / REPORT).exists():
+            say(f"what the average did, to open in a browser: {page}")
     return 0
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
-from bidaf.model.spans import best_spans
+from bidaf.model.spans import best_spans, top_spans
 from bidaf.threads import map_on_threads
 
 ALL = slice(None)
@@ -77,4 +77,25 @@ def answer_all(
         rows = zip(indices, spans.start.tolist(), spans.end.tolist(), spans.score.tolist(), strict=True)
         for question, first, last, score in rows:
             answers[question] = cut_answer(source.features, question, first, last, score)
+    return {source.features.ids[question]: answers[question] for question in sorted(answers)}
+
+
+def answer_n_best(
+    model: nn.Module,
+    source: BatchSource,
+    n: int,
+    *,
+    batch_tokens: int,
+    max_answer_tokens: int | None,
+    tick: Callable[[int], None] = lambda questions: None,
+    shard: slice = ALL,
+) -> dict[str, list[Answered]]:
+    """Up to `n` best spans of every question (in a shard of the batches), most probable first, by id.
+
+    The first of them is what `answer_all` gives.
+    """
+    answers: dict[int, list[Answered]] = {}
+    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
+        for question, spans in zip(indices, top_spans(start, end, n, max_answer_tokens), strict=True):
+            answers[question] = [cut_answer(source.features, question, *span) for span in spans]
     return {source.features.ids[question]: answers[question] for question in sorted(answers)}

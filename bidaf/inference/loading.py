@@ -67,6 +67,16 @@ def load_model(name: str | None, *, use_ema: bool | None, device: torch.device) 
     return LoadedModel(model, checkpoint.config, vocabulary, "ema" if use_ema else "raw", checkpoint.folder, prepared)
 
 
+def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel]:
+    """The raw and the shadow weights of what `load_model` finds; one alone where no more is there."""
+    folder = find_run(name)
+    if is_export(folder):
+        return [load_model(str(folder), use_ema=None, device=device)]
+    checkpoint = open_or_suggest(find_checkpoint(folder))
+    kinds = (False, True) if checkpoint.has_shadow else (False,)
+    return [load_model(str(checkpoint.folder), use_ema=use_ema, device=device) for use_ema in kinds]
+
+
 def find_checkpoint(folder: Path) -> Path:
     """The folder itself if it is a checkpoint, else the run's best one, else its newest."""
     if (folder / COMPLETE).is_file():

@@ -12,9 +12,8 @@ from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError
-from bidaf.evaluation.evaluator import Answered, answer_all, cut_answer, score_batches
+from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best
 from bidaf.inference.loading import LoadedModel
-from bidaf.model.spans import top_spans
 
 Tick = Callable[[int], None]
 
@@ -29,8 +28,8 @@ class Predictor:
         self.loaded = loaded
         data = loaded.config.data
         self._tokenizer = Tokenizer(data.second_split, data.split_questions)
-        self._device = loaded.model.start_scorer.flow_weight.device
-        self._precision = matrix_precision(loaded.config.training.precision, self._device)
+        self.device = loaded.model.start_scorer.flow_weight.device
+        self.precision = matrix_precision(loaded.config.training.precision, self.device)
 
     def features(self, examples: Sequence[Example]) -> Features:
         """Tokens and word rows of all questions, none cut, none dropped.
@@ -41,7 +40,7 @@ class Predictor:
         lengths = np.diff(features.context_offsets)[features.question_context]
         longest = int(lengths.argmax())
         needed = self._bytes_a_token * int(lengths[longest])
-        free = free_memory(self._device)
+        free = free_memory(self.device)
         if free is not None and needed > free:
             raise BidafError(
                 f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
@@ -64,10 +63,10 @@ class Predictor:
     def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
         """The best answer to each question, by id, in the order of the questions."""
         settings = self.loaded.config.evaluation
-        with self._precision():
+        with self.precision():
             return answer_all(
                 self.loaded.model,
-                BatchSource(features, self._device),
+                BatchSource(features, self.device),
                 batch_tokens=self._batch_tokens(),
                 max_answer_tokens=settings.max_answer_tokens,
                 tick=tick,
@@ -78,15 +77,15 @@ class Predictor:
     ) -> dict[str, list[Answered]]:
         """Up to `n` best answers to each question, most probable first."""
         settings = self.loaded.config.evaluation
-        batch_tokens = self._batch_tokens()
-        answers: dict[int, list[Answered]] = {}
-        source = BatchSource(features, self._device)
-        with self._precision():
-            for indices, start, end in score_batches(self.loaded.model, source, batch_tokens, tick=tick):
-                rows = top_spans(start, end, n, settings.max_answer_tokens)
-                for question, spans in zip(indices, rows, strict=True):
-                    answers[question] = [cut_answer(features, question, *span) for span in spans]
-        return {features.ids[question]: answers[question] for question in range(len(features))}
+        with self.precision():
+            return answer_n_best(
+                self.loaded.model,
+                BatchSource(features, self.device),
+                n,
+                batch_tokens=self._batch_tokens(),
+                max_answer_tokens=settings.max_answer_tokens,
+                tick=tick,
+            )
 
     @property
     def _bytes_a_token(self) -> int:
@@ -95,5 +94,5 @@ class Predictor:
 
     def _batch_tokens(self) -> int:
         """What the model's config asks for, if half the free memory can hold it: its maker had another machine."""
-        asked, free = self.loaded.config.evaluation.batch_tokens, free_memory(self._device)
+        asked, free = self.loaded.config.evaluation.batch_tokens, free_memory(self.device)
         return asked if free is None else max(1, min(asked, free // (2 * self._bytes_a_token)))

@@ -108,6 +108,11 @@ class Bidaf(nn.Module):
         question = self.phrase(F.embedding(batch.question, forms), batch.question_length)
         return context, question
 
+    def attention_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """What attends to what: context to question [batch, T, J], question to context [batch, T]."""
+        context, question = self.encode(batch)
+        return self.attention.attend(context, question, batch.context_length, batch.question_length)
+
 
 def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
     if scores.dtype in (torch.bfloat16, torch.float16):

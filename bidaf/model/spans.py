@@ -62,20 +62,21 @@ def top_spans(start: Tensor, end: Tensor, n: int, max_length: int | None = None)
     start, end = _at_least_float32(start), _at_least_float32(end)
     totals = _best_start_scores(start, max_length) + end
     ends = totals.sort(dim=1, descending=True, stable=True).indices[:, :n].sort(dim=1).values
-    return [_top_of_row(*row, n, max_length) for row in zip(start, end, ends, strict=True)]
-
-
-def _top_of_row(start: Tensor, end: Tensor, ends: Tensor, n: int, max_length: int | None) -> list[Span]:
-    """Rank the spans of one row that stop at one of `ends` `[m]`, which are in ascending order."""
-    starts = torch.arange(len(start), device=start.device)
-    scores = start + end[ends, None]
-    scores = scores.masked_fill(~_is_allowed(starts, ends[:, None], max_length), -torch.inf).flatten()
-    # The flat order is the order among equals, and a stable sort of what reaches the n-th score keeps it.
-    threshold = scores.topk(min(n, len(scores))).values[-1]
-    among = ((scores >= threshold) & (scores > -torch.inf)).nonzero().squeeze(1)
-    best = among[scores[among].sort(descending=True, stable=True).indices[:n]]
-    columns = (best % len(start), ends[best // len(start)], scores[best])
-    return [Span(*span) for span in zip(*(column.tolist() for column in columns), strict=True)]
+    starts = torch.arange(start.shape[1], device=start.device)
+    scores = start[:, None] + end.gather(1, ends)[:, :, None]
+    scores = scores.masked_fill(~_is_allowed(starts, ends[:, :, None], max_length), -torch.inf).flatten(1)
+    # A row's flat order is the order among equals, and stable sorts of all that reaches the n-th score keep it.
+    threshold = scores.topk(min(n, scores.shape[1])).values[:, -1:]
+    rows, places = ((scores >= threshold) & (scores > -torch.inf)).nonzero(as_tuple=True)
+    order = scores[rows, places].argsort(descending=True, stable=True)
+    order = order[rows[order].argsort(stable=True)]
+    rows, places = rows[order], places[order]
+    found = [rows, places % start.shape[1], ends[rows, places // start.shape[1]], scores[rows, places]]
+    spans: list[list[Span]] = [[] for _ in start]
+    for row, first, last, score in zip(*(column.tolist() for column in found), strict=True):
+        if len(spans[row]) < n:
+            spans[row].append(Span(first, last, score))
+    return spans
 
 
 def _is_allowed(start: Tensor, end: Tensor, max_length: int | None) -> Tensor:

@@ -208,7 +208,7 @@ def clean_checkpoints(folder: Path) -> None:
 
     What was half written goes. A checkpoint that was to be replaced comes back, if its successor is not in its place.
     """
-    for path in list(_entries(folder)):
+    for path in sorted(_entries(folder), reverse=True):  # what comes back before what goes, on every file system
         if (match := REPLACED.fullmatch(path.name)) and not (folder / match[1]).exists():
             path.rename(folder / match[1])
         elif match or UNFINISHED.fullmatch(path.name):

@@ -10,7 +10,7 @@ from typing import Any
 
 def write_text(path: Path, text: str) -> None:
     """Write beside, flush to the disk, rename over."""
-    beside = path.with_name(f".{path.name}.tmp")
+    beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")  # a report may be written by two processes at once
     with beside.open("w", encoding="utf-8") as file:
         file.write(text)
         file.flush()

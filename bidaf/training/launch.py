@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,6 +14,7 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import differences, dump_config
+from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import DataError, UsageError
@@ -22,6 +24,7 @@ from bidaf.training.distributed import ALONE, Group
 from bidaf.training.files import write_text
 from bidaf.training.layout import CONFIG
 from bidaf.training.loop import train
+from bidaf.training.record import Report
 from bidaf.training.run import Run, refuse_existing_run
 from bidaf.training.trainer import Trainer, TrainingState
 
@@ -57,8 +60,19 @@ class DryRun:
     memory_bytes: int
 
 
-def start_run(config: Config, folder: Path, device: torch.device, echo: Echo, *, group: Group = ALONE) -> TrainingState:
-    """Prepare the data where needed and train in a new folder; the other processes of the group `follow_run`."""
+def start_run(
+    config: Config,
+    folder: Path,
+    device: torch.device,
+    echo: Echo,
+    report: Report = lambda folder: None,
+    *,
+    group: Group = ALONE,
+) -> TrainingState:
+    """Prepare the data where needed and train in a new folder; the other processes of the group `follow_run`.
+
+    `report` as for `train`.
+    """
     refuse_existing_run(folder)
     config, prepared = _prepare_together(config, group, echo)
     trainer = Trainer(config, prepared, device, group)
@@ -67,13 +81,15 @@ def start_run(config: Config, folder: Path, device: torch.device, echo: Echo, *,
         run.clean_up()
         run = Run.create(folder, config, str(device), processes=group.size)
         trainer.take_from_first()
-        return train(trainer, run)
+        _log_start(run, trainer, prepared)
+        return train(trainer, run, report)
 
 
 def resume_run(
     source: Path,
     device: torch.device,
     echo: Echo,
+    report: Report = lambda folder: None,
     *,
     config: Config | None = None,
     folder: Path | None = None,
@@ -112,7 +128,23 @@ def resume_run(
         if remark := run.other_counts(group.size):
             echo(remark)
         trainer.take_from_first()
-        return train(trainer, run)
+        _log_start(run, trainer, prepared)
+        return train(trainer, run, report)
+
+
+def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
+    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later sitting differs."""
+    start = {
+        "total_steps": trainer.total_steps,
+        "steps_per_epoch": trainer.order.batches_per_epoch,
+        "weights": sum(count_weights(trainer.model).values()),
+        "features": prepared.folder.name,
+        "counts": without_ids(prepared.counts),
+        "config": trainer.config.to_dict(),
+    }
+    written = [event for event in run.events() if event["event"] == "start"]
+    if not written or {**written[-1], **json.loads(json.dumps(start))} != written[-1]:
+        run.log_event(event="start", step=trainer.state.step, **start)
 
 
 def follow_run(device: torch.device, group: Group) -> TrainingState:

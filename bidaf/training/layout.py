@@ -12,6 +12,8 @@ RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
 CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
+REPORT = "report.html"
+N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"
 
 # How the last line of a log begins that was ended on purpose, and what that makes of the run.

@@ -5,38 +5,38 @@ from __future__ import annotations
 import math
 import time
 from contextlib import suppress
-from dataclasses import asdict
-from typing import Any
 
 import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import Answered, answer_all
-from bidaf.evaluation.official import score_answers
-from bidaf.training.checkpoint import checkpoint_name, dev_f1, save_checkpoint
+from bidaf.evaluation.evaluator import Answered, answer_n_best
+from bidaf.training.checkpoint import dev_f1
 from bidaf.training.distributed import LostProcess
-from bidaf.training.files import write_json
 from bidaf.training.interrupt import Interrupted, InterruptRequests
-from bidaf.training.layout import BEST, LAST
+from bidaf.training.layout import LOG
 from bidaf.training.progress import Progress
+from bidaf.training.record import Answers, Record, Report
 from bidaf.training.run import Run
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
-from bidaf.training.trainer import Scores, Trainer, TrainingState
+from bidaf.training.trainer import Trainer, TrainingState
+
+STORED_ANSWERS = 5  # a question, of the best evaluation
 
 
-def train(trainer: Trainer, run: Run | None) -> TrainingState:
+def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: None) -> TrainingState:
     """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
 
-    Of several processes the first has the run and tells of it; the others train along, without it.
+    Of several processes the first has the run and tells of it; the others train along, without it. `report` is called
+    with that folder after each evaluation; its failure is told and ends nothing.
 
     Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    log = run.folder / "log.txt" if run else None
+    log = run.folder / LOG if run else None
     progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:
-            _Loop(trainer, run, progress, requests).run()
+            _Loop(trainer, Record(run, report), progress, requests).run()
     except OSError as error:
         if run is None:
             raise
@@ -50,12 +50,12 @@ def train(trainer: Trainer, run: Run | None) -> TrainingState:
 class _Loop:
     """One sitting of a run."""
 
-    def __init__(self, trainer: Trainer, run: Run | None, progress: Progress, requests: InterruptRequests) -> None:
+    def __init__(self, trainer: Trainer, record: Record, progress: Progress, requests: InterruptRequests) -> None:
         self.trainer = trainer
         self.state = trainer.state
         self.config = trainer.config
         self.group = trainer.group
-        self.folder = run
+        self.record = record
         self.progress = progress
         self.requests = requests
         trainer.step.votes = requests.votes
@@ -73,6 +73,7 @@ class _Loop:
                 if self._evaluation_due():
                     self._evaluate()
                     self._save()
+                    self.record.report(self.progress.say)
                 elif self._save_due():
                     self._save()
                 if state.step >= total or self._out_of_patience():
@@ -82,8 +83,8 @@ class _Loop:
         except (Interrupted, LostProcess) as end:
             if self.saved_step != state.step:
                 self._save()
-            if isinstance(end, LostProcess) and self.folder is not None:
-                go_on = f"bidaf train --resume {self.folder.folder}"
+            if isinstance(end, LostProcess) and self.record.run is not None:
+                go_on = f"bidaf train --resume {self.record.run.folder}"
                 raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
             raise
 
@@ -141,7 +142,7 @@ class _Loop:
             if result.updated:
                 raise nonfinite_error(step, (loss, grad_norm), ids, saved="the checkpoints are from before it")
             state.skipped += 1
-            self._note(event="skip", step=step, loss=repr(loss), questions=ids)
+            self.record.note(event="skip", step=step, loss=repr(loss), questions=ids)
             self.progress.say(f"step {step}: loss or gradient is not finite, step skipped")
         self._unread.clear()
 
@@ -153,7 +154,7 @@ class _Loop:
         loss = sum(losses) / len(losses) if losses else float("nan")
         rate = self._interval_questions / self._interval_seconds
         epoch = state.step / trainer.order.batches_per_epoch
-        self._note(
+        self.record.note(
             event="train",
             step=state.step,
             epoch=round(epoch, 4),
@@ -173,23 +174,23 @@ class _Loop:
         self._read()
         state, trainer, began = self.state, self.trainer, time.perf_counter()
         trainer.require_same()
-        answers = {"raw": self._answer("raw")}
+        answers: Answers = {"raw": self._answer("raw")}
         if trainer.ema is not None:
             with trainer.ema.applied():
                 answers["ema"] = self._answer("ema")
-        scores: Scores = {weights: self._score(weights, given) for weights, given in answers.items()}
-        scores = self.group.from_first(scores)
+        scores = self.group.from_first(self.record.scores(answers, trainer.dev_source.features, state.step))
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
         f1 = dev_f1(scores)
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
+            self.record.keep_n_best(answers, state.step)
         else:
             state.evaluations_without_gain += 1
         self._tick_clock()
         epoch = state.step / trainer.order.batches_per_epoch
-        self._note(
+        self.record.note(
             event="eval",
             step=state.step,
             epoch=round(epoch, 4),
@@ -202,10 +203,10 @@ class _Loop:
         figures = "  ".join(f"{kind} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for kind, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _answer(self, weights: str) -> dict[str, Answered]:
-        """Answers to the dev questions by the weights the model holds now."""
+    def _answer(self, weights: str) -> dict[str, list[Answered]]:
+        """The best answers to the dev questions by the weights the model holds now."""
         trainer, group = self.trainer, self.group
-        ours: dict[str, Answered] = {}
+        ours: dict[str, list[Answered]] = {}
         with self.progress.evaluation(f"dev, {weights}", len(trainer.dev_source)) as bar:
 
             def tick(questions: int) -> None:
@@ -214,58 +215,27 @@ class _Loop:
 
             # A process that is asked to end leaves its share unfinished, and tells the others instead.
             with suppress(Interrupted), trainer.precision():
-                ours = answer_all(
+                ours = answer_n_best(
                     trainer.model,
                     trainer.dev_source,
+                    STORED_ANSWERS,
                     batch_tokens=self.config.evaluation.batch_tokens,
                     max_answer_tokens=self.config.evaluation.max_answer_tokens,
                     tick=tick,
                     shard=group.shard,
                 )
-        answers: dict[str, Answered] = {}
+        answers: dict[str, list[Answered]] = {}
         for share, votes in group.gather((ours, self.requests.votes())):
             answers |= share
             self.requests.agree(votes)
         self.requests.check()
         return {question: answers[question] for question in trainer.dev_source.features.ids}
 
-    def _score(self, weights: str, answers: dict[str, Answered]) -> dict[str, float]:
-        """EM and F1; the predictions they are of go into the run's folder. Nothing where there is none."""
-        if self.folder is None:
-            return {}
-        predictions = {question: answer.text for question, answer in answers.items()}
-        write_json(self.folder.predictions / f"step-{self.state.step:06d}.{weights}.json", predictions)
-        features = self.trainer.dev_source.features
-        score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
-        return {"exact_match": score.exact_match, "f1": score.f1}
-
-    def _note(self, **event: Any) -> None:
-        """A line of metrics.jsonl."""
-        if self.folder is not None:
-            self.folder.log_event(**event)
-
     def _save(self) -> None:
         self._read()
         self._tick_clock()
-        state, trainer = self.state, self.trainer
-        if self.folder is None:
-            self.saved_step = state.step
-            return
-        folder = self.folder.checkpoints / checkpoint_name(state.step)
-        self.folder.settle()
-        save_checkpoint(
-            folder,
-            model=trainer.model,
-            ema=trainer.ema,
-            optimizer=trainer.optimizer,
-            config=self.config,
-            state={**asdict(state), "features": trainer.prepared_key},
-        )
-        self.saved_step = state.step
-        self.folder.link(LAST, folder)
-        if state.best_step == state.step:
-            self.folder.link(BEST, folder)
-        self.folder.prune(self.config.training.keep_last, self.config.training.keep_best)
+        self.record.save(self.trainer)
+        self.saved_step = self.state.step
 
     def _tick_clock(self) -> None:
         now = time.perf_counter()

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,7 @@ from bidaf.training.layout import (
     LOCK,
     METRICS,
     PREDICTIONS,
+    REPORT,
     RUNS_FOLDER,
     read_events,
 )
@@ -128,7 +130,9 @@ class Run:
         clean_checkpoints(self.checkpoints)
         # By name: a folder that is to become a run's may hold what is not ours.
         own = [
-            path for name in (CONFIG, ENVIRONMENT, METRICS, BEST, LAST) for path in self.folder.glob(f".{name}.*tmp")
+            path
+            for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST)
+            for path in self.folder.glob(f".{name}.*tmp")
         ]
         for path in (*own, *self.predictions.glob(".*.json.*tmp")):
             path.unlink()
@@ -278,6 +282,7 @@ def environment(device: str, processes: int = 1) -> dict[str, Any]:
     }
 
 
+@cache
 def _commit() -> str | None:
     """The source's git commit, with `+` when it was changed since; None outside a checkout."""
     git = ["git", "-C", str(Path(__file__).parent)]

@@ -1,0 +1,233 @@
+"""The dev questions as a run's best checkpoint answered them: scored one by one, and by kind of question."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, NamedTuple
+
+from pydantic import BaseModel, Field, ValidationError
+
+from bidaf.data.features import Features
+from bidaf.data.prepare import open_prepared
+from bidaf.errors import DataError
+from bidaf.evaluation.official import question_scores
+from bidaf.reporting.runlog import RunLog
+from bidaf.training.layout import N_BEST, PREDICTIONS
+
+WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
+LENGTHS = {
+    "context length": (0, 50, 75, 100, 125, 150, 200, 300, 400),
+    "question length": (0, 6, 8, 10, 12, 15, 20),
+    "answer length": (0, 1, 2, 3, 5, 10),
+}
+
+# Where a span starts and ends in its context, in characters, and its probability.
+Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, le=1)]]
+
+
+class StoredAnswers(BaseModel):
+    """What training keeps of its best evaluation: weights -> question id -> spans, most probable first."""
+
+    step: int
+    answers: dict[str, dict[str, Annotated[list[Span], Field(min_length=1)]]]
+
+
+class Answer(NamedTuple):
+    """How one set of weights answered one question."""
+
+    spans: list[Span]
+    exact: bool
+    f1: float
+
+
+@dataclass(frozen=True)
+class Asked:
+    """One dev question with its answers; lengths in tokens."""
+
+    number: int
+    raw: Answer
+    shadow: Answer | None
+    kinds: dict[str, str]
+    """Breakdown -> the row of it this question belongs to."""
+
+    @property
+    def answering(self) -> Answer:
+        """The shadow's answer, where there is a shadow."""
+        return self.shadow or self.raw
+
+    @property
+    def changed(self) -> bool:
+        """Whether the two sets of weights chose different spans."""
+        return self.shadow is not None and self.shadow.spans[0][:2] != self.raw.spans[0][:2]
+
+
+@dataclass(frozen=True)
+class DevAnswers:
+    """All dev questions of a run."""
+
+    step: int
+    features: Features
+    questions: list[Asked]
+
+    def gold_spans(self, number: int) -> list[tuple[int, int]]:
+        """Distinct gold answers of a question as characters of its context."""
+        features = self.features
+        base = int(features.context_offsets[features.question_context[number]])
+        found = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]].tolist()
+        bounds = features.context_spans
+        spans = ((int(bounds[base + first, 0]), int(bounds[base + last, 1])) for first, last in found)
+        return sorted(set(spans))
+
+
+class Row(NamedTuple):
+    """A row of a breakdown; means in percent."""
+
+    label: str
+    questions: int
+    raw_f1: float
+    f1: float
+    exact: float
+
+    @property
+    def gain(self) -> float:
+        """F1 of the shadow above the raw weights."""
+        return self.f1 - self.raw_f1
+
+
+def read_answers(run: RunLog) -> DevAnswers:
+    """The answers of the run's best checkpoint. Raises `DataError` saying what is not at hand."""
+    if run.best is None:
+        raise DataError("nothing is scored yet")
+    path = run.folder / PREDICTIONS / N_BEST
+    try:
+        stored = StoredAnswers.model_validate_json(path.read_bytes())
+    except OSError:
+        raise DataError(f"{path} is not at hand") from None
+    except ValidationError:
+        raise DataError(f"{path} can't be read as answers to dev questions") from None
+    if stored.step != run.best.step:
+        raise DataError(f"{path} is of step {stored.step:,}, and the best checkpoint of step {run.best.step:,}")
+    features = _dev_features(run)
+    if any(answers.keys() != set(features.ids) for answers in stored.answers.values()) or "raw" not in stored.answers:
+        raise DataError(f"{path} answers other questions than the prepared data holds")
+    return DevAnswers(stored.step, features, _score(features, stored))
+
+
+def _dev_features(run: RunLog) -> Features:
+    folder = Path(str(run.settings("data").get("prepared_dir", "")), run.start.features if run.start else "")
+    if run.start is None or (prepared := open_prepared(folder)) is None:
+        raise DataError(f"the prepared data in {folder.absolute()} is not at hand")
+    return prepared.features("dev")
+
+
+def _score(features: Features, stored: StoredAnswers) -> list[Asked]:
+    gold = dict(zip(features.ids, features.answers, strict=True))
+    by_weights = {}
+    for weights in ("raw", "ema"):
+        if (answers := stored.answers.get(weights)) is None:
+            continue
+        texts = {}
+        for number, id in enumerate(features.ids):
+            start, end, _ = answers[id][0]
+            texts[id] = features.contexts[features.question_context[number]][start:end]
+        scores = question_scores(gold, texts)
+        by_weights[weights] = [Answer(answers[score.id], score.exact_match, score.f1) for score in scores]
+    shadow: Sequence[Answer | None] = by_weights.get("ema") or [None] * len(features)
+    kinds = _kinds(features)
+    return [
+        Asked(number, raw, averaged, kinds(number))
+        for number, (raw, averaged) in enumerate(zip(by_weights["raw"], shadow, strict=True))
+    ]
+
+
+def _kinds(features: Features) -> Callable[[int], dict[str, str]]:
+    contexts = (features.context_offsets[1:] - features.context_offsets[:-1])[features.question_context].tolist()
+    questions = (features.question_offsets[1:] - features.question_offsets[:-1]).tolist()
+    spans = (features.answer_spans[:, 1] - features.answer_spans[:, 0] + 1).tolist()
+    offsets = features.answer_offsets.tolist()
+
+    def kinds(number: int) -> dict[str, str]:
+        gold = spans[offsets[number] : offsets[number + 1]]
+        return {
+            "question word": question_word(features.questions[number]),
+            "context length": _bin("context length", contexts[number]),
+            "question length": _bin("question length", questions[number]),
+            "answer length": _bin("answer length", min(gold)) if gold else "no token",
+        }
+
+    return kinds
+
+
+def question_word(question: str) -> str:
+    """The word that asks: one that begins the question, or else the first one in it; `how many` is its own."""
+    words = re.findall(r"[a-z]+", question.lower())
+    for place, word in enumerate(words):
+        if word in WORDS:
+            following = words[place + 1 : place + 2]
+            return f"how {following[0]}" if word == "how" and following in (["many"], ["much"], ["long"]) else word
+    return "other"
+
+
+def _bin(kind: str, length: int) -> str:
+    bounds = LENGTHS[kind]
+    above = next((bound for bound in bounds if length <= bound), None)
+    if above is None:
+        return f"over {bounds[-1]}"
+    below = max((bound for bound in bounds if bound < above), default=-1)
+    return str(above) if above - below == 1 else f"{below + 1}\N{EN DASH}{above}"
+
+
+def breakdowns(questions: Sequence[Asked]) -> dict[str, list[Row]]:
+    """Breakdown -> its rows: the most frequent question word first, lengths from short to long."""
+    tables: dict[str, list[Row]] = {}
+    for kind in questions[0].kinds if questions else ():
+        groups: dict[str, list[Asked]] = {}
+        for asked in questions:
+            groups.setdefault(asked.kinds[kind], []).append(asked)
+        rows = [_row(label, group) for label, group in groups.items()]
+        if kind in LENGTHS:
+            tables[kind] = sorted(rows, key=lambda row: _first_number(row.label))
+        else:
+            tables[kind] = sorted(rows, key=lambda row: (-row.questions, row.label))
+    return tables
+
+
+def _row(label: str, group: Sequence[Asked]) -> Row:
+    return Row(
+        label,
+        len(group),
+        _percent(asked.raw.f1 for asked in group),
+        _percent(asked.answering.f1 for asked in group),
+        _percent(asked.answering.exact for asked in group),
+    )
+
+
+def _percent(values: Iterable[float]) -> float:
+    listed = list(values)
+    return 100.0 * sum(listed) / len(listed)
+
+
+def _first_number(label: str) -> tuple[int, bool]:
+    digits = re.search(r"\d+", label)
+    return (int(digits[0]) if digits else -1, label.startswith("over"))
+
+
+class Changes(NamedTuple):
+    """What the average did to the answers at the best checkpoint, by exact match."""
+
+    changed: int
+    gained: int
+    lost: int
+
+
+def changes(questions: Sequence[Asked]) -> Changes:
+    """Count questions whose span the average changed; of these those it made right, and those it made wrong."""
+    changed = [asked for asked in questions if asked.changed]
+    return Changes(
+        len(changed),
+        sum(asked.answering.exact and not asked.raw.exact for asked in changed),
+        sum(asked.raw.exact and not asked.answering.exact for asked in changed),
+    )

@@ -1,0 +1,186 @@
+"""The charts of the report: curves over training steps, of one run or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup
+
+from bidaf.reporting.runlog import RunLog
+from bidaf.reporting.svg import FAINT, INK, RAW, RUNS, SHADOW, chart, tick
+from bidaf.reporting.words import signed
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Points = list[tuple[int, float]]
+MARKED_POINTS = 40  # more than these melt into a line
+DASHES = (0, (4, 2))
+
+
+def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
+    """EM or F1 of raw and shadow weights at every evaluation, the gap between them shaded, the best checkpoint marked.
+
+    `metric` names a field of `Scores`. Of several runs each has its colour, and dashes are the raw weights. Where the
+    later evaluations lie close together, a picture within the picture shows them larger.
+    """
+    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs))
+    with chart(title, f"{label} (percent)", height=3 + 0.2 * lines, above=0.2 * lines + 0.1) as (axes, finish):
+        for number, run in enumerate(runs):
+            _draw_scores(axes, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+        if later := _close_up(runs, metric):
+            inset = axes.inset_axes((0.4, 0.1, 0.58, 0.55))
+            for number, run in enumerate(runs):
+                _draw_scores(inset, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+            low, high = min(score for _, score in later), max(score for _, score in later)
+            first, last = later[0][0], max(step for step, _ in later)
+            inset.set_xlim(first - 0.04 * (last - first), last + 0.04 * (last - first))
+            inset.set_ylim(low - 0.1 * (high - low), high + 0.12 * (high - low))
+            inset.tick_params(labelsize=8)
+            tick(inset, across=3, up=4)
+            axes.indicate_inset_zoom(inset, edgecolor=FAINT, alpha=1)
+        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+        return finish()
+
+
+def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> None:
+    steps = [evaluation.step for evaluation in run.evaluations]
+    raw = [getattr(evaluation.raw, metric) for evaluation in run.evaluations]
+    answering = [getattr(evaluation.answering, metric) for evaluation in run.evaluations]
+    style: dict[str, Any] = {"marker": "o" if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
+    name = f"{_name(run)}, " if colour else ""
+    axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=f"{name}raw weights", **style)
+    if run.has_shadow:
+        axes.plot(steps, answering, color=colour or SHADOW, label=f"{name}shadow", **style)
+    if run.has_shadow and not colour:
+        above = [averaged >= plain for averaged, plain in zip(answering, raw, strict=True)]
+        for where, shade in ((above, SHADOW), ([not each for each in above], RAW)):
+            axes.fill_between(steps, raw, answering, where=where, interpolate=True, color=shade, alpha=0.16, lw=0)
+    if best := run.best:
+        value = getattr(best.answering, metric)
+        star: dict[str, Any] = {"marker": "*", "markersize": 12, "linestyle": ""}
+        label = None if colour else f"best checkpoint: {value:.1f} at step {best.step:,}"
+        axes.plot([best.step], [value], color=colour or (SHADOW if run.has_shadow else RAW), label=label, **star)
+
+
+def _close_up(runs: Sequence[RunLog], metric: str) -> Points:
+    """The scores of the later half, where they take less than a third of the height; else none."""
+    evaluations = [run.evaluations[len(run.evaluations) // 2 :] for run in runs]
+    all_scores = [
+        getattr(scores, metric) for run in runs for each in run.evaluations for scores in (each.raw, each.answering)
+    ]
+    later = [
+        (each.step, getattr(scores, metric))
+        for some in evaluations
+        for each in some
+        for scores in (each.raw, each.answering)
+    ]
+    if min(map(len, evaluations)) < 3:
+        return []
+    low, high = min(score for _, score in later), max(score for _, score in later)
+    return sorted(later) if 0 < 3 * (high - low) < max(all_scores) - min(all_scores) else []
+
+
+def gain_chart(run: RunLog) -> Markup:
+    """Shadow minus raw, in F1 points, at every evaluation. Bars of the first evaluations may leave the picture."""
+    title, label = "F1 of the shadow minus F1 of the raw weights", "shadow \N{MINUS SIGN} raw (F1 points)"
+    with chart(title, label) as (axes, finish):
+        steps = [evaluation.step for evaluation in run.evaluations]
+        gains = [evaluation.gain for evaluation in run.evaluations]
+        width = 0.7 * min((after - before for before, after in pairwise(steps)), default=1)
+        axes.bar(steps, gains, width=width, color=[SHADOW if gain >= 0 else RAW for gain in gains])
+        axes.axhline(0, color=INK, linewidth=0.8)
+        limit = 1.4 * max([*(abs(gain) for gain in gains[len(gains) // 3 :]), 0.1])
+        if max(map(abs, gains)) > limit:
+            axes.set_ylim(-limit, limit)
+        for step, gain in zip(steps, gains, strict=True):
+            if abs(gain) > limit:  # its figure stands across the zero line, where there is room
+                place: dict[str, Any] = {"ha": "center", "va": "bottom" if gain < 0 else "top", "fontsize": 9}
+                axes.text(step, 0, signed(gain), rotation=0 if len(steps) <= 10 else 90, **place)
+        return finish()
+
+
+def loss_chart(runs: Sequence[RunLog]) -> Markup:
+    """Mean training loss of each interval."""
+
+    def points(run: RunLog) -> Points:
+        return [(event.step, event.loss) for event in run.intervals if event.loss is not None]
+
+    return _lines(runs, "Training loss", "loss (nats a question)", points)
+
+
+def distance_chart(runs: Sequence[RunLog]) -> Markup:
+    """How far the raw weights are from their average."""
+
+    def points(run: RunLog) -> Points:
+        return [(event.step, 100 * event.distance) for event in run.evaluations if event.distance is not None]
+
+    return _lines(runs, "Distance between raw and shadow weights", "distance (% of the raw norm)", points)
+
+
+def window_chart(runs: Sequence[RunLog]) -> Markup:
+    """The effective decay, as the number of steps that the average looks back on."""
+
+    def points(run: RunLog) -> Points:
+        decays = [(event.step, event.ema_decay) for event in run.intervals]
+        return [(step, 1 / (1 - decay)) for step, decay in decays if decay is not None and decay < 1]
+
+    label = "1 / (1 \N{MINUS SIGN} decay) (steps)"
+    return _lines(runs, "Steps the average looks back on", label, points, from_zero=True)
+
+
+def speed_chart(runs: Sequence[RunLog]) -> Markup:
+    """Questions trained on in a second."""
+
+    def points(run: RunLog) -> Points:
+        speeds = [(event.step, event.questions_per_second) for event in run.intervals]
+        return [(step, speed) for step, speed in speeds if speed is not None]
+
+    return _lines(runs, "Training throughput", "questions / s", points, from_zero=True)
+
+
+def memory_chart(runs: Sequence[RunLog]) -> Markup:
+    """The most memory that the process held so far."""
+
+    def points(run: RunLog) -> Points:
+        peaks = [(event.step, event.memory_bytes) for event in run.intervals]
+        return [(step, peak / 1e9) for step, peak in peaks if peak is not None]
+
+    return _lines(runs, "Peak memory", "peak memory (GB)", points, from_zero=True)
+
+
+def _lines(
+    runs: Sequence[RunLog],
+    title: str,
+    label: str,
+    points: Callable[[RunLog], Points],
+    *,
+    from_zero: bool = False,
+) -> Markup:
+    """One line a run; empty where no run has a point."""
+    drawn = [(run, points(run)) for run in runs]
+    if not any(found for _, found in drawn):
+        return Markup("")
+    with chart(f"{title} over training steps", label) as (axes, finish):
+        for number, (run, found) in enumerate(drawn):
+            colour = SHADOW if len(runs) == 1 else RUNS[number % len(RUNS)]
+            marker = "o" if len(found) <= MARKED_POINTS else ""
+            axes.plot(
+                *zip(*found, strict=True) if found else ([], []),
+                color=colour,
+                label=_name(run),
+                marker=marker,
+                markersize=3,
+            )
+        if len(runs) > 1:
+            axes.legend(loc="best")
+        if from_zero:
+            axes.set_ylim(bottom=0)
+        return finish()
+
+
+def _name(run: RunLog) -> str:
+    # A leading underscore would hide the line from the legend, and a byte that is no character can't be drawn.
+    return run.name.lstrip("_").encode("utf-8", "replace").decode() or "run"

@@ -1,0 +1,58 @@
+"""Pages that stand alone: one file, no request, and nothing of the data can become markup or script."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from markupsafe import Markup
+
+from bidaf.reporting.words import signed
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+# What would end the element, open a comment in it, or not be allowed in a script.
+_ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of `templates/NAME.html`, with the style sheet of all pages and the script `NAME.js`.
+
+    Every value is escaped where it stands (jinja's autoescape). A policy in the page's head allows the one script by
+    its hash, no other, and no request of any kind: should an escape ever fail, nothing runs and nothing leaves.
+    """
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters["signed"] = signed
+    script = _source(f"{template}.js")
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    page = environment.get_template(f"{template}.html").render(
+        style=Markup(_source("page.css")),
+        script=Markup(script),
+        policy=(
+            f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; "
+            "base-uri 'none'; form-action 'none'"
+        ),
+        **values,
+    )
+    # File names may hold bytes that are no characters.
+    return page.encode("utf-8", "replace").decode()
+
+
+def script_json(value: Any) -> Markup:
+    """JSON for the inside of a `<script type="application/json">` element."""
+    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES))
+
+
+def _source(name: str) -> str:
+    return (TEMPLATES / name).read_text(encoding="utf-8")

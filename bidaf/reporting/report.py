@@ -1,0 +1,212 @@
+"""The report: what one run did, or several beside each other, on one page."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from datetime import datetime
+from pathlib import Path
+from statistics import median
+from typing import Any, NamedTuple
+
+from bidaf import __version__
+from bidaf.data.counts import count_rows
+from bidaf.errors import BidafError, DataError
+from bidaf.reporting import charts
+from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
+from bidaf.reporting.html import render, script_json
+from bidaf.reporting.runlog import RunLog, read_run
+from bidaf.reporting.words import details, duration, headline, plain, signed
+from bidaf.training.files import write_text
+from bidaf.training.layout import REPORT
+
+MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
+MAX_CHARACTERS = 4_000_000  # of contexts, likewise
+RELOAD_SECONDS = 15
+
+
+def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
+    """Write the page of these runs; returns its path: by default report.html in the run, or beside several.
+
+    Raises `DataError` for a folder without a log, `BidafError` when the page can't be written.
+    """
+    first = folders[0]
+    path = output or (first / REPORT if len(folders) == 1 else first.parent / REPORT)
+    page = report_page([read_run(folder) for folder in folders])
+    try:
+        write_text(path, page)
+    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
+        raise BidafError(f"the report {path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+    return path
+
+
+def write_run_report(folder: Path) -> Path:
+    """`write_report` of one run, as training calls it."""
+    return write_report([folder])
+
+
+def report_page(runs: Sequence[RunLog]) -> str:
+    """The HTML of the report. What is not at hand (dev questions, a start event) is said in its place."""
+    most = MAX_QUESTIONS // len(runs)
+    several = len(runs) > 1
+    scored = any(run.evaluations for run in runs)
+    return render(
+        "report",
+        title=" and ".join(run.name for run in runs),
+        runs=[_run_view(run, most) for run in runs],
+        several=several,
+        comparison=_comparison(runs),
+        scores=[charts.score_chart(runs, "f1", "F1"), charts.score_chart(runs, "exact_match", "EM")] if scored else [],
+        gain="" if several or not runs[0].has_shadow else charts.gain_chart(runs[0]),
+        average=[charts.distance_chart(runs), charts.window_chart(runs)],
+        training=[charts.loss_chart(runs), charts.speed_chart(runs), charts.memory_chart(runs)],
+        settings=_settings(runs),
+        written=f"{datetime.now():%Y-%m-%d %H:%M:%S}",
+        version=__version__,
+        reload_seconds=0 if all(run.is_finished for run in runs) else RELOAD_SECONDS,
+    )
+
+
+def _run_view(run: RunLog, most: int) -> dict[str, Any]:
+    """What the template shows of one run."""
+    sentences = details(run)
+    answers, absent = None, ""
+    try:
+        answers = read_answers(run)
+    except DataError as error:
+        absent = str(error)
+    if answers and run.has_shadow:
+        changed, gained, lost = changes(answers.questions)
+        sentences.append(
+            f"At the best checkpoint the average changed {changed:,} of {len(answers.questions):,} answers: {gained:,} "
+            f"from wrong to right, {lost:,} from right to wrong, {changed - gained - lost:,} neither."
+        )
+    return {
+        "name": run.name,
+        "folder": str(run.folder),
+        "status": _status(run),
+        "headline": headline(run),
+        "details": sentences,
+        "tiles": _tiles(run),
+        "has_shadow": run.has_shadow,
+        "breakdowns": breakdowns(answers.questions) if answers else {},
+        "questions": _embedded(answers, most, run) if answers else None,
+        "absent": absent,
+        "counts": count_rows(run.start.counts) if run.start else [],
+        "environment": _environment(run),
+        "unread": run.unread,
+    }
+
+
+def _status(run: RunLog) -> str:
+    total = f" of {run.start.total_steps:,}" if run.start else ""
+    return f"{'finished' if run.is_finished else 'not finished'}: step {run.step:,}{total}"
+
+
+def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
+    """Label, figure and small print."""
+    tiles = []
+    if best := run.best:
+        weights = "shadow" if best.ema else "raw"
+        scores = best.answering
+        tiles.append((f"best {weights} F1", f"{scores.f1:.1f}", f"EM {scores.exact_match:.1f}, step {best.step:,}"))
+        if best.ema:
+            raw = f"EM {best.raw.exact_match:.1f}, same step"
+            tiles.append(("raw F1 there", f"{best.raw.f1:.1f}", raw))
+            tiles.append(("shadow \N{MINUS SIGN} raw", signed(best.gain), "F1 points, same step"))
+    if run.intervals and run.elapsed:
+        tiles.append(("time", duration(run.elapsed), f"{run.intervals[-1].epoch:.1f} epochs"))
+    if speeds := [event.questions_per_second for event in run.intervals if event.questions_per_second is not None]:
+        device = str(run.environment.get("device", "an unknown device"))
+        tiles.append(("questions / s", f"{median(speeds):,.0f}", f"median, on {device}"))
+    if peaks := [event.memory_bytes for event in run.intervals if event.memory_bytes is not None]:
+        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", "of the process or device"))
+    return tiles
+
+
+def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[list[str]]]:
+    """The tiles' labels, and their figures run by run; what a run lacks is a dash."""
+    tiles = [{label: figure for label, figure, _ in _tiles(run)} for run in runs]
+    labels = list(dict.fromkeys(label for each in tiles for label in each))
+    return labels, [[each.get(label, "\N{EN DASH}") for label in labels] for each in tiles]
+
+
+class Setting(NamedTuple):
+    """A setting's value in each run, and whether these differ."""
+
+    name: str
+    values: list[str]
+    differs: bool
+
+
+def _settings(runs: Sequence[RunLog]) -> list[Setting]:
+    leaves = [_leaves(run.start.config) if run.start else {} for run in runs]
+    names = dict.fromkeys(name for each in leaves for name in each)
+    rows = []
+    for name in names:
+        values = [plain(each[name]) if name in each else "not set" for each in leaves]
+        rows.append(Setting(name, values, len(set(values)) > 1))
+    return rows
+
+
+def _leaves(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in values.items():
+        found |= _leaves(value, f"{prefix}{name}.") if isinstance(value, dict) else {f"{prefix}{name}": value}
+    return found
+
+
+def _environment(run: RunLog) -> list[tuple[str, str]]:
+    rows = []
+    for name, value in run.environment.items():
+        if name == "command" and isinstance(value, list):
+            rows.append((name, shlex.join(map(str, value))))
+        elif isinstance(value, dict):
+            rows += [(str(package), str(number)) for package, number in value.items()]
+        else:
+            rows.append((name, plain(value)))
+    return rows
+
+
+def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
+    """The questions that the page itself holds, as its script reads them, and how many these are."""
+    chosen = _chosen(answers, most)
+    features = answers.features
+    contexts: dict[int, int] = {}
+    questions = []
+    for asked in chosen:
+        context = int(features.question_context[asked.number])
+        questions.append(
+            {
+                "id": features.ids[asked.number],
+                "question": features.questions[asked.number],
+                "context": contexts.setdefault(context, len(contexts)),
+                "gold": answers.gold_spans(asked.number),
+                "answers": list(dict.fromkeys(features.answers[asked.number])),
+                "raw": _shown_answer(asked.raw),
+                "shadow": _shown_answer(asked.shadow) if asked.shadow else None,
+            }
+        )
+    data = {"run": str(run.folder), "contexts": [features.contexts[each] for each in contexts], "questions": questions}
+    return {"json": script_json(data), "embedded": len(chosen), "all": len(answers.questions), "step": answers.step}
+
+
+def _shown_answer(answer: Answer) -> dict[str, Any]:
+    return {**answer._asdict(), "f1": round(answer.f1, 3)}
+
+
+def _chosen(answers: DevAnswers, most: int) -> list[Asked]:
+    """The questions to embed: those the average changed first, then wrong ones, then others; in the data's order."""
+    features = answers.features
+    ranked = sorted(answers.questions, key=lambda asked: (not asked.changed, asked.answering.exact))
+    chosen: list[Asked] = []
+    seen: set[int] = set()
+    characters = 0
+    for asked in ranked[:most]:
+        context = int(features.question_context[asked.number])
+        characters += 0 if context in seen else len(features.contexts[context])
+        if characters > MAX_CHARACTERS:
+            break
+        seen.add(context)
+        chosen.append(asked)
+    return sorted(chosen, key=lambda asked: asked.number)

@@ -1,0 +1,105 @@
+"""Figures as SVG elements that stand in a page and take its colours from it."""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from markupsafe import Markup, escape
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Stand-ins that the page's style sheet gives a colour in each scheme: matplotlib itself knows none but fixed colours.
+INK, FAINT, RAW, SHADOW = "#010101", "#010102", "#010103", "#010104"
+RUNS = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
+VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
+    stand_in: f"run{number}" for number, stand_in in enumerate(RUNS, 1)
+}
+
+WIDTH = 4.7  # inches
+
+STYLE: dict[Any, Any] = {
+    "svg.fonttype": "none",
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.edgecolor": FAINT,
+    "axes.labelcolor": INK,
+    "axes.facecolor": "none",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+    "text.color": INK,
+    "xtick.color": FAINT,
+    "ytick.color": FAINT,
+    "xtick.labelcolor": INK,
+    "ytick.labelcolor": INK,
+    "legend.frameon": False,
+    "legend.fontsize": 9.5,
+    "lines.linewidth": 1.8,
+}
+
+
+@contextmanager
+def drawing(settings: dict[Any, Any]) -> Iterator[None]:
+    """Within the block matplotlib has these settings, takes no text for a formula, and keeps silent about glyphs that
+    its font lacks: in a page the reader's font has them, and a picture shows a box.
+    """
+    import matplotlib
+
+    with matplotlib.rc_context({"text.parse_math": False, **settings}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        yield
+
+
+@contextmanager
+def chart(
+    title: str, label: str, *, height: float = 2.9, above: float = 0.1
+) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
+    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above."""
+    from matplotlib.figure import Figure
+
+    # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
+    with drawing({**STYLE, "svg.hashsalt": title}):
+        figure = Figure(figsize=(WIDTH, height))
+        # Fixed margins: a layout engine would take longer than all the drawing.
+        axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))
+        axes.set_xlabel("training step")
+        axes.set_ylabel(label)
+        tick(axes, across=5, up=6)
+        yield axes, lambda: _svg(figure, title)
+
+
+def tick(axes: Axes, across: int, up: int) -> None:
+    """At most so many ticks, at round numbers."""
+    from matplotlib.ticker import MaxNLocator, StrMethodFormatter
+
+    axes.xaxis.set_major_locator(MaxNLocator(across, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(up))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
+
+
+def _svg(figure: Figure, title: str) -> Markup:
+    """The figure as an inline element: no header, no metadata, no style sheet of its own, the page's colours."""
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    svg = buffer.getvalue()
+    svg = svg[svg.index("<svg") :]
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r"<style.*?</style>", "", svg, count=1, flags=re.DOTALL)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)  # groups are numbered alike in every chart, and nothing refers to them
+    svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
+    view_box = re.search(r'viewBox="[\d. ]+"', svg)
+    assert view_box is not None
+    opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
+    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))

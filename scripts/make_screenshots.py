@@ -1,0 +1,77 @@
+"""The pictures of the README: pages of a run on the embedded corpus, as headless Chromium shows them.
+
+    .venv/bin/python scripts/make_screenshots.py RUN
+
+RUN is a finished run of mini.yaml, such as the quickstart's. Writes docs/images/report.png and docs/images/explain.png.
+Needs the test extra (selenium) and Debian's chromium and chromium-driver.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import sys
+import tempfile
+from pathlib import Path
+
+from PIL import Image
+from selenium import webdriver
+
+from bidaf.cli.explain import explain, write_explained
+from bidaf.reporting.answers import read_answers
+from bidaf.reporting.report import write_report
+from bidaf.reporting.runlog import read_run
+
+IMAGES = Path(__file__).parents[1] / "docs" / "images"
+WIDTH, MARGIN = 1100, 20
+COLOURS = 256  # a palette makes the file a third as large
+FLAGS = (
+    "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
+    "--disable-component-update --disable-sync --hide-scrollbars"
+)
+
+
+def main(run: Path) -> None:
+    """Make both pages in a folder of their own and photograph them."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        report = write_report([run], folder / "report.html")
+        explained, origin = explain([_changed_question(run)], [], data=None, model=str(run), device="cpu")
+        write_explained(explained, origin, folder / "explain.html", None)
+        options = webdriver.ChromeOptions()
+        options.binary_location = "/usr/bin/chromium"
+        for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):
+            options.add_argument(flag)
+        browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
+        try:
+            _photograph(browser, report, "figure:nth-of-type(2)", IMAGES / "report.png")
+            _photograph(browser, folder / "explain.html", "main", IMAGES / "explain.png")
+        finally:
+            browser.quit()
+
+
+def _changed_question(run: Path) -> str:
+    """A question that the average put right, or else one it changed, or else the first."""
+    answers = read_answers(read_run(run))
+    ranked = sorted(answers.questions, key=lambda a: (a.changed, a.answering.exact, not a.raw.exact), reverse=True)
+    return answers.features.ids[ranked[0].number]
+
+
+def _photograph(browser: webdriver.Chrome, page: Path, last: str, output: Path) -> None:
+    """The page down to the element `last`, in its light scheme."""
+    metrics = {"width": WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+    light = {"name": "prefers-color-scheme", "value": "light"}
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [light]})
+    browser.get(page.resolve().as_uri())
+    bottom = browser.execute_script("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", last)
+    clip = {"x": 0, "y": 0, "width": WIDTH, "height": bottom + MARGIN, "scale": 1}
+    taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})
+    picture = Image.open(io.BytesIO(base64.b64decode(taken["data"]))).convert("RGB")
+    picture.quantize(COLOURS, kmeans=4, dither=Image.Dither.NONE).save(output, optimize=True)
+    print(output)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
