@@ -217,6 +217,7 @@ def test_a_sitting_at_the_prompt(tiny: Tiny, terminal: Terminal) -> None:
     # A pasted passage: longer than a terminal's own line, with a blank line in it.
     terminal.press("/context\r")
     terminal.wait_for("ends it.")
+    terminal.wait_for("| ")  # only now does the terminal take a line of any length
     terminal.press(f"Kiel lies by the sea. {'It rains. ' * 600}\r\rEnd.\r.\r")
     assert "passage: 1,206 words" in terminal.wait_for(prompt)
     assert "error: ask a question first" in ask("/best")

@@ -127,7 +127,7 @@ def _paste() -> str:
     say(PASTE)
     lines: list[str] = []
     try:
-        while (line := _read("")) != END:
+        while (line := _read("| ")) != END:
             lines.append(line)
     except EOFError:
         if not lines:
