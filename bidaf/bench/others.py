@@ -59,7 +59,7 @@ def time_prediction(
         settings = config.evaluation
         answer_all(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
 
-    pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(plain, source), rounds, 1, device)
+    pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(plain, source), rounds, device)
     return PredictionTimes(pairs, len(source))
 
 
@@ -76,7 +76,7 @@ def time_average(config: Config, prepared: Prepared, device: torch.device, round
     def step(number: int) -> None:
         trainer.step.run(trainer.train_source, *trainer.order.batch(number), number + 1)
 
-    pairs = in_turn(lambda n: repeat(ema.update), lambda n: repeat(plain.average.update), rounds, 1, device)
+    pairs = in_turn(lambda n: repeat(ema.update), lambda n: repeat(plain.average.update), rounds, device)
     step(0)
     steps = [seconds_of(partial(step, number), device) for number in range(1, rounds + 1)]
     each = Pairs(*([seconds / UPDATES for seconds in form] for form in (pairs.ours, pairs.plain)))
@@ -91,5 +91,5 @@ def time_preparing(config: Config, rounds: int) -> PrepareTimes:
         with tempfile.TemporaryDirectory() as folder:
             prepare(config.data.model_copy(update={"prepared_dir": folder}), workers=workers)
 
-    pairs = in_turn(lambda n: work(workers), lambda n: work(1), rounds, 0, torch.device("cpu"))
+    pairs = in_turn(lambda n: work(workers), lambda n: work(1), rounds, torch.device("cpu"), warmup=0)
     return PrepareTimes(pairs, workers)

@@ -13,7 +13,7 @@ import torch
 from bidaf.bench.floors import Floors, floors
 from bidaf.bench.inputs import synthetic
 from bidaf.bench.plain import PlainTraining
-from bidaf.bench.timing import Pairs, PhaseClock, Spread, in_turn, seconds_of
+from bidaf.bench.timing import Pairs, PhaseClock, in_turn, seconds_of
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
@@ -22,7 +22,7 @@ from bidaf.ema import ExponentialMovingAverage
 from bidaf.training.step import Numbers
 from bidaf.training.trainer import Trainer
 
-WARMUP = 2
+BLOCK = 4  # steps of a form in a row: training is one step after the other
 PHASES = ("batch", "forward", "backward", "optimizer", "ema")
 
 
@@ -41,11 +41,6 @@ class TrainingTimes:
     """Each form's peak on the longest batch, bytes: the process's on a CPU, the allocator's on a GPU."""
     floors: list[Floors]
     """Of each timed batch."""
-
-    @property
-    def ratio(self) -> Spread:
-        """How many times as fast ours is on a batch."""
-        return self.pairs.ratio
 
     def gaps(self) -> dict[str, float]:
         """Our time over each floor, all batches together."""
@@ -75,9 +70,10 @@ def time_training(config: Config, prepared: Prepared, device: torch.device, roun
     def theirs(order: EpochOrder) -> Callable[[int], object]:
         return lambda number: plain.step(source, *order.batch(number))
 
-    pairs = in_turn(ours, theirs(trainer.order), rounds, WARMUP, device)
+    pairs = in_turn(ours, theirs(trainer.order), rounds, device, block=BLOCK)
     random_order = pairs.plain
     if training.batching == "bucketed":
+        theirs(shuffled)(0)
         random_order = [seconds_of(partial(theirs(shuffled), number), device) for number in range(rounds)]
     shares = {}
     for name, form, run in (("ours", trainer.step, ours), ("plain", plain, theirs(trainer.order))):
