@@ -170,7 +170,11 @@ def pipe(path: Path) -> None:
     os.mkfifo(path)
 
 
-@pytest.mark.parametrize("change", [link_to("/dev/zero"), link_to("../elsewhere"), pipe], ids=["zero", "file", "pipe"])
+@pytest.mark.parametrize(
+    "change",
+    [link_to("/dev/zero"), link_to("../elsewhere"), link_to("x" * 300), pipe],
+    ids=["zero", "file", "long", "pipe"],
+)
 @pytest.mark.parametrize("name", EXPORT_FILES)
 def test_an_export_is_files_of_its_own(home: Home, tmp_path: Path, name: str, change: Callable[[Path], None]) -> None:
     folder = home.copy(home.export, "export")
@@ -179,7 +183,7 @@ def test_an_export_is_files_of_its_own(home: Home, tmp_path: Path, name: str, ch
     fail(3, "predict", home.folder / "questions.json", "-m", folder, cwd=tmp_path)
 
 
-@pytest.mark.parametrize("change", [link_to("/dev/zero"), pipe], ids=["zero", "pipe"])
+@pytest.mark.parametrize("change", [link_to("/dev/zero"), link_to("x" * 300), pipe], ids=["zero", "long", "pipe"])
 @pytest.mark.parametrize("name", CHECKPOINT_FILES)
 def test_a_checkpoint_is_files_of_its_own(home: Home, name: str, change: Callable[[Path], None]) -> None:
     sound = find_checkpoint(home.run)
@@ -188,7 +192,7 @@ def test_a_checkpoint_is_files_of_its_own(home: Home, name: str, change: Callabl
     fail(3, "predict", "questions.json", "-m", folder, cwd=home.folder)
 
 
-@pytest.mark.parametrize("change", [link_to("/dev/zero"), pipe], ids=["zero", "pipe"])
+@pytest.mark.parametrize("change", [link_to("/dev/zero"), link_to("x" * 300), pipe], ids=["zero", "long", "pipe"])
 @pytest.mark.parametrize("name", PREPARED_FILES)
 def test_prepared_data_is_files_of_its_own(home: Home, name: str, change: Callable[[Path], None]) -> None:
     [sound] = (home.folder / "prepared").glob("[0-9a-f]*")

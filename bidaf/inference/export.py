@@ -11,6 +11,7 @@ answer.py           how to ask it without PyTorch
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,8 @@ class ExportedModel:
 
 
 def is_export(folder: Path) -> bool:
-    """Whether this folder is an export."""
-    return (folder / ABOUT).is_file()
+    """Whether this folder means to be an export; `open_export` says whether it is one."""
+    return os.path.lexists(folder / ABOUT)  # a link, too, whatever it leads to
 
 
 def open_export(folder: Path) -> ExportedModel:

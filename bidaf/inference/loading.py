@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,7 +80,7 @@ def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel
 
 def find_checkpoint(folder: Path) -> Path:
     """The folder itself if it is a checkpoint, else the run's best one, else its newest."""
-    if (folder / COMPLETE).is_file():
+    if os.path.lexists(folder / COMPLETE):
         return folder
     run = Run.open(folder)
     return run.linked(BEST) or run.last_checkpoint()

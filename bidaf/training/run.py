@@ -81,7 +81,7 @@ class Run:
     @classmethod
     def open(cls, folder: Path) -> Run:
         """An existing run. Raises `DataError` when the folder is none."""
-        if not (folder / CONFIG).is_file():
+        if not os.path.isfile(folder / CONFIG):  # where Path.is_file() raises for a link to a name too long
             raise DataError(f"{folder} is not a run folder: it has no {CONFIG}")
         return cls(folder)
 
@@ -255,7 +255,7 @@ def find_run(name: str | None) -> Path:
             raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
         return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
     for path in (Path(name), Path(RUNS_FOLDER, name)):
-        if path.is_dir():
+        if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
 
