@@ -230,6 +230,7 @@ def test_a_sitting_at_the_prompt(tiny: Tiny, terminal: Terminal) -> None:
 @pytest.mark.parametrize("terminal", [[]], indirect=True)
 def test_ctrl_c_leaves_the_prompt_without_a_word(terminal: Terminal) -> None:
     assert "/quit          leave (or Ctrl-D, Ctrl-C)" in terminal.wait_for("ends it.")
+    terminal.wait_for("| ")
     terminal.press("\x03")
     assert terminal.end() == 0
     assert "error" not in terminal.shown
