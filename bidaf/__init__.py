@@ -5,22 +5,24 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bidaf.ema import ExponentialMovingAverage
+    from bidaf.ema.average import ExponentialMovingAverage
     from bidaf.library import load, predict, score
 
 __version__ = "0.1.0"
 __all__ = ["ExponentialMovingAverage", "__version__", "load", "predict", "score"]
 
-_ROOMS = {"ExponentialMovingAverage": "bidaf.ema"} | dict.fromkeys(("load", "predict", "score"), "bidaf.library")
+_MODULES = {"ExponentialMovingAverage": "bidaf.ema.average"} | dict.fromkeys(
+    ("load", "predict", "score"), "bidaf.library"
+)
 
 
 def __getattr__(name: str) -> Any:
     """Import what is asked for when it is asked for: `import bidaf` alone stays immediate, and needs no PyTorch."""
-    if name not in _ROOMS:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    return getattr(import_module(_ROOMS[name]), name)
+    return getattr(import_module(_MODULES[name]), name)
 
 
 def __dir__() -> list[str]:

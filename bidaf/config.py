@@ -61,9 +61,9 @@ class DataConfig(Section):
 
 
 class ModelConfig(Section):
-    """The network's form and sizes; `d` is `hidden_size`."""
+    """The network's variant and sizes; `d` is `hidden_size`."""
 
-    form: Literal["paper", "released"] = "paper"
+    variant: Literal["paper", "released"] = "paper"
     """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
     hidden_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Units d of each LSTM direction."""

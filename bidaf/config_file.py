@@ -19,6 +19,8 @@ from bidaf.errors import UsageError
 CONFIGS_FOLDER = "configs"
 MAX_DEPTH = 20
 MAX_BYTES = 65_536  # a config is a page of text; YAML can make minutes of work out of a megabyte
+# Settings of older versions, which files and checkpoints still hold: old key -> new key.
+RENAMED = {"model.form": "model.variant"}
 
 
 class _Loader(yaml.SafeLoader):
@@ -112,7 +114,21 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
         raise UsageError(f"{path} is not a YAML config: {problem}") from None
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold sections (data:, model:, ...), found {_kind(values)}")
-    return values, dict(_key_lines(root, "", path))
+    lines = dict(_key_lines(root, "", path))
+    _rename(values, lines, path)
+    return values, lines
+
+
+def _rename(values: dict[str, Any], lines: dict[str, int], path: Path) -> None:
+    """Give settings that older versions wrote their present names."""
+    for old, new in RENAMED.items():
+        if old not in lines:
+            continue
+        if new in lines:
+            raise UsageError(f"{path}, line {lines[old]}: {old} is the old name of {new}, which is given too; keep one")
+        section, _, name = old.rpartition(".")
+        values[new.partition(".")[0]][new.rpartition(".")[2]] = values[section].pop(name)
+        lines[new] = lines.pop(old)
 
 
 def _compose(text: str) -> yaml.Node | None:
@@ -146,7 +162,7 @@ def _key_lines(node: Any, prefix: str, path: Path) -> Iterator[tuple[str, int]]:
 def _apply(values: dict[str, Any], override: str) -> str:
     """Put `a.b=value` (YAML) into the nested values; returns the dotted key."""
     key, equals, text = override.partition("=")
-    key = key.strip()
+    key = RENAMED.get(key.strip(), key.strip())
     if not equals or not all(key.split(".")):
         raise UsageError(f"--set {override}: write it as section.key=value")
     try:

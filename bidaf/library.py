@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, overload
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
-    from bidaf.evaluation.official import Score
+    from bidaf.evaluation.squad_v1 import Score
     from bidaf.inference.predictor import Predictor
 
 Questions = str | Path | Sequence[Mapping[str, Any]]
@@ -69,7 +69,7 @@ def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Pat
 
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself.
     """
-    from bidaf.evaluation.official import read_gold, read_predictions, score_answers
+    from bidaf.evaluation.squad_v1 import read_gold, read_predictions, score_answers
 
     gold = read_gold(Path(data)) if isinstance(data, str | Path) else data
     answers = read_predictions(Path(predictions)) if isinstance(predictions, str | Path) else predictions

@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
-from bidaf.training.checkpoint import COMPLETE, STATE, list_checkpoints
-from bidaf.training.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT
-from bidaf.training.run import MEASURED, Run
+from bidaf.runs.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.runs.folder import MEASURED, Run
+from bidaf.runs.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:

@@ -31,9 +31,9 @@ from compare_runs import differences
 
 from bidaf.cli.app import main as run_bidaf
 from bidaf.errors import DataError
-from bidaf.training.checkpoint import REPLACED, UNFINISHED, list_checkpoints, open_checkpoint
+from bidaf.runs.checkpoint import REPLACED, UNFINISHED, list_checkpoints, open_checkpoint
+from bidaf.runs.layout import CONFIG
 from bidaf.training.launch import resume_run  # noqa: F401  (all that a sitting imports, once)
-from bidaf.training.layout import CONFIG
 
 DATA = Path(__file__).parents[1] / "data" / "mini"
 PARAGRAPHS = {"train": 12, "dev": 4}

@@ -20,7 +20,7 @@ from selenium import webdriver
 from bidaf.cli.explain import explain, write_explained
 from bidaf.reporting.answers import read_answers
 from bidaf.reporting.report import write_report
-from bidaf.reporting.runlog import read_run
+from bidaf.runs.log import read_run
 
 IMAGES = Path(__file__).parents[1] / "docs" / "images"
 WIDTH, MARGIN = 1100, 20

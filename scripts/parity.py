@@ -24,9 +24,9 @@ from bidaf.config import Config
 from bidaf.config_file import find_config, load_config
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import choose_device
-from bidaf.ema import trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.evaluation.evaluator import answer_all
-from bidaf.evaluation.official import score_answers
+from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.training.trainer import Trainer
 
 

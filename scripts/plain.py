@@ -69,7 +69,7 @@ class PlainBidaf(nn.Module):
         start, end = model.start_scorer, model.end_scorer
         self.start = _linear(torch.cat([start.flow_weight, start.rest_weight]), start.bias)
         self.end = _linear(torch.cat([end.flow_weight, end.rest_weight]), end.bias)
-        self.form, self.drop = model.form, char.dropout.drop
+        self.variant, self.drop = model.variant, char.dropout.drop
         self.to(word.trained.device)
 
     def forward(self, batch: Batch) -> SpanScores:
@@ -86,7 +86,7 @@ class PlainBidaf(nn.Module):
             modeled = layer(modeled, batch.context_length)
         start = self.score(self.start, flow, modeled).masked_fill(~context_mask, -torch.inf)
         end_input = modeled
-        if self.form == "released":
+        if self.variant == "released":
             summary = (start.softmax(dim=1).unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.score(self.end, flow, self.end_lstm(end_input, batch.context_length))

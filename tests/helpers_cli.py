@@ -17,9 +17,9 @@ import numpy as np
 import pytest
 
 from bidaf.cli.app import main
-from bidaf.data.files import sha256_of
-from bidaf.inference.export import ABOUT, PARTS
-from bidaf.training.run import Run
+from bidaf.files.reading import sha256_of
+from bidaf.inference.exported import ABOUT, PARTS
+from bidaf.runs.folder import Run
 
 CONFIG = """\
 data: {train: train.json, dev: dev.json, vectors: vectors.txt, min_word_count: 0, min_char_count: 0}

@@ -26,10 +26,10 @@ import yaml
 from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
 from hypothesis.strategies import SearchStrategy
 
-from bidaf.data.files import sha256_of
 from bidaf.data.prepare import MANIFEST_FILE
+from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
-from bidaf.training.checkpoint import COMPLETE
+from bidaf.runs.checkpoint import COMPLETE
 
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""

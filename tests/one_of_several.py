@@ -24,7 +24,7 @@ import torch
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.ema import trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError
 from bidaf.evaluation import evaluator
 from bidaf.training.distributed import Group, joined

@@ -51,7 +51,7 @@ class PlainBidaf(nn.Module):
             modeled = run_lstm(layer, modeled, context_length)
         start = score(model.start_scorer, flow, modeled, context_length)
         end_input = modeled
-        if model.form == "released":
+        if model.variant == "released":
             rows = []
             for g, m, log_p, t in zip(flow, modeled, start, context_length, strict=True):
                 summary = sum(log_p[k].exp() * m[k] for k in range(int(t)))

@@ -308,7 +308,7 @@ yaml_values = st.recursive(
 )
 likely_values = st.sampled_from([True, False, None, 1, 5, 7, 16, 20, 0.5, 0.9, "paper", "none", "plain", "skip", "x"])
 GOOD: dict[str, dict[str, Any]] = {
-    "model": {"hidden_size": 4, "form": "released", "projection_size": 7},
+    "model": {"hidden_size": 4, "variant": "released", "projection_size": 7},
     "ema": {"decay": 0.9, "warmup": "ramp"},
     "training": {"seed": 3, "optimizer": {"name": "adam", "lr": 0.01}, "batching": "bucketed"},
     "evaluation": {"patience": 2},

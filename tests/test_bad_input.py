@@ -18,7 +18,8 @@ from helpers_fuzz import TARGETS, Home, Target, make_home
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
-from bidaf.data import files, unpack
+from bidaf.files import archives as unpack
+from bidaf.files import reading as files
 
 INPUTS = 12
 """A target; each is a whole command."""
@@ -275,7 +276,7 @@ YAML: list[tuple[str, str, str]] = [
     ("10,000 deep", "[" * 10_000, "found more than 20 levels"),
     ("300 levels, one a line", "\n".join(" " * n + "a:" for n in range(300)), "found more than 20 levels"),
     ("a megabyte", "# " + "x" * 1_000_000, "is too large for a config"),
-    ("half a surrogate pair", BASE + 'model: {form: "\\ud800"}', "model.form"),
+    ("half a surrogate pair", BASE + 'model: {variant: "\\ud800"}', "model.variant"),
 ]
 
 

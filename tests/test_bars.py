@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from bidaf.bars import watched
+from bidaf.progress import watched
 
 
 class Screen(io.StringIO):

@@ -217,12 +217,12 @@ def test_batches_by_length_hold_every_question_within_the_budget(lengths: list[i
         assert number == len(batches) or (len(batch) + 1) * longest > budget
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_every_shape_gives_every_question_the_same_scores(configure: Configure, prepared: Prepared, form: str) -> None:
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_every_shape_gives_every_question_the_same_scores(configure: Configure, prepared: Prepared, variant: str) -> None:
     source, vocabulary = BatchSource(prepared.features("train"), CPU), prepared.vocabulary()
     sizes = {"num_trained": len(vocabulary.trained_words), "num_chars": len(vocabulary.chars)}
     torch.manual_seed(0)
-    settings = configure(model={"form": form}).model
+    settings = configure(model={"variant": variant}).model
     model = build_model(settings, **sizes, vectors=prepared.vectors(), device=CPU).double().eval()
     questions = np.array([20, 3, 9, 14, 1])
     with torch.no_grad():

@@ -18,12 +18,13 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bidaf.config import Config
-from bidaf.data.files import sha256_of
 from bidaf.data.prepare import Prepared
-from bidaf.ema import trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, DataError
-from bidaf.training import checkpoint as checkpoints
-from bidaf.training.checkpoint import (
+from bidaf.files.reading import sha256_of
+from bidaf.files.writing import write_json
+from bidaf.runs import checkpoint as checkpoints
+from bidaf.runs.checkpoint import (
     COMPLETE,
     CONFIG,
     OPTIMIZER,
@@ -39,7 +40,6 @@ from bidaf.training.checkpoint import (
     restore_weights,
     save_checkpoint,
 )
-from bidaf.training.files import write_json
 from bidaf.training.trainer import Trainer
 
 FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)

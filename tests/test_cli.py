@@ -16,8 +16,8 @@ import pytest
 from helpers_cli import DEV, Tiny, bidaf, fail, squad, succeed, train_tiny, write_tiny
 
 from bidaf.inference import loading
-from bidaf.training import checkpoint
-from bidaf.training.run import Run
+from bidaf.runs import checkpoint
+from bidaf.runs.folder import Run
 from bidaf.training.step import StepResult, TrainingStep
 
 

@@ -68,7 +68,7 @@ def test_two_sources_are_all_a_config_has_to_say(tmp_path: Path) -> None:
         ("training: {batch_size: true}", "training.batch_size (c.yaml, line 2): should be a valid integer, found True"),
         ("ema: {enabled: 1}", "ema.enabled (c.yaml, line 2): should be a valid boolean, found 1"),
         ("ema: {enabled: 'yes'}", "ema.enabled (c.yaml, line 2): should be a valid boolean, found 'yes'"),
-        ("model: {form: papr}", "model.form (c.yaml, line 2): should be 'paper' or 'released', found 'papr'"),
+        ("model: {variant: papr}", "model.variant (c.yaml, line 2): should be 'paper' or 'released', found 'papr'"),
         ("model: {hidden_size: 0}", "hidden_size (c.yaml, line 2): should be greater than or equal to 1, found 0"),
         ("model: {dropout: 1.0}", "model.dropout (c.yaml, line 2): should be less than 1, found 1.0"),
         ("ema: {decay: .nan}", "ema.decay (c.yaml, line 2): should be a finite number, found nan"),
@@ -120,11 +120,11 @@ def test_the_sources_must_be_said(tmp_path: Path, text: str, problem: str) -> No
 
 
 def test_all_problems_come_at_once(tmp_path: Path) -> None:
-    text = "data: {train: a}\nmodel:\n  hidden_size: 0\n  form: x\nema: {decya: 0.9}\n"
+    text = "data: {train: a}\nmodel:\n  hidden_size: 0\n  variant: x\nema: {decya: 0.9}\n"
     message = failure(tmp_path, text, "training.epochs=none")
     assert re.findall(r"^  (\S+) \((.*?)\): ", message, re.MULTILINE) == [
         ("data.dev", "c.yaml, line 1"),
-        ("model.form", "c.yaml, line 4"),
+        ("model.variant", "c.yaml, line 4"),
         ("model.hidden_size", "c.yaml, line 3"),
         ("ema.decya", "c.yaml, line 5"),
         ("training.epochs", "--set"),
@@ -141,13 +141,13 @@ def test_both_rules_between_sections_are_told(tmp_path: Path) -> None:
     ("text", "problem"),
     [
         ("training: {seed: 1}\ntraining: {epochs: 2}\n", "c.yaml, line 2: training is given twice; keep one"),
-        ("model:\n  form: paper\n  form: released\n", "c.yaml, line 3: model.form is given twice; keep one"),
+        ("model:\n  variant: paper\n  variant: released\n", "c.yaml, line 3: model.variant is given twice; keep one"),
         ("a: &x {b: 1}\n", "found an anchor, alias or tag (&, *, !) at line 1, column 4"),
         ("a: 1\nb: *x\n", "found an anchor, alias or tag (&, *, !) at line 2, column 4"),
         ("a: !!python/object/apply:os.system [ls]\n", "found an anchor, alias or tag"),
         ("a: !!timestamp x\n", "found an anchor, alias or tag"),
         ("!!bool x\n", "found an anchor, alias or tag"),
-        ("model:\n  form: [\n", "expected the node content, but found '<stream end>' at line 3, column 1"),
+        ("model:\n  variant: [\n", "expected the node content, but found '<stream end>' at line 3, column 1"),
         ("model:\n\tform: paper\n", "line 2, column 1"),
         ("a: b: c\n", "mapping values are not allowed here at line 1, column 5"),
         ("a: 1\n---\nb: 2\n", "expected a single document"),
@@ -191,7 +191,7 @@ def test_a_byte_order_mark_and_other_alphabets_are_read(tmp_path: Path) -> None:
         ("ema.enabled=false", "ema.enabled", False),
         ("data.vectors=folder/a=b=c.txt", "data.vectors", "folder/a=b=c.txt"),
         ("data.vectors='null'", "data.vectors", "null"),
-        (" model.form = released ", "model.form", "released"),
+        (" model.variant = released ", "model.variant", "released"),
     ],
 )
 def test_set_reads_its_value_as_yaml_does(tmp_path: Path, override: str, key: str, value: Any) -> None:
@@ -216,7 +216,7 @@ def test_the_last_set_wins_over_the_file_and_earlier_ones(tmp_path: Path) -> Non
         ("model.hidden_size.x=3", "--set model.hidden_size.x=3: model.hidden_size is a value, not a section"),
         ("data.train.x=3", "--set data.train.x=3: data.train is a value, not a section"),
         ("model=", "model (--set): should be a section (lines of `key: value`), found nothing"),
-        ("model.form", "--set model.form: write it as section.key=value"),
+        ("model.variant", "--set model.variant: write it as section.key=value"),
         ("=3", "--set =3: write it as section.key=value"),
         ("model..form=paper", "--set model..form=paper: write it as section.key=value"),
         ("data.vectors='a", "--set data.vectors='a: the value is not YAML; quote it"),
@@ -233,7 +233,7 @@ def test_a_wrong_set_is_told_as_one(tmp_path: Path, override: str, problem: str)
 
 
 def test_a_long_value_is_cut_in_the_message(tmp_path: Path) -> None:
-    assert len(failure(tmp_path, f"{DATA}model: {{form: {'x' * 5000}}}\n")) < 250
+    assert len(failure(tmp_path, f"{DATA}model: {{variant: {'x' * 5000}}}\n")) < 250
 
 
 def test_a_folder_and_a_missing_config_are_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -259,7 +259,7 @@ def test_a_folder_and_a_missing_config_are_told(tmp_path: Path, monkeypatch: pyt
 
 EVERYTHING = [
     "data.vectors=glove.6B.100d",
-    "model.form=released",
+    "model.variant=released",
     "model.projection_size=7",
     "ema.half_life=1000.5",
     "training.optimizer={name: adam, lr: 1e-7}",
@@ -365,3 +365,10 @@ def test_any_text_is_a_config_or_a_usage_error(tmp_path_factory: pytest.TempPath
 @given(override=texts | st.tuples(st.sampled_from(setting_names()), texts | yaml_values.map(repr)).map("=".join))
 def test_any_set_is_a_config_or_a_usage_error(tmp_path_factory: pytest.TempPathFactory, override: str) -> None:
     accepts_or_refuses(lambda: load(tmp_path_factory.getbasetemp(), DATA, override))
+
+
+def test_a_setting_of_an_older_version_is_read_under_its_present_name(tmp_path: Path) -> None:
+    assert load(tmp_path, DATA + "model: {form: released}\n").model.variant == "released"
+    assert load(tmp_path, DATA, "model.form=released").model.variant == "released"
+    assert "model.variant (c.yaml, line 2): " in failure(tmp_path, DATA + "model: {form: papr}\n")
+    assert "keep one" in failure(tmp_path, DATA + "model: {form: paper, variant: paper}\n")

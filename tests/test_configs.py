@@ -46,7 +46,7 @@ def test_each_config_tries_out_one_step_of_the_model_it_describes(folder: Path, 
     )
     assert 0 < beside_tables < everything
     if config.model.hidden_size == 100:
-        assert round(beside_tables / 1e6, 2) == {"paper": 1.61, "released": 2.57}[config.model.form]
+        assert round(beside_tables / 1e6, 2) == {"paper": 1.61, "released": 2.57}[config.model.variant]
     assert counts["kept"] == ["6", "6"]
     batches = config.training.epochs * 3
     steps = min(batches, config.training.max_steps or batches)

@@ -11,7 +11,7 @@ import pytest
 from conftest import CPU, Configure
 
 from bidaf.errors import DataError
-from bidaf.training.checkpoint import (
+from bidaf.runs.checkpoint import (
     COMPLETE,
     CONFIG,
     OPTIMIZER,
@@ -23,8 +23,8 @@ from bidaf.training.checkpoint import (
     open_or_suggest,
     remove_checkpoint,
 )
+from bidaf.runs.folder import Run
 from bidaf.training.launch import newest_sound_checkpoint, start_run
-from bidaf.training.run import Run
 
 FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)
 GOOD, VICTIM = "step-000006", "step-000012"

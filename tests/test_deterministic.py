@@ -13,8 +13,8 @@ import torch
 from helpers_cli import bidaf, fail, succeed, write_tiny
 
 from bidaf.device import set_deterministic
-from bidaf.training.checkpoint import RAW, SHADOW
-from bidaf.training.run import MEASURED
+from bidaf.runs.checkpoint import RAW, SHADOW
+from bidaf.runs.folder import MEASURED
 from bidaf.training.step import TrainingStep
 
 TRAIN = ("train", "-c", "tiny.yaml", "--device", "cpu", "--deterministic", "--set", "training.log_every=1")

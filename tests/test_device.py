@@ -12,7 +12,7 @@ from helpers_cli import succeed, write_tiny
 
 from bidaf.device import choose_device, matrix_precision, set_up
 from bidaf.errors import UsageError
-from bidaf.training.run import Run
+from bidaf.runs.folder import Run
 
 CPU = torch.device("cpu")
 
@@ -116,7 +116,7 @@ def test_training_in_bf16_keeps_fp32_weights_and_comes_near_to_fp32(tmp_path: Pa
 
 
 def torch_weights(run: Run) -> dict[str, torch.Tensor]:
-    from bidaf.training.checkpoint import open_checkpoint
+    from bidaf.runs.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(run.last_checkpoint())
     return checkpoint.weights(use_ema=False) | checkpoint.weights(use_ema=True)

@@ -82,9 +82,9 @@ def test_every_choice_of_form_is_in_the_table() -> None:
     assert settings - named == of_the_files | without_vectors
 
 
-@pytest.mark.parametrize(("form", "column"), [("paper", 2), ("released", 3)])
-def test_the_weights_are_those_of_the_table(form: Literal["paper", "released"], column: int) -> None:
-    model = Bidaf(ModelConfig(form=form), num_trained=3, num_chars=4, fixed=torch.zeros(5, 100))
+@pytest.mark.parametrize(("variant", "column"), [("paper", 2), ("released", 3)])
+def test_the_weights_are_those_of_the_table(variant: Literal["paper", "released"], column: int) -> None:
+    model = Bidaf(ModelConfig(variant=variant), num_trained=3, num_chars=4, fixed=torch.zeros(5, 100))
     parts = {part: count for part, count in count_weights(model).items() if not part.endswith("table")}
     *table, total = rows(FIDELITY, "Trained weights")
     assert {row[0].strip("`"): int(row[column].replace(",", "")) for row in table} == parts

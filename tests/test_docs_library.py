@@ -13,7 +13,7 @@ from helpers_cli import Tiny, succeed, train_tiny
 
 import bidaf
 from bidaf.errors import DataError
-from bidaf.inference import onnx
+from bidaf.export import onnx
 
 ROOT = Path(__file__).parents[1]
 LIBRARY, EXPORT = ROOT / "docs" / "library.md", ROOT / "docs" / "export.md"

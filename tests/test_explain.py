@@ -21,9 +21,9 @@ from bidaf.evaluation.evaluator import answer_all, answer_n_best
 from bidaf.inference.attention import dev_examples, explain
 from bidaf.inference.loading import LoadedModel, load_all_weights
 from bidaf.model.attention import AttentionFlow
-from bidaf.reporting import picture
+from bidaf.reporting import attention_image as picture
+from bidaf.reporting.attention_image import write_picture
 from bidaf.reporting.explain import explain_page
-from bidaf.reporting.picture import write_picture
 
 
 @pytest.fixture(scope="module")

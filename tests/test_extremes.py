@@ -16,8 +16,8 @@ from helpers_cli import squad, succeed, write_tiny
 from bidaf.config import Config
 from bidaf.data.prepare import prepare
 from bidaf.inference.predictor import NUMBERS_A_TOKEN
-from bidaf.training.checkpoint import save_checkpoint
-from bidaf.training.run import Run
+from bidaf.runs.checkpoint import save_checkpoint
+from bidaf.runs.folder import Run
 from bidaf.training.trainer import Trainer
 
 # Contexts down to one token, questions of one token, words of one character.
@@ -25,13 +25,13 @@ TRAIN = [("a b c", [("x", ["b"]), ("?", ["a b c"])]), ("q", [("q", ["q"])]), ("7
 DEV = [("b", [("x", ["b"])]), ("c a 8", [("z", ["a", "c a"])])]
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(tmp_path: Path, variant: str) -> None:
     write_tiny(tmp_path)
     (tmp_path / "train.json").write_text(json.dumps(squad(TRAIN, "train")))
     (tmp_path / "dev.json").write_text(json.dumps(squad(DEV, "dev")))
     options = {
-        "model.form": form,
+        "model.variant": variant,
         "training.batch_size": 1,
         "training.epochs": 2,
         "training.log_every": 1,
@@ -74,13 +74,13 @@ for words in (10, int(sys.argv[2])):
 
 
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the process's own peak from Linux's /proc")
-@pytest.mark.parametrize("form", ["paper", pytest.param("released", marks=pytest.mark.slow)])
-def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(tmp_path: Path, form: str) -> None:
+@pytest.mark.parametrize("variant", ["paper", pytest.param("released", marks=pytest.mark.slow)])
+def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(tmp_path: Path, variant: str) -> None:
     tokens = 20_000
     write_tiny(tmp_path)
     data = {"train": str(tmp_path / "train.json"), "dev": str(tmp_path / "dev.json")}
     config = Config.model_validate(
-        {"data": {**data, "prepared_dir": str(tmp_path / "prepared")}, "model": {"form": form}}
+        {"data": {**data, "prepared_dir": str(tmp_path / "prepared")}, "model": {"variant": variant}}
     )
     cpu = torch.device("cpu")
     trainer = Trainer(config, prepare(config.data), cpu)
@@ -97,5 +97,5 @@ def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_fore
     assert child.returncode == 0, child.stderr
     before, peak = (1024 * int(kilobytes) for kilobytes in child.stdout.split())
     assert peak < 2e9
-    foretold = 4 * NUMBERS_A_TOKEN[form] * config.model.hidden_size * tokens
+    foretold = 4 * NUMBERS_A_TOKEN[variant] * config.model.hidden_size * tokens
     assert foretold / 3 < peak - before < foretold * 1.1

@@ -7,7 +7,7 @@ import torch
 from conftest import Configure
 
 from bidaf.data.prepare import Prepared
-from bidaf.ema import trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

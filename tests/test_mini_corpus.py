@@ -13,7 +13,7 @@ import pytest
 
 from bidaf.data.questions import read_questions
 from bidaf.data.squad import Corpus, Example, read_squad
-from bidaf.evaluation.official import exact_match, score_answers
+from bidaf.evaluation.squad_v1 import exact_match, score_answers
 
 ROOT = Path(__file__).parent.parent
 MINI = ROOT / "data" / "mini"

@@ -101,10 +101,10 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
+@pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
-def test_scores_and_every_gradient_equal_those_of_the_plain_restatement(form: str, settings: dict[str, Any]) -> None:
-    model = make_model(form=form, **settings)
+def test_scores_and_every_gradient_equal_those_of_the_plain_restatement(variant: str, settings: dict[str, Any]) -> None:
+    model = make_model(variant=variant, **settings)
     batch = make_batch(extra=2)
     fast, plain = model(batch), plain_scores(model, batch)
     torch.testing.assert_close(fast, plain, rtol=0, atol=1e-8)
@@ -118,12 +118,12 @@ def test_scores_and_every_gradient_equal_those_of_the_plain_restatement(form: st
     }
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
+@pytest.mark.parametrize("variant", ["paper", "released"])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_scores_depend_on_neither_padding_nor_batch_nor_neighbours(
-    form: str, dtype: torch.dtype, tolerance: float
+    variant: str, dtype: torch.dtype, tolerance: float
 ) -> None:
-    model = make_model(form=form, dtype=dtype)
+    model = make_model(variant=variant, dtype=dtype)
     together = model(make_batch())
     for k, (context, question) in enumerate(zip(CONTEXTS, QUESTIONS, strict=True)):
         others = [i for i in (3, 1, 0) if i != k]
@@ -161,9 +161,9 @@ def test_scores_are_log_probabilities_over_the_context_and_impossible_beyond_it(
         assert torch.equal(part == -torch.inf, beyond)
 
 
-@pytest.mark.parametrize("form", ["paper", "released"])
-def test_gradients_are_finite_however_much_is_padding(form: str) -> None:
-    model = make_model(form=form, dtype=torch.float32, dropout=0.4)
+@pytest.mark.parametrize("variant", ["paper", "released"])
+def test_gradients_are_finite_however_much_is_padding(variant: str) -> None:
+    model = make_model(variant=variant, dtype=torch.float32, dropout=0.4)
     model.train()
     scores = model(make_batch(extra=30))
     loss = span_loss(scores, torch.tensor([6, 0, 2, 4]), torch.tensor([6, 0, 2, 4]))
@@ -172,7 +172,7 @@ def test_gradients_are_finite_however_much_is_padding(form: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "sizes", "weights"),
+    ("variant", "sizes", "weights"),
     [
         ("paper", {}, 1_610_703),
         ("released", {}, 2_570_703),
@@ -180,8 +180,8 @@ def test_gradients_are_finite_however_much_is_padding(form: str) -> None:
         ("paper", {"share_phrase_lstm": False}, 1_851_503),
     ],
 )
-def test_the_number_of_weights_is_the_published_one(form: Any, sizes: dict[str, Any], weights: int) -> None:
-    config = ModelConfig(form=form, **sizes)
+def test_the_number_of_weights_is_the_published_one(variant: Any, sizes: dict[str, Any], weights: int) -> None:
+    config = ModelConfig(variant=variant, **sizes)
     model = Bidaf(config, num_trained=3, num_chars=11, fixed=torch.zeros(5, 100))
     counts = count_weights(model)
     assert counts.pop("word table") == 3 * 100

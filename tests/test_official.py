@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidaf.errors import DataError
-from bidaf.evaluation.official import (
+from bidaf.evaluation.squad_v1 import (
     Gold,
     exact_match,
     f1,
@@ -319,6 +319,6 @@ def test_a_message_does_not_repeat_an_endless_id(tmp_path: Path) -> None:
 
 def test_scoring_needs_the_standard_library_alone() -> None:
     heavy = "numpy", "torch", "spacy", "datasets", "pydantic"
-    code = f"import sys, bidaf.evaluation.official; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, bidaf.evaluation.squad_v1; print([m for m in {heavy} if m in sys.modules])"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert result.stdout.strip() == "[]"

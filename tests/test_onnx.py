@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from bidaf.config import ModelConfig
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.errors import BidafError
-from bidaf.inference import onnx
-from bidaf.inference.export import GRAPH
+from bidaf.export import onnx
+from bidaf.inference.exported import GRAPH
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import Batch, Bidaf
 
@@ -61,7 +61,7 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
         return Exported(loaded.model, folder / GRAPH, loaded.vocabulary.max_word_chars)
     torch.manual_seed(3)
     config = ModelConfig(
-        form="released",
+        variant="released",
         hidden_size=3,
         word_size=4,
         char_channels=4,

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from bidaf.training.parts import FEWEST_TOKENS, parts_of, split_by_length
+from bidaf.training.micro_batches import FEWEST_TOKENS, parts_of, split_by_length
 
 GPU = torch.device("meta")  # any that is not a CPU
 

@@ -9,12 +9,12 @@ import torch
 from plain import PlainAverage, PlainBidaf
 from test_model import make_batch, make_model
 
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.model.bidaf import span_loss
 
 FORMS: list[dict[str, Any]] = [
-    {"form": "paper"},
-    {"form": "released", "share_phrase_lstm": False, "projection_size": 7},
+    {"variant": "paper"},
+    {"variant": "released", "share_phrase_lstm": False, "projection_size": 7},
     {"modeling_layers": 1, "highway_layers": 0, "score_bias": False},
 ]
 

@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
-from bidaf.training.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
+from bidaf.runs.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
 from bidaf.training.launch import resume_run, start_run
 
 ROOT = Path(__file__).parents[1]

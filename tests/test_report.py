@@ -22,10 +22,10 @@ from bidaf.reporting import report
 from bidaf.reporting.answers import breakdowns, changes, question_word, read_answers
 from bidaf.reporting.html import script_json
 from bidaf.reporting.report import report_page
-from bidaf.reporting.runlog import RunLog, read_run
 from bidaf.reporting.words import details, duration, headline, plain, signed
+from bidaf.runs.folder import Run
+from bidaf.runs.log import RunLog, read_run
 from bidaf.training.launch import resume_run, start_run
-from bidaf.training.run import Run
 
 
 @pytest.fixture(scope="module")

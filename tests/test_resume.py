@@ -23,16 +23,17 @@ from conftest import CPU, Configure, checkpoint_steps, events
 from helpers_cli import fail, succeed, write_tiny
 
 from bidaf.config_file import load_config
-from bidaf.data.files import sha256_of
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.training import checkpoint as checkpoints
-from bidaf.training import loop, record
-from bidaf.training.checkpoint import COMPLETE, CONFIG, OPTIMIZER, RAW, SHADOW, STATE, open_checkpoint
-from bidaf.training.files import write_json
+from bidaf.files.reading import sha256_of
+from bidaf.files.writing import write_json
+from bidaf.runs import checkpoint as checkpoints
+from bidaf.runs.checkpoint import COMPLETE, CONFIG, OPTIMIZER, RAW, SHADOW, STATE, open_checkpoint
+from bidaf.runs.folder import Run
+from bidaf.runs.layout import LOCK
+from bidaf.training import loop
+from bidaf.training import run_writer as record
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import MAY_CHANGE, resume_run, start_run
-from bidaf.training.layout import LOCK
-from bidaf.training.run import Run
 from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import TrainingState
 

@@ -11,7 +11,7 @@ from conftest import Configure
 
 from bidaf.config_file import load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.training.run import Run, find_run, new_run_folder
+from bidaf.runs.folder import Run, find_run, new_run_folder
 
 
 @pytest.fixture

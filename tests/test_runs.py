@@ -13,8 +13,8 @@ import pytest
 from helpers_cli import Tiny, fail, succeed, train_tiny
 
 from bidaf.cli.runs import shown_age, shown_size
-from bidaf.training.layout import LOG, METRICS, write_log
-from bidaf.training.runs import summarize, summarize_runs
+from bidaf.runs.layout import LOG, METRICS, write_log
+from bidaf.runs.summary import summarize, summarize_runs
 
 
 @pytest.fixture(scope="session")

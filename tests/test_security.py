@@ -284,7 +284,7 @@ def test_a_size_that_is_only_claimed_takes_no_memory(home: Home, tmp_path: Path,
         ("char_channels", 65_536),
         ("highway_layers", 64),
         ("modeling_layers", 64),
-        ("form", "released"),
+        ("variant", "released"),
     ],
 )
 def test_a_config_of_another_model_takes_no_memory(home: Home, tmp_path: Path, setting: str, value: Any) -> None:

@@ -16,7 +16,7 @@ import pytest
 
 from bidaf.cli import app as cli
 from bidaf.errors import DataError
-from bidaf.training.checkpoint import open_checkpoint
+from bidaf.runs.checkpoint import open_checkpoint
 
 ROOT = Path(__file__).parents[1]
 SECONDS = 5.0  # from the signal to the end of the process, where it has a processor core to itself

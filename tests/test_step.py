@@ -17,7 +17,7 @@ from torch import Tensor
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, Shape
 from bidaf.data.prepare import Prepared
-from bidaf.ema import ExponentialMovingAverage, trained_weights
+from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, SpanScores, span_loss
 from bidaf.model.build import build_model
@@ -226,7 +226,7 @@ def test_a_step_trains_though_the_model_was_left_in_evaluation_mode(bench: MakeB
 def test_parts_run_side_by_side_as_they_do_one_after_the_other(
     bench: MakeBench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("bidaf.training.parts.FEWEST_TOKENS", 1)
+    monkeypatch.setattr("bidaf.training.micro_batches.FEWEST_TOKENS", 1)
     threads, seen = torch.get_num_threads(), []
     try:
         for number in (1, 2):

@@ -17,18 +17,19 @@ from safetensors.torch import load_file
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared
-from bidaf.ema import ExponentialMovingAverage, trained_weights
+from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import answer_all, answer_n_best
-from bidaf.evaluation.official import score_file
+from bidaf.evaluation.squad_v1 import score_file
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import span_loss
-from bidaf.training import loop, record
-from bidaf.training.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
+from bidaf.runs.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
+from bidaf.runs.folder import Run
+from bidaf.training import loop
+from bidaf.training import run_writer as record
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
-from bidaf.training.run import Run
 from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import Trainer, TrainingState
 

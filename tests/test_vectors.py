@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bidaf.data import unpack, vectors
-from bidaf.data.files import sha256_of
+from bidaf.data import vectors
 from bidaf.data.vectors import Archive, read_vectors, vectors_identity
 from bidaf.errors import DataError
+from bidaf.files import archives as unpack
+from bidaf.files.reading import sha256_of
 
 TEXT = "the 0.5 -1 2e-1\n, 1 2 3\n. . . 4 5 6\nein\u00a0\u0085haus 7 8 9\n"
 WORDS = ["the", ",", ". . .", "ein\u00a0\u0085haus"]

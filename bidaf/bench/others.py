@@ -16,7 +16,7 @@ from bidaf.config import Config
 from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.data.workers import usable_cpus
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.evaluation.evaluator import answer_all
 from bidaf.training.trainer import Trainer
 

@@ -18,7 +18,7 @@ from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
 from bidaf.device import peak_memory, reset_peak_memory
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.training.step import Numbers
 from bidaf.training.trainer import Trainer
 

@@ -69,7 +69,7 @@ def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *,
 
 
 def _standard_input() -> str:
-    from bidaf.data.files import decode
+    from bidaf.files.reading import decode
 
     text = decode(sys.stdin.buffer.read(), "standard input")
     if not text.strip():
@@ -85,7 +85,7 @@ def _checked(questions: list[str]) -> list[str]:
 
 def _lines() -> Iterator[str]:
     """Questions from standard input as they come; blank lines are none."""
-    from bidaf.data.files import decode
+    from bidaf.files.reading import decode
 
     found = False
     for number, line in enumerate(sys.stdin.buffer, 1):

@@ -179,7 +179,7 @@ def _begin(config: str, set: list[str] | None, device: str) -> tuple[Any, Any, A
 def _machine(device: Any) -> dict[str, Any]:
     import torch
 
-    from bidaf.training.run import environment
+    from bidaf.runs.folder import environment
 
     about = environment(str(device))
     return {

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.bars import bar
 from bidaf.cli.completion import complete_config, complete_run, complete_setting
+from bidaf.progress import bar
 
 if TYPE_CHECKING:
     from tqdm import tqdm
@@ -85,7 +85,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
 def write_output(path: Path, text: str) -> None:
     """Write a result file. Raises `BidafError` when that fails."""
     from bidaf.errors import BidafError
-    from bidaf.training.files import write_text
+    from bidaf.files.writing import write_text
 
     try:
         write_text(path, text)

@@ -14,7 +14,7 @@ def complete_config(incomplete: str) -> list[str]:
 
 def complete_run(incomplete: str) -> list[str]:
     """Names in `runs/`."""
-    from bidaf.training.layout import RUNS_FOLDER, find_runs
+    from bidaf.runs.layout import RUNS_FOLDER, find_runs
 
     return [run.name for run in find_runs(Path(RUNS_FOLDER)) if run.name.startswith(incomplete)]
 

@@ -114,8 +114,8 @@ class Dialogue:
 
 def read_context(path: Path) -> str:
     """The text of a file. Raises `DataError` for one that can't be read or holds nothing."""
-    from bidaf.data.files import read_text
     from bidaf.errors import DataError
+    from bidaf.files.reading import read_text
 
     text = read_text(path)
     if not text.strip():

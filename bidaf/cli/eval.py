@@ -24,7 +24,7 @@ from bidaf.errors import DataError, UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
-    from bidaf.evaluation.official import Gold
+    from bidaf.evaluation.squad_v1 import Gold
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def evaluate_model(
 ) -> tuple[Evaluation, dict[str, str]]:
     """Answer all questions of the model's dev set, or of `data`, and score the answers."""
     from bidaf.device import choose_device
-    from bidaf.evaluation.official import score_answers
+    from bidaf.evaluation.squad_v1 import score_answers
     from bidaf.inference.loading import load_model
     from bidaf.inference.predictor import Predictor
 
@@ -100,7 +100,7 @@ def _read(sources: list[str], *, named: bool) -> tuple[list[Example], Gold | dic
     """Questions with their gold answers. Of a JSON file every question counts, as for the official evaluator."""
     from bidaf.data.questions import read_questions
     from bidaf.data.sources import read_sources
-    from bidaf.evaluation.official import read_gold
+    from bidaf.evaluation.squad_v1 import read_gold
 
     try:
         if len(sources) == 1 and sources[0].endswith((".json", ".json.gz")):

@@ -79,8 +79,8 @@ def explain(
 
 def write_explained(explained: Sequence[Explained], origin: str, output: Path, png: Path | None) -> None:
     """Write the page, and the picture of the first question where one is asked for."""
+    from bidaf.reporting.attention_image import write_picture
     from bidaf.reporting.explain import explain_page
-    from bidaf.reporting.picture import write_picture
 
     write_output(output, explain_page(explained, origin))
     if png is not None:
@@ -89,8 +89,8 @@ def write_explained(explained: Sequence[Explained], origin: str, output: Path, p
 
 def _asked(context: str | None, questions: Sequence[str]) -> list[Example]:
     """Questions on a text of the user's own."""
-    from bidaf.data.files import decode, read_text
     from bidaf.data.squad import Example
+    from bidaf.files.reading import decode, read_text
 
     if context is None:
         return []

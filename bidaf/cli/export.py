@@ -33,11 +33,11 @@ def export_command(
     `--model FOLDER` of eval, predict and ask then works on a machine that has only that folder. An ONNX export comes
     with `answer.py`, which asks it; the graph is compared with the network before it counts as written.
     """
-    from bidaf.inference.export import is_export
-    from bidaf.inference.exporter import export_model
+    from bidaf.export.write import export_model
+    from bidaf.inference.exported import is_export
     from bidaf.inference.loading import find_checkpoint, find_features
-    from bidaf.training.checkpoint import open_checkpoint
-    from bidaf.training.run import find_run
+    from bidaf.runs.checkpoint import open_checkpoint
+    from bidaf.runs.folder import find_run
 
     source = find_run(model)
     if is_export(source):

@@ -32,7 +32,7 @@ def report_command(
     The page holds everything (curves of raw and shadow weights, settings, dev questions): it needs no network and opens
     from the disk. `bidaf train` writes RUN/report.html itself at every evaluation.
     """
-    from bidaf.training.run import find_run
+    from bidaf.runs.folder import find_run
 
     folders = [find_run(name) for name in runs] if runs else [find_run(None)]
     for page in report(folders, output, watch=watch):
@@ -45,7 +45,7 @@ def report_command(
 def report(folders: Sequence[Path], output: Path | None, *, watch: bool) -> Iterator[Path]:
     """The path of the page, once it is written; with `watch` the page is written again until all runs are finished."""
     from bidaf.reporting.report import write_report
-    from bidaf.reporting.runlog import read_run
+    from bidaf.runs.log import read_run
 
     yield write_report(folders, output)
     if not watch:
@@ -65,6 +65,6 @@ def report(folders: Sequence[Path], output: Path | None, *, watch: bool) -> Iter
 
 def _sizes(folders: Sequence[Path]) -> list[int]:
     """How far each log has come."""
-    from bidaf.training.layout import METRICS
+    from bidaf.runs.layout import METRICS
 
     return [(folder / METRICS).stat().st_size for folder in folders]

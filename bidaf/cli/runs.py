@@ -12,10 +12,10 @@ import typer
 
 from bidaf.cli.common import JsonOption, print_json, print_table, say
 from bidaf.errors import DataError
-from bidaf.training.layout import LATEST, RUNS_FOLDER
+from bidaf.runs.layout import LATEST, RUNS_FOLDER
 
 if TYPE_CHECKING:
-    from bidaf.training.runs import RunSummary
+    from bidaf.runs.summary import RunSummary
 
 
 def runs_command(
@@ -26,7 +26,7 @@ def runs_command(
     A run is running while a process trains in it, and stopped when it ended without a word (killed, or power lost);
     `bidaf train --resume RUN` goes on with one that is interrupted, failed or stopped.
     """
-    from bidaf.training.runs import summarize_runs
+    from bidaf.runs.summary import summarize_runs
 
     if not folder.is_dir() and folder != Path(RUNS_FOLDER):
         raise DataError(f"{folder}: no such folder")

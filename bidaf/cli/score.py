@@ -18,7 +18,7 @@ def score_command(
     json: JsonOption = False,
 ) -> None:
     """Score predictions exactly as the official SQuAD v1.1 evaluator does; unanswered questions count 0."""
-    from bidaf.evaluation.official import score_file
+    from bidaf.evaluation.squad_v1 import score_file
 
     score = score_file(data, predictions)
     _report("questions have no prediction and count 0", score.missing)

@@ -78,8 +78,8 @@ def _resume(
     name: str | None, config: str | None, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group
 ) -> int:
     from bidaf.reporting.report import write_run_report
+    from bidaf.runs.folder import find_run
     from bidaf.training.launch import resume_run
-    from bidaf.training.run import find_run
 
     source = find_run(name)
     settings = _resumed_config(source, config, overrides)
@@ -93,8 +93,8 @@ def _start(
     config: str, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group, *, dry_run: bool
 ) -> int:
     from bidaf.reporting.report import write_run_report
+    from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
-    from bidaf.training.run import new_run_folder
 
     settings, name = _new_config(config, overrides)
     if dry_run:
@@ -106,8 +106,8 @@ def _start(
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     """Train and tell how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
-    from bidaf.training.layout import REPORT
 
     try:
         state = work()
@@ -135,7 +135,7 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
 
 def _log_end(folder: Path, message: str) -> None:
     """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
-    from bidaf.training.layout import CONFIG, LOG, write_log
+    from bidaf.runs.layout import CONFIG, LOG, write_log
 
     with suppress(OSError):  # a full disk, say, which is what the run failed of
         if (folder / CONFIG).exists():
@@ -152,8 +152,8 @@ def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
 def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> Config | None:
     """The settings asked for, on top of the run's own; None when nothing is asked for."""
     from bidaf.config_file import find_config, load_config
-    from bidaf.training.layout import CONFIG
-    from bidaf.training.run import Run
+    from bidaf.runs.folder import Run
+    from bidaf.runs.layout import CONFIG
 
     if config is None and not overrides:
         return None

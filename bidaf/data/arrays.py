@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.data.files import refuse_strange_files
+from bidaf.files.reading import refuse_strange_files
 
 _MAGIC = b"\x93NUMPY\x01\x00"
 _HEADER = re.compile(rb"\{'descr': '([^']+)', 'fortran_order': False, 'shape': \(((?:\d{1,18},? ?)*)\), \} *\n")

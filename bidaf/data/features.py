@@ -15,14 +15,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.bars import watched
 from bidaf.data.arrays import load_array, save_array
 from bidaf.data.checks import check_arrays, check_texts
-from bidaf.data.files import refuse_strange_files
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.errors import DataError
+from bidaf.files.reading import refuse_strange_files
+from bidaf.progress import watched
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Answer, Example

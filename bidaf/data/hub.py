@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 from pydantic import TypeAdapter, model_validator
 
-from bidaf.data.files import no_such_file
 from bidaf.data.records import NonBlank, Offset, Strict, Text, validate
 from bidaf.data.squad import Answer, Corpus, Example, collect
 from bidaf.errors import DataError
+from bidaf.files.reading import no_such_file
 
 FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".zip", ".txt", ".parquet", ".arrow")
 COLUMNS = ("id", "context", "question", "answers")

@@ -22,11 +22,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.bars import watched
 from bidaf.config import DataConfig
 from bidaf.data.checks import check_rows
 from bidaf.data.features import FeatureCounts, Features, Limits, index_tokens
-from bidaf.data.files import refuse_strange_files
 from bidaf.data.sources import read_sources, source_identity
 from bidaf.data.squad import Corpus, ReadCounts
 from bidaf.data.tokenizer import Tokenizer
@@ -35,6 +33,8 @@ from bidaf.data.vectors import Vectors, read_vectors, vectors_identity
 from bidaf.data.vocabulary import SPECIAL, UNK, Vocabulary, build_vocabulary, load_vectors_matrix
 from bidaf.data.workers import learning, usable_cpus
 from bidaf.errors import BidafError, DataError
+from bidaf.files.reading import refuse_strange_files
+from bidaf.progress import watched
 
 FORMAT_VERSION = 2
 WHERE_SQUAD_IS = (

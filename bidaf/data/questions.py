@@ -12,10 +12,10 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, TypeAdapter
 
-from bidaf.data.files import Place, decode, kind_of, parse_json, read_bounded, read_text
 from bidaf.data.records import NonBlank, Strict, Text, refuse_repeats, validate
 from bidaf.data.squad import Answer, Example, SquadFile
 from bidaf.errors import DataError
+from bidaf.files.reading import Place, decode, kind_of, parse_json, read_bounded, read_text
 
 QUESTION_FORM = 'expected SQuAD JSON, or {"context": ..., "question": ...} alone, in a list or one a line'
 

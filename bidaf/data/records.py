@@ -7,8 +7,8 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from bidaf.data.files import Place, kind_of, quote, show_place
 from bidaf.errors import DataError
+from bidaf.files.reading import Place, kind_of, quote, show_place
 
 LISTED_PROBLEMS = 10
 

@@ -9,11 +9,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from bidaf.data.files import quote, reading, sha256_of
 from bidaf.data.hub import HubName, locate, read_hub
 from bidaf.data.records import problems_error
 from bidaf.data.squad import Corpus, Example, ReadCounts, read_squad
 from bidaf.errors import DataError
+from bidaf.files.reading import quote, reading, sha256_of
 
 
 def read_sources(sources: Sequence[str], split: str) -> Corpus:

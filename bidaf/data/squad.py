@@ -9,9 +9,9 @@ from typing import Generic, TypeVar
 
 from pydantic import TypeAdapter
 
-from bidaf.data.files import Place, kind_of, read_json
 from bidaf.data.records import NonBlank, Offset, Strict, Text, refuse_repeats, validate
 from bidaf.errors import DataError
+from bidaf.files.reading import Place, kind_of, read_json
 
 SQUAD_FORM = (
     'SQuAD v1.1 is {"data": [{"paragraphs": [{"context": ..., '

@@ -22,10 +22,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from bidaf.bars import bar
-from bidaf.data.files import no_such_file, sha256_of
-from bidaf.data.unpack import archive_of, member_of, open_unpacked, unpacking
 from bidaf.errors import DataError
+from bidaf.files.archives import archive_of, member_of, open_unpacked, unpacking
+from bidaf.files.reading import no_such_file, sha256_of
+from bidaf.progress import bar
 
 Matrix = NDArray[np.float32]
 

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bidaf.data.arrays import load_array, save_array
-from bidaf.data.files import refuse_strange_files
 from bidaf.errors import DataError
+from bidaf.files.reading import refuse_strange_files
 
 PAD, UNK = 0, 1
 SPECIAL = ["<pad>", "<unk>"]

@@ -13,9 +13,9 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager, suppress
 from multiprocessing.connection import Connection
 
-from bidaf.bars import bar
 from bidaf.data.tokenizer import Cuts, Tokenizer, cut_word
 from bidaf.errors import BidafError
+from bidaf.progress import bar
 
 # Starting a process and importing spaCy there takes as long as cutting some 50,000 words.
 WORDS_A_WORKER = 50_000

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
-from bidaf.data.files import quote
 from bidaf.data.squad import Answer, Example
 from bidaf.data.tokenizer import Offsets, Tokenizer
 from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Answered, score_batches
+from bidaf.files.reading import quote
 from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
 

@@ -17,14 +17,14 @@ from bidaf.data.prepare import Prepared, open_prepared
 from bidaf.data.records import LISTED_PROBLEMS
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
-from bidaf.ema import mismatches, trained_weights
+from bidaf.ema.average import mismatches, trained_weights
 from bidaf.errors import DataError
-from bidaf.inference.export import ExportedModel, is_export, open_export
+from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
-from bidaf.training.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
-from bidaf.training.layout import BEST
-from bidaf.training.run import Run, find_run
+from bidaf.runs.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
+from bidaf.runs.folder import Run, find_run
+from bidaf.runs.layout import BEST
 
 
 @dataclass(frozen=True)

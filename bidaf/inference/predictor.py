@@ -90,7 +90,7 @@ class Predictor:
     @property
     def _bytes_a_token(self) -> int:
         settings = self.loaded.config.model
-        return 4 * NUMBERS_A_TOKEN[settings.form] * settings.hidden_size
+        return 4 * NUMBERS_A_TOKEN[settings.variant] * settings.hidden_size
 
     def _batch_tokens(self) -> int:
         """What the model's config asks for, if half the free memory can hold it: its maker had another machine."""

@@ -61,7 +61,7 @@ class Bidaf(nn.Module):
         d, drop = config.hidden_size, config.dropout
         joined = config.char_channels + fixed.shape[1]
         size = config.projection_size or joined
-        self.form = config.form
+        self.variant = config.variant
         self.embedding = FormEmbedding(
             WordEmbedding(num_trained, fixed),
             CharCnn(num_chars, config.char_embedding_size, config.char_channels, config.char_width, drop),
@@ -75,7 +75,7 @@ class Bidaf(nn.Module):
         self.modeling = nn.ModuleList(
             BiLstm(8 * d if layer == 0 else 2 * d, d, drop) for layer in range(config.modeling_layers)
         )
-        self.end_lstm = BiLstm(2 * d if config.form == "paper" else 14 * d, d, drop)
+        self.end_lstm = BiLstm(2 * d if config.variant == "paper" else 14 * d, d, drop)
         self.start_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
         self.end_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
 
@@ -84,7 +84,7 @@ class Bidaf(nn.Module):
         mask = length_mask(batch.context_length, batch.context.shape[1])
         start = self.start_scorer(flow, modeled)
         end_input = modeled
-        if self.form == "released":
+        if self.variant == "released":
             start_weights = masked_softmax(start, mask).to(modeled.dtype)
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)

@@ -13,9 +13,9 @@ from pydantic import BaseModel, Field, ValidationError
 from bidaf.data.features import Features
 from bidaf.data.prepare import open_prepared
 from bidaf.errors import DataError
-from bidaf.evaluation.official import question_scores
-from bidaf.reporting.runlog import RunLog
-from bidaf.training.layout import N_BEST, PREDICTIONS
+from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.runs.layout import N_BEST, PREDICTIONS
+from bidaf.runs.log import RunLog
 
 WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
 LENGTHS = {

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from bidaf.reporting.runlog import RunLog
 from bidaf.reporting.svg import FAINT, INK, RAW, RUNS, SHADOW, chart, tick
 from bidaf.reporting.words import signed
+from bidaf.runs.log import RunLog
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

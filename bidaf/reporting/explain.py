@@ -10,7 +10,7 @@ import numpy as np
 
 from bidaf import __version__
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.official import question_scores
+from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.inference.attention import Explained, Reading
 from bidaf.reporting.html import render, script_json
 

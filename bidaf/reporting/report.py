@@ -12,13 +12,13 @@ from typing import Any, NamedTuple
 from bidaf import __version__
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
+from bidaf.files.writing import write_text
 from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
-from bidaf.reporting.runlog import RunLog, read_run
 from bidaf.reporting.words import details, duration, headline, plain, signed
-from bidaf.training.files import write_text
-from bidaf.training.layout import REPORT
+from bidaf.runs.layout import REPORT
+from bidaf.runs.log import RunLog, read_run
 
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
 MAX_CHARACTERS = 4_000_000  # of contexts, likewise

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bidaf.reporting.runlog import Evaluation, RunLog
+from bidaf.runs.log import Evaluation, RunLog
 
 EVEN = 0.05  # F1 points: less than a table with one digit shows
 

@@ -18,14 +18,14 @@ from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import DataError, UsageError
+from bidaf.files.writing import write_text
 from bidaf.model.bidaf import count_weights
-from bidaf.training.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
+from bidaf.runs.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
+from bidaf.runs.folder import Run, refuse_existing_run
+from bidaf.runs.layout import CONFIG
 from bidaf.training.distributed import ALONE, Group
-from bidaf.training.files import write_text
-from bidaf.training.layout import CONFIG
 from bidaf.training.loop import train
-from bidaf.training.record import Report
-from bidaf.training.run import Run, refuse_existing_run
+from bidaf.training.run_writer import Report
 from bidaf.training.trainer import Trainer, TrainingState
 
 Echo = Callable[[str], None]

@@ -11,13 +11,13 @@ import torch
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import Answered, answer_n_best
-from bidaf.training.checkpoint import dev_f1
+from bidaf.runs.checkpoint import dev_f1
+from bidaf.runs.folder import Run
+from bidaf.runs.layout import LOG
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
-from bidaf.training.layout import LOG
 from bidaf.training.progress import Progress
-from bidaf.training.record import Answers, Record, Report
-from bidaf.training.run import Run
+from bidaf.training.run_writer import Answers, Record, Report
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Trainer, TrainingState
 

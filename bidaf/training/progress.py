@@ -8,8 +8,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bidaf.bars import bar
-from bidaf.training.layout import write_log
+from bidaf.progress import bar
+from bidaf.runs.layout import write_log
 
 
 class Progress:

@@ -13,14 +13,14 @@ from torch import Tensor
 
 from bidaf.config import TrainingConfig
 from bidaf.data.batches import BatchSource, Shape
-from bidaf.ema import ExponentialMovingAverage
+from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
 from bidaf.threads import map_on_threads
+from bidaf.training.cuda_graph import RecordedSteps
 from bidaf.training.distributed import ALONE, Group
-from bidaf.training.graph import RecordedSteps
-from bidaf.training.parts import parts_of
+from bidaf.training.micro_batches import parts_of
 
 Numbers = NDArray[np.int64]
 

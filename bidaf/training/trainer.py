@@ -13,10 +13,10 @@ from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
 from bidaf.device import matrix_precision, set_deterministic, set_up
-from bidaf.ema import ExponentialMovingAverage, trained_weights
+from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
-from bidaf.training.checkpoint import Checkpoint, restore_training
+from bidaf.runs.checkpoint import Checkpoint, restore_training
 from bidaf.training.distributed import ALONE, Group, require_same
 from bidaf.training.optimizer import build_optimizer
 from bidaf.training.step import StepResult, TrainingStep

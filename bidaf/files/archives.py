@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
-from bidaf.data.files import reading
 from bidaf.errors import DataError
+from bidaf.files.reading import reading
 
 CHUNK_BYTES = 1 << 24
 LINE_BYTES = 1 << 22  # a word and 300 numbers take some 3 kB

@@ -11,7 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidaf.errors import DataError
-from bidaf.training.layout import ENVIRONMENT, METRICS, read_events
+from bidaf.runs.layout import ENVIRONMENT, METRICS, read_events
 
 # Far beyond what a run can write, and within what can be drawn.
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]

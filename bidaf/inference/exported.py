@@ -24,9 +24,9 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
-from bidaf.data.files import read_json, refuse_strange_files, sha256_of
 from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
+from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
 
 FORMAT_VERSION = 1
 MODEL, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"

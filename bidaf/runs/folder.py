@@ -23,7 +23,8 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.training.checkpoint import (
+from bidaf.files.writing import point_link, sync, write_json, write_text
+from bidaf.runs.checkpoint import (
     Checkpoint,
     checkpoint_name,
     clean_checkpoints,
@@ -31,8 +32,7 @@ from bidaf.training.checkpoint import (
     rank_checkpoints,
     remove_checkpoint,
 )
-from bidaf.training.files import point_link, sync, write_json, write_text
-from bidaf.training.layout import (
+from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
     CONFIG,

@@ -65,7 +65,7 @@ pipeline_tag: question-answering
 metrics: [exact_match, f1]
 ---
 
-# BiDAF ({config.model.form} form)
+# BiDAF ({config.model.variant} variant)
 
 Answers a question with a span of the context it is asked on (Seo et al., "Bidirectional Attention Flow for Machine
 Comprehension", ICLR 2017). Every question gets an answer, also one that the context does not answer: look at the

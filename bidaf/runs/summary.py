@@ -11,7 +11,7 @@ from typing import Any
 
 from bidaf.config_file import load_config
 from bidaf.errors import BidafError
-from bidaf.training.layout import CONFIG, ENDINGS, ENVIRONMENT, LOG, find_runs, is_training, last_message, read_events
+from bidaf.runs.layout import CONFIG, ENDINGS, ENVIRONMENT, LOG, find_runs, is_training, last_message, read_events
 
 
 @dataclass(frozen=True)

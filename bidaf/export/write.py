@@ -14,15 +14,25 @@ from torch import Tensor
 
 from bidaf import __version__
 from bidaf.config_file import dump_config
-from bidaf.data.files import sha256_of
 from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.errors import BidafError, UsageError
-from bidaf.inference.card import model_card
-from bidaf.inference.export import ABOUT, ANSWER, CARD, CONFIG, FORMAT_VERSION, MODEL, PARTS, ExportedModel, open_export
+from bidaf.export.model_card import model_card
+from bidaf.files.reading import sha256_of
+from bidaf.files.writing import write_json, write_text
+from bidaf.inference.exported import (
+    ABOUT,
+    ANSWER,
+    CARD,
+    CONFIG,
+    FORMAT_VERSION,
+    MODEL,
+    PARTS,
+    ExportedModel,
+    open_export,
+)
 from bidaf.inference.loading import assemble
-from bidaf.training.checkpoint import Checkpoint
-from bidaf.training.files import write_json, write_text
+from bidaf.runs.checkpoint import Checkpoint
 
 Form = Literal["safetensors", "onnx"]
 
@@ -34,7 +44,7 @@ def export_model(
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
     if form == "onnx":
-        from bidaf.inference.onnx import check_packages
+        from bidaf.export.onnx import check_packages
 
         check_packages()
     tensors = checkpoint.weights(use_ema)
@@ -92,7 +102,7 @@ def _write_onnx(
     checkpoint: Checkpoint, prepared: Prepared, tensors: dict[str, Tensor], folder: Path
 ) -> list[dict[str, Any]]:
     """The graph, its example, and how near it is to the network; the vectors are in the graph already."""
-    from bidaf.inference.onnx import write_graph
+    from bidaf.export.onnx import write_graph
 
     vocabulary = prepared.vocabulary()
     device = torch.device("cpu")

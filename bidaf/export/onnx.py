@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bidaf.errors import BidafError
-from bidaf.inference.export import GRAPH
+from bidaf.inference.exported import GRAPH
 from bidaf.model.bidaf import Batch, Bidaf
 from bidaf.model.encoder import BiLstm
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from bidaf.data.features import Features
 from bidaf.evaluation.evaluator import Answered
-from bidaf.evaluation.official import score_answers
-from bidaf.training.checkpoint import checkpoint_name, save_checkpoint
-from bidaf.training.files import write_json, write_text
-from bidaf.training.layout import BEST, LAST, N_BEST
-from bidaf.training.run import Run
+from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.files.writing import write_json, write_text
+from bidaf.runs.checkpoint import checkpoint_name, save_checkpoint
+from bidaf.runs.folder import Run
+from bidaf.runs.layout import BEST, LAST, N_BEST
 from bidaf.training.trainer import Scores, Trainer
 
 Answers = dict[str, dict[str, list[Answered]]]

@@ -29,12 +29,12 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
-from bidaf.data.files import refuse_strange_files, sha256_of
-from bidaf.ema import ExponentialMovingAverage, mismatches, trained_weights
+from bidaf.ema.average import ExponentialMovingAverage, mismatches, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.files.reading import refuse_strange_files, sha256_of
+from bidaf.files.writing import json_text, sync, write_json, write_text
 from bidaf.model.bidaf import Bidaf
-from bidaf.training.files import json_text, sync, write_json, write_text
-from bidaf.training.saved_state import check_state
+from bidaf.runs.state import check_state
 
 FORMAT_VERSION = 1
 RAW, SHADOW, OPTIMIZER = "raw.safetensors", "shadow.safetensors", "optimizer.safetensors"

@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bidaf.data.files import Place, kind_of, quote, read_json, show_place
 from bidaf.errors import DataError
+from bidaf.files.reading import Place, kind_of, quote, read_json, show_place
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
