@@ -62,8 +62,8 @@ def cut_short(run: Path) -> None:
 @pytest.mark.parametrize(
     ("arrange", "status"),
     [
-        (lambda run: write_log(run / LOG, "interrupted and saved"), "interrupted"),
-        (lambda run: write_log(run / LOG, "failed: the loss is not finite"), "failed"),
+        (lambda run: write_log(run, "interrupted and saved"), "interrupted"),
+        (lambda run: write_log(run, "failed: the loss is not finite"), "failed"),
         (cut_short, "stopped"),
         (lambda run: (run / LOG).unlink(), "finished"),
     ],

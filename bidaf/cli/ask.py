@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidaf.cli.answers import print_answers, print_record
-from bidaf.cli.common import DeviceOption, ModelOption, UseEmaOption, say
+from bidaf.cli.common import DeviceOption, ModelOption, UseEmaOption
 from bidaf.errors import DataError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.predictor import Predictor

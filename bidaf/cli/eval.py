@@ -16,11 +16,11 @@ from bidaf.cli.common import (
     print_json,
     print_table,
     questions_bar,
-    say,
     to_json,
 )
 from bidaf.errors import DataError, UsageError
 from bidaf.files.writing import write_output
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table
 from bidaf.errors import UsageError
+from bidaf.messages import say
 
 
 class Form(StrEnum):

@@ -9,7 +9,8 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, say
+from bidaf.cli.common import JsonOption, print_json
+from bidaf.messages import say
 
 POLL_SECONDS = 2.0
 

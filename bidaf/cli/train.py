@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.common import DeviceOption, SetOption, print_table
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     import torch
@@ -101,7 +102,12 @@ def _start(
         print_dry_run(settings, device)
         return 0
     folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    try:
+        return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    finally:
+        if run_dir is None:
+            with suppress(OSError):  # not empty: the run began
+                folder.rmdir()
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
@@ -135,11 +141,11 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
 
 def _log_end(folder: Path, message: str) -> None:
     """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
-    from bidaf.runs.layout import CONFIG, LOG, write_log
+    from bidaf.runs.layout import CONFIG, write_log
 
     with suppress(OSError):  # a full disk, say, which is what the run failed of
         if (folder / CONFIG).exists():
-            write_log(folder / LOG, " ".join(message.split()))
+            write_log(folder, " ".join(message.split()))
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:

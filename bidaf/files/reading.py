@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import hashlib
 import io
@@ -48,6 +49,14 @@ def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
         if len(content) > MAX_BYTES:
             raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
     return content
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file. Raises `OSError`, also for a pipe or device: these may have no end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return file.read()
 
 
 def sha256_of(path: Path) -> str:

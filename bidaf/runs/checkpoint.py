@@ -31,8 +31,8 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.ema.average import ExponentialMovingAverage, mismatches, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.reading import refuse_strange_files, sha256_of
-from bidaf.files.writing import json_text, sync, write_json, write_text
+from bidaf.files.reading import read_regular, refuse_strange_files, sha256_of
+from bidaf.files.writing import json_text, remove, sync, write_json, write_text
 from bidaf.model.bidaf import Bidaf
 from bidaf.runs.state import check_state
 
@@ -193,14 +193,19 @@ def checkpoint_name(step: int) -> str:
 
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders (complete or not), oldest first."""
-    found = [(int(match[1]), path) for path in _entries(folder) if (match := NAME.fullmatch(path.name))]
+    found = [
+        (int(match[1]), path)
+        for path in _entries(folder)
+        if (match := NAME.fullmatch(path.name)) and not path.is_symlink()  # a link leads to another run's
+    ]
     return [path for _, path in sorted(found)]
 
 
 def remove_checkpoint(folder: Path) -> None:
     """Delete a checkpoint. The marker goes first: what a crash leaves of the rest is no checkpoint."""
-    (folder / COMPLETE).unlink(missing_ok=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    if not folder.is_symlink():
+        (folder / COMPLETE).unlink(missing_ok=True)
+    remove(folder)
 
 
 def clean_checkpoints(folder: Path) -> None:
@@ -212,7 +217,7 @@ def clean_checkpoints(folder: Path) -> None:
         if (match := REPLACED.fullmatch(path.name)) and not (folder / match[1]).exists():
             path.rename(folder / match[1])
         elif match or UNFINISHED.fullmatch(path.name):
-            shutil.rmtree(path, ignore_errors=True)
+            remove(path)
 
 
 def dev_f1(scores: dict[str, dict[str, float]]) -> float:
@@ -225,7 +230,7 @@ def rank_checkpoints(folders: list[Path]) -> list[Path]:
     ranked = []
     for folder in folders:
         try:
-            state = json.loads((folder / STATE).read_text(encoding="utf-8"))
+            state = json.loads(read_regular(folder / STATE))
             complete = (folder / COMPLETE).exists()
             if complete and state["scores"] is not None and state["evaluated_step"] == state["step"]:
                 ranked.append((-dev_f1(state["scores"]), state["step"], folder))
@@ -286,8 +291,8 @@ def _put_in_place(beside: Path, folder: Path) -> None:
     """Rename to `folder`. What is there already steps aside under a name from which a crash can bring it back."""
     replaced = folder.with_name(f".{folder.name}.replaced")
     try:
-        if folder.exists():
-            shutil.rmtree(replaced, ignore_errors=True)
+        if os.path.lexists(folder):
+            remove(replaced)
             folder.rename(replaced)
         beside.rename(folder)
         sync(folder.parent)

@@ -11,6 +11,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from bidaf.errors import DataError
+from bidaf.files.reading import read_regular
 from bidaf.runs.layout import ENVIRONMENT, METRICS, read_events
 
 # Far beyond what a run can write, and within what can be drawn.
@@ -187,7 +188,7 @@ def _parse(kind: type[E], events: list[dict[str, Any]], name: str) -> tuple[list
 
 def _environment(folder: Path) -> dict[str, Any]:
     try:
-        environment = json.loads((folder / ENVIRONMENT).read_bytes())
+        environment = json.loads(read_regular(folder / ENVIRONMENT))
     except (OSError, ValueError):
         return {}
     return environment if isinstance(environment, dict) else {}

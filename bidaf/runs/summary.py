@@ -11,6 +11,7 @@ from typing import Any
 
 from bidaf.config_file import load_config
 from bidaf.errors import BidafError
+from bidaf.files.reading import read_regular
 from bidaf.runs.layout import CONFIG, ENDINGS, ENVIRONMENT, LOG, find_runs, is_training, last_message, read_events
 
 
@@ -49,7 +50,10 @@ def summarize_runs(base: Path) -> list[RunSummary]:
 
 def summarize(folder: Path) -> RunSummary:
     """Read what a run has left behind so far."""
-    events = read_events(folder)
+    try:
+        events = read_events(folder)
+    except OSError:
+        events = []
     step = max((int(event["step"]) for event in events), default=0)
     total = _total_steps(folder, events)
     message = last_message(folder / LOG)
@@ -93,7 +97,7 @@ def _total_steps(folder: Path, events: Sequence[dict[str, Any]]) -> int | None:
 
 def _started(folder: Path) -> datetime | None:
     try:
-        return datetime.fromisoformat(json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["started"])
+        return datetime.fromisoformat(json.loads(read_regular(folder / ENVIRONMENT))["started"])
     except (OSError, ValueError, KeyError, TypeError):
         return None
 

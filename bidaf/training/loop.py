@@ -13,7 +13,6 @@ from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import Answered, answer_n_best
 from bidaf.runs.checkpoint import dev_f1
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import LOG
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
@@ -32,8 +31,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
 
     Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    log = run.folder / LOG if run else None
-    progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
+    progress = Progress(run.folder if run else None, total=trainer.total_steps, start=trainer.state.step)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:
             _Loop(trainer, Record(run, report), progress, requests).run()

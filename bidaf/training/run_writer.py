@@ -11,10 +11,9 @@ from typing import Any
 from bidaf.data.features import Features
 from bidaf.evaluation.evaluator import Answered
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint import checkpoint_name, save_checkpoint
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS
 from bidaf.training.trainer import Scores, Trainer
 
 Answers = dict[str, dict[str, list[Answered]]]
@@ -43,7 +42,7 @@ class Record:
         scores: Scores = {}
         for weights, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / f"step-{step:06d}.{weights}.json", predictions)
+            self.run.files.write_json(f"{PREDICTIONS}/step-{step:06d}.{weights}.json", predictions)
             score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
             scores[weights] = {"exact_match": score.exact_match, "f1": score.f1}
         return scores
@@ -60,14 +59,14 @@ class Record:
             for weights, of_all in answers.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        write_text(self.run.predictions / N_BEST, text)
+        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
 
     def save(self, trainer: Trainer) -> None:
         """A checkpoint of now; old ones go."""
         if self.run is None:
             return
         state, config = trainer.state, trainer.config
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        folder = self.run.files.path(f"{CHECKPOINTS}/{checkpoint_name(state.step)}")
         self.run.settle()
         save_checkpoint(
             folder,
