@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -64,18 +65,24 @@ app = typer.Typer(
     help="BiDAF on SQuAD with an exponential moving average of all weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("prepare")(prepare_command)
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("predict")(predict_command)
-app.command("ask")(ask_command)
-app.command("score")(score_command)
-app.command("export")(export_command)
-app.command("report")(report_command)
-app.command("explain")(explain_command)
-app.command("runs")(runs_command)
+for command in (
+    prepare_command,
+    train_command,
+    eval_command,
+    predict_command,
+    ask_command,
+    score_command,
+    export_command,
+    report_command,
+    explain_command,
+    runs_command,
+):
+    # The overview shows what the command's module says of itself.
+    summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
+    app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
@@ -146,9 +153,16 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _explain_usage(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "bidaf"
-    # Without arguments the message is the help, and typer has printed that already.
-    message = "no command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message().rstrip(".")
-    return f"{message}; see {command} --help"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())
+        return f"no command; see {command} --help"
+    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
+        # The parser's own choice of similar options counts the dashes as alike.
+        given = error.option_name.lstrip("-")
+        error.possibilities = [
+            option for option in error.possibilities or () if get_close_matches(given, [option.lstrip("-")])
+        ]
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
 
 
 def _explain(error: Exception) -> str | None:

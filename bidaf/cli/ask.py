@@ -70,9 +70,9 @@ def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *,
 
 
 def _standard_input() -> str:
-    from bidaf.files.reading import decode
+    from bidaf.files.reading import read_stdin
 
-    text = decode(sys.stdin.buffer.read(), "standard input")
+    text = read_stdin()
     if not text.strip():
         raise DataError("standard input: is empty")
     return text
@@ -86,11 +86,11 @@ def _checked(questions: list[str]) -> list[str]:
 
 def _lines() -> Iterator[str]:
     """Questions from standard input as they come; blank lines are none."""
-    from bidaf.files.reading import decode
+    from bidaf.files.reading import stdin_lines
 
     found = False
-    for number, line in enumerate(sys.stdin.buffer, 1):
-        if question := decode(line, f"standard input, line {number}").strip():
+    for line in stdin_lines():
+        if question := line.strip():
             found = True
             yield question
     if not found:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
 from bidaf.errors import DataError, UsageError
 from bidaf.files.writing import write_output
 
@@ -58,7 +57,7 @@ def explain_command(
         return
     for path in (output, png):
         if path is not None:
-            print(path)
+            print_line(str(path))
 
 
 def explain(
@@ -91,11 +90,11 @@ def write_explained(explained: Sequence[Explained], origin: str, output: Path, p
 def _asked(context: str | None, questions: Sequence[str]) -> list[Example]:
     """Questions on a text of the user's own."""
     from bidaf.data.squad import Example
-    from bidaf.files.reading import decode, read_text
+    from bidaf.files.reading import read_stdin, read_text
 
     if context is None:
         return []
-    text = decode(sys.stdin.buffer.read(), "standard input") if context == STDIN else read_text(Path(context))
+    text = read_stdin() if context == STDIN else read_text(Path(context))
     for name, given in (("the context", text), *(("--question", question) for question in questions)):
         if not given.strip():
             raise DataError(f"{name} is empty")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table
+from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_line, print_table
 from bidaf.errors import UsageError
 from bidaf.messages import say
 
@@ -50,7 +50,7 @@ def export_command(
     if json:
         print_json({"folder": str(output), **export.about})
         return
-    print(f"{export.weights} weights of step {checkpoint.step} in {output}")
+    print_line(f"{export.weights} weights of step {checkpoint.step} in {output}")
     if parity := export.about.get("parity"):
         columns = ("batch", "context", "question", "greatest difference")
         rows = [(*(f"{each[name]:,}" for name in columns[:3]), f"{each['difference']:.1e}") for each in parity]

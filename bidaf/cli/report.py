@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json
+from bidaf.cli.common import JsonOption, print_json, print_line
 from bidaf.messages import say
 
 POLL_SECONDS = 2.0
@@ -40,7 +40,7 @@ def report_command(
         if json:
             print_json({"page": str(page)})
         else:
-            print(page, flush=True)
+            print_line(str(page))
 
 
 def report(folders: Sequence[Path], output: Path | None, *, watch: bool) -> Iterator[Path]:

@@ -27,7 +27,7 @@ from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import read_regular
-from bidaf.files.writing import claim_folder, point_link, put_folder, remove, remove_stale, sync
+from bidaf.files.writing import claim_folder, is_utf8, point_link, put_folder, remove, remove_stale, sync
 from bidaf.runs.checkpoint import (
     Checkpoint,
     checkpoint_name,
@@ -44,8 +44,8 @@ from bidaf.runs.layout import (
     FOLDERS,
     LAST,
     LATEST,
-    LOG,
     LOCK,
+    LOG,
     METRICS,
     PREDICTIONS,
     REPORT,
@@ -99,6 +99,7 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
+        refuse_existing_run(folder)
         try:
             with claim_folder(folder) as unfinished:
                 shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)
@@ -254,9 +255,11 @@ def point_latest(folder: Path) -> None:
 
 
 def refuse_existing_run(folder: Path) -> None:
-    """Raise `UsageError` where a run stands already."""
+    """Raise `UsageError` where a run stands already, or none can be."""
+    if not is_utf8(folder):
+        raise UsageError(f"{folder}: the name of a run's folder must be UTF-8; name another --run-dir")
     if (folder / CONFIG).exists():
-        raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+        raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
 
 
 def new_run_folder(config_name: str) -> Path:

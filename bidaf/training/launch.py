@@ -79,6 +79,7 @@ def start_run(
     with run.locked():
         run.clean_up()
         run = Run.create(folder, config, str(device), processes=group.size)
+        echo(_sizes(trainer))
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
         return train(trainer, run, report)
@@ -123,12 +124,26 @@ def resume_run(
         run.prune(config.training.keep_last, config.training.keep_best)
         run.deterministic = config.training.deterministic
         run.files.write_text(CONFIG, dump_config(config))
+        echo(_sizes(trainer))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
+        if trainer.state.step >= trainer.total_steps:
+            limit = "epochs" if config.training.max_steps is None else "max_steps"
+            echo(f"the run is finished; to train on, raise training.{limit} with --set training.{limit}=N")
         if remark := run.other_counts(group.size):
             echo(remark)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
         return train(trainer, run, report)
+
+
+def _sizes(trainer: Trainer) -> str:
+    """How much there is to train, in words."""
+    config, steps = trainer.config.training, trainer.order.batches_per_epoch
+    parameters = sum(count_weights(trainer.model).values())
+    return (
+        f"{parameters:,} parameters; {trainer.total_steps:,} steps, {steps:,} per epoch of batches of "
+        f"{config.batch_size}"
+    )
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
