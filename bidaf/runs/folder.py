@@ -272,7 +272,11 @@ def find_runs_named(names: Sequence[str]) -> list[Path]:
     folders = [find_run(name) for name in names if Path(name).name != REPORT]
     if not folders:
         raise DataError(f"no run among {', '.join(names)}")
-    return list({folder.resolve(): folder for folder in sorted(folders, key=os.path.islink, reverse=True)}.values())
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
 
 
 def _newest_run() -> Path:
