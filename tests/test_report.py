@@ -19,7 +19,7 @@ from markupsafe import Markup
 from bidaf.cli import report as command
 from bidaf.errors import DataError
 from bidaf.reporting import report
-from bidaf.reporting.answers import breakdowns, changes, question_word, read_answers
+from bidaf.reporting.answers import breakdowns, changes, read_answers
 from bidaf.reporting.html import script_json
 from bidaf.reporting.report import report_page
 from bidaf.reporting.words import details, duration, headline, plain, signed
@@ -123,21 +123,6 @@ def test_numbers_are_written_as_people_write_them() -> None:
         "–",
         "a, 1e-08",
     ]
-
-
-@pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        ("How many cats?", "how many"),
-        ("How did it end?", "how"),
-        ("In what year did Who tour?", "what"),
-        ("WHOSE cat is it?", "whose"),
-        ("Name the river.", "other"),
-        ("", "other"),
-    ],
-)
-def test_the_word_that_asks(question: str, word: str) -> None:
-    assert question_word(question) == word
 
 
 # The log

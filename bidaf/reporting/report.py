@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from bidaf import __version__
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
+from bidaf.evaluation.breakdowns import UNITS
 from bidaf.files.writing import write_text
 from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
@@ -55,6 +56,7 @@ def report_page(runs: Sequence[RunLog]) -> str:
         title=" and ".join(run.name for run in runs),
         runs=[_run_view(run, most) for run in runs],
         several=several,
+        units=UNITS,
         comparison=_comparison(runs),
         scores=[charts.score_chart(runs, "f1", "F1"), charts.score_chart(runs, "exact_match", "EM")] if scored else [],
         gain="" if several or not runs[0].has_shadow else charts.gain_chart(runs[0]),
