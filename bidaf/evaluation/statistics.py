@@ -155,7 +155,7 @@ class McNemar:
         for k in range(min(self.only_a, self.only_b) + 1):
             tail += ways
             ways = ways * (discordant - k) // (k + 1)
-        return min(1.0, 2 * tail / 2**discordant)
+        return min(1.0, 2 * tail / (1 << discordant))
 
 
 def mcnemar(a: Sequence[bool], b: Sequence[bool]) -> McNemar:
