@@ -36,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out, not drawn: enough where a test is about words, and most of a page's time."""
-    monkeypatch.setattr("bidaf.reporting.svg._svg", lambda figure, title: Markup("<svg></svg>"))
+    monkeypatch.setattr("bidaf.reporting.svg.to_svg", lambda figure, title: Markup("<svg></svg>"))
 
 
 def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total: int, config: Any = None) -> RunLog:

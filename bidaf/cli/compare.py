@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say
 from bidaf.cli.completion import complete_run
 from bidaf.errors import UsageError
-
-if TYPE_CHECKING:
-    from bidaf.evaluation.comparison import Comparison
-
-NAMES = {"exact_match": "EM", "f1": "F1"}
 
 
 def compare_command(
@@ -28,9 +23,7 @@ def compare_command(
     ] = None,
     b: Annotated[
         str | None,
-        typer.Argument(
-            metavar="[B]", help="Likewise. (default: another weight set of A)", autocompletion=complete_run
-        ),
+        typer.Argument(metavar="[B]", help="Likewise. (default: another weight set of A)", autocompletion=complete_run),
     ] = None,
     seeds_a: Annotated[
         list[str] | None, typer.Option("--a", metavar="A", help="A seed of A, in place of the argument. Repeatable.")
@@ -44,7 +37,8 @@ def compare_command(
         str | None, typer.Option("--data", "-d", help="Questions with gold answers. (default: the run's dev set)")
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write a page (.html) or a plot (.png, .svg) of the differences.")
+        Path | None,
+        typer.Option("--output", "-o", help="Write a page (.html) or a plot (.png, .svg) of the differences."),
     ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -54,17 +48,20 @@ def compare_command(
     The interval counts articles, not questions, as independent. `bidaf compare RUN` compares the raw weights (A) with
     the shadow (B) of one run; `--a R0 --a R1 --b S0 --b S1` compares two systems of two seeds each.
     """
+    from bidaf.files.writing import check_output
     from bidaf.inference.systems import compare_named, pair_names
+    from bidaf.reporting.comparison import check_suffix, remarks, tables, write_comparison
 
     if (seeds_a or seeds_b) and (a or b):
         raise UsageError("name A and B as arguments, or each seed with --a and --b, but not both")
     if seeds_b and not seeds_a:
         raise UsageError("--b needs as many --a")
     names_a, names_b = seeds_a or ([a] if a else []), seeds_b or ([b] if b else [])
+    if output is not None:
+        check_suffix(output)
+        check_output(output)
     comparison = compare_named(pair_names(names_a, names_b, weights or []), data=data, device=device)
     if output is not None:
-        from bidaf.reporting.comparison import write_comparison
-
         write_comparison(comparison, output)
         say(f"written: {output}")
     if comparison.missing:
@@ -73,18 +70,9 @@ def compare_command(
         say(f"{comparison.unknown:,} answered ids are not in the data and are ignored")
     if json:
         print_json(comparison.to_dict())
-    else:
-        _print(comparison)
-
-
-def _print(comparison: Comparison) -> None:
-    from bidaf.reporting.comparison import breakdown_rows, metric_rows, remarks
-
+        return
     print(f"A: {comparison.a}\nB: {comparison.b}")
-    columns, rows = metric_rows(comparison)
-    print_table("", columns, rows)
-    for kind, columns, rows in breakdown_rows(comparison):
-        print_table(f"F1 by {kind}", columns, rows)
+    for title, columns, rows in tables(comparison):
+        print_table(title, columns, rows)
     for line in remarks(comparison):
         print(line)
-    print(comparison.sentence)

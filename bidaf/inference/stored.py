@@ -69,7 +69,7 @@ class StoredModel:
             return {id: answer.text for id, answer in predictor.answer(features, progress.update).items()}
 
     def _stored_path(self) -> Path | None:
-        """Where the evaluation that scored this checkpoint left the answers of the weight set; None where it has none."""
+        """Where the evaluation of this checkpoint left the answers of the weight set; None where it did not."""
         checkpoints = self.folder.resolve().parent
         if self.checkpoint is None or checkpoints.name != CHECKPOINTS:
             return None
@@ -83,6 +83,7 @@ def _use_ema(weights: str | None) -> bool | None:
 
 def _same_texts(questions: Sequence[GoldQuestion], dev: Sequence[GoldQuestion]) -> bool:
     """Whether stored answers are answers to these: an id alone may name a changed question."""
+
     def texts(asked: Sequence[GoldQuestion]) -> list[tuple[str, str, str]]:
         return [(each.id, each.question, each.context) for each in asked]
 
