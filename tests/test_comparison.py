@@ -14,7 +14,7 @@ from bidaf.data.squad import Answer, Example, read_squad
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of, question_word
 from bidaf.evaluation.comparison import Comparison, System, compare
-from bidaf.evaluation.questions import GoldQuestion, questions_of_examples, questions_of_features
+from bidaf.evaluation.questions import GoldQuestion, drawn_evenly, questions_of_examples, questions_of_features
 from bidaf.evaluation.statistics import estimate
 
 CONTEXT = "Anna lives in Oslo with two cats."
@@ -202,3 +202,24 @@ def test_a_title_is_the_article() -> None:
     one, other = questions_of_examples(examples)
     assert (one.article, one.start, one.answers) == ("T", 0, ("Bob", "B"))
     assert (other.article, other.start, other.answers) == (None, None, ())
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "drawn"),
+    [
+        ((4, 4, 4), 6, (2, 2, 2)),
+        ((1, 10, 10), 9, (1, 4, 4)),
+        ((3, 3), 100, (3, 3)),
+        ((5, 5, 5), 2, (0, 1, 1)),
+        ((7,), 3, (3,)),
+    ],
+)
+def test_questions_are_drawn_evenly_over_the_articles(
+    sizes: tuple[int, ...], count: int, drawn: tuple[int, ...]
+) -> None:
+    articles = [f"article {number}" for number, size in enumerate(sizes) for _ in range(size)]
+    numbers = drawn_evenly(articles, count)
+    assert numbers == sorted(set(numbers)) == drawn_evenly(articles, count)
+    found = [articles[number] for number in numbers]
+    assert sorted(found.count(article) for article in dict.fromkeys(articles)) == sorted(drawn)
+    assert len(drawn_evenly([None] * 10, 4)) == 4

@@ -19,6 +19,9 @@ from bidaf.files.reading import quote
 LISTED_IDS = 3
 PLAIN = ("a", "b", "seeds", "questions", "articles", "missing", "unknown")
 
+Values = list[list[float]]
+"""`[seeds, questions]`, percent."""
+
 
 @dataclass(frozen=True, slots=True)
 class System:
@@ -35,6 +38,10 @@ class Metric:
     a: Estimate
     b: Estimate
     difference: Estimate
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return {name: getattr(self, name).to_dict() for name in ("a", "b", "difference")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +97,8 @@ class Comparison:
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON; every difference is B minus A."""
         return {
-            **{
-                name: getattr(self, name) for name in ("a", "b", "seeds", "questions", "articles", "missing", "unknown")
-            },
-            "metrics": {name: _plain(metric) for name, metric in self.metrics.items()},
+            **{name: getattr(self, name) for name in PLAIN},
+            "metrics": {name: metric.to_dict() for name, metric in self.metrics.items()},
             "mcnemar": [{**asdict(each), "p_value": each.p_value} for each in self.mcnemar],
             "better": self.better,
             "verdict": self.verdict,
@@ -109,8 +114,10 @@ class Comparison:
         }
 
 
-def _plain(metric: Metric) -> dict[str, Any]:
-    return {name: getattr(metric, name).to_dict() for name in ("a", "b", "difference")}
+def paired(a: Values, b: Values, articles: Articles) -> Metric:
+    """A metric of A and B, whose difference is taken question by question and seed by seed."""
+    differences = [[y - x for x, y in zip(of_a, of_b, strict=True)] for of_a, of_b in zip(a, b, strict=True)]
+    return Metric(estimate(a, articles), estimate(b, articles), estimate(differences, articles))
 
 
 def compare(questions: Sequence[GoldQuestion], a: System, b: System) -> Comparison:
@@ -135,8 +142,8 @@ def compare(questions: Sequence[GoldQuestion], a: System, b: System) -> Comparis
         questions=len(scored),
         articles=len(set(articles)) if all(articles) else None,
         metrics={
-            "exact_match": _metric(_values(of_a, "exact_match"), _values(of_b, "exact_match"), articles),
-            "f1": _metric(f1_a, f1_b, articles),
+            "exact_match": paired(_values(of_a, "exact_match"), _values(of_b, "exact_match"), articles),
+            "f1": paired(f1_a, f1_b, articles),
         },
         mcnemar=[
             mcnemar([score.exact_match for score in of_one], [score.exact_match for score in of_other])
@@ -168,21 +175,12 @@ def _listed(ids: set[str]) -> str:
     return f"{len(ids):,} ({shown}{', ...' if len(ids) > LISTED_IDS else ''})"
 
 
-Values = list[list[float]]
-"""`[seeds, questions]`, percent."""
-
-
 def _values(scores: list[list[QuestionScore]], metric: str) -> Values:
     return [[100.0 * getattr(score, metric) for score in of_seed] for of_seed in scores]
 
 
 def _mean(values: Values) -> list[float]:
     return [sum(of_question) / len(values) for of_question in zip(*values, strict=True)]
-
-
-def _metric(a: Values, b: Values, articles: Articles) -> Metric:
-    differences = [[y - x for x, y in zip(of_a, of_b, strict=True)] for of_a, of_b in zip(a, b, strict=True)]
-    return Metric(estimate(a, articles), estimate(b, articles), estimate(differences, articles))
 
 
 def _breakdowns(

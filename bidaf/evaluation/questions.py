@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -52,3 +52,18 @@ def questions_of_features(features: Features) -> list[GoldQuestion]:
         )
 
     return [question(number) for number in range(len(features))]
+
+
+def drawn_evenly(articles: Sequence[str | None], count: int) -> list[int]:
+    """The numbers of up to `count` questions, as many from each article as it has and the others leave, in order.
+
+    Within an article they are spread evenly; the same questions every time.
+    """
+    groups: dict[str | None, list[int]] = {}
+    for number, article in enumerate(articles):
+        groups.setdefault(article, []).append(number)
+    drawn: list[int] = []
+    for place, group in enumerate(sorted(groups.values(), key=len)):  # what a small one lacks, larger ones make up for
+        share = min(len(group), (count - len(drawn)) // (len(groups) - place))
+        drawn += [group[(2 * k + 1) * len(group) // (2 * share)] for k in range(share)]
+    return sorted(drawn)

@@ -57,8 +57,8 @@ class StoredModel:
     def answers(self, questions: Sequence[GoldQuestion], device: str) -> dict[str, str]:
         """Its answer to every question by id: stored ones where the questions are the run's own, else made now."""
         own = self._dev is not None and _same_texts(questions, self._dev[1])
-        if own and (path := self._stored_path()):
-            return read_predictions(path)
+        if own and (stored := self.stored_answers()) is not None:
+            return stored
         loaded = load_model(str(self.folder), use_ema=_use_ema(self.weights), device=choose_device(device))
         predictor = Predictor(loaded)
         if own and self._dev:
@@ -68,13 +68,13 @@ class StoredModel:
         with bar("answer", "question", len(features)) as progress:
             return {id: answer.text for id, answer in predictor.answer(features, progress.update).items()}
 
-    def _stored_path(self) -> Path | None:
-        """Where the evaluation of this checkpoint left the answers of the weight set; None where it did not."""
+    def stored_answers(self) -> dict[str, str] | None:
+        """The answers to the dev questions that the evaluation of this checkpoint left in its run; None without one."""
         checkpoints = self.folder.resolve().parent
         if self.checkpoint is None or checkpoints.name != CHECKPOINTS:
             return None
         path = checkpoints.parent / PREDICTIONS / f"step-{self.checkpoint.step:06d}.{self.weights}.json"
-        return path if path.is_file() else None
+        return read_predictions(path) if path.is_file() else None
 
 
 def _use_ema(weights: str | None) -> bool | None:
