@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -149,16 +148,14 @@ def _chart(kind: str, rows: list[Row]) -> Any:
 
 
 def _image(comparison: Comparison, format: str) -> bytes:
-    from bidaf.reporting.svg import ON_PAPER, drawing, style
+    from bidaf.reporting.svg import ON_PAPER, drawing, style, to_image
 
     with drawing({**style(ON_PAPER), "svg.hashsalt": "comparison"}):
         figure, every_axes = _figure(list(comparison.breakdowns.values()), width=7.0, above=0.35)
         for axes, (kind, rows) in zip(every_axes, comparison.breakdowns.items(), strict=True):
             _draw(axes, rows, ON_PAPER)
             axes.set_title(f"by {_with_unit(kind)}", loc="left", fontsize=10)
-        content = BytesIO()
-        figure.savefig(content, format=format, dpi=150, metadata={"Date": None} if format == "svg" else None)
-    return content.getvalue()
+        return to_image(figure, format)
 
 
 def _figure(groups: list[list[Row]], width: float, above: float) -> tuple[Figure, list[Axes]]:

@@ -118,3 +118,10 @@ def to_svg(figure: Figure, title: str) -> Markup:
     opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
+
+
+def to_image(figure: Figure, format: str) -> bytes:
+    """The figure as a file of its own: `png` or `svg`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=format, dpi=150, metadata={"Date": None} if format == "svg" else None)
+    return buffer.getvalue()
