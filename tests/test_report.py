@@ -22,7 +22,7 @@ from markupsafe import Markup
 
 from bidaf.errors import DataError
 from bidaf.reporting import report
-from bidaf.reporting.answers import breakdowns, changes, question_word, read_answers
+from bidaf.reporting.answers import breakdowns, changes, read_answers
 from bidaf.reporting.html import script_json
 from bidaf.reporting.report import report_page
 from bidaf.reporting.words import details, duration, headline, plain, signed
@@ -39,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out, not drawn: enough where a test is about words, and most of a page's time."""
-    monkeypatch.setattr("bidaf.reporting.svg._svg", lambda figure, title: Markup("<svg></svg>"))
+    monkeypatch.setattr("bidaf.reporting.svg.to_svg", lambda figure, title: Markup("<svg></svg>"))
 
 
 def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total: int, config: Any = None) -> RunLog:
@@ -136,21 +136,6 @@ def test_numbers_are_written_as_people_write_them() -> None:
         "–",
         "a, 1e-08",
     ]
-
-
-@pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        ("How many cats?", "how many"),
-        ("How did it end?", "how"),
-        ("In what year did Who tour?", "what"),
-        ("WHOSE cat is it?", "whose"),
-        ("Name the river.", "other"),
-        ("", "other"),
-    ],
-)
-def test_the_word_that_asks(question: str, word: str) -> None:
-    assert question_word(question) == word
 
 
 # The log

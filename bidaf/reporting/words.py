@@ -76,10 +76,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
-def signed(points: float) -> str:
+def signed(points: float, digits: int = 1) -> str:
     """A difference in points, with a real minus sign; what rounds to zero has none."""
-    rounded = round(points, 1)
-    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+    rounded = round(points, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"{0:.{digits}f}"
 
 
 def plain(value: object) -> str:
