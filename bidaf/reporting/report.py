@@ -16,8 +16,9 @@ from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.breakdowns import UNITS
 from bidaf.files.writing import write_output, write_text
 from bidaf.reporting import charts
-from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
+from bidaf.reporting.answers import Answer, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
+from bidaf.reporting.sample import filter_counts, sample
 from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.runs.layout import METRICS, REPORT
 from bidaf.runs.log import RunLog, is_training, read_run
@@ -25,7 +26,7 @@ from bidaf.version import __version__
 
 WEIGHTS = {"ema": "shadow"}  # how prose calls a weight set, where not by its name
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
-MAX_CHARACTERS = 4_000_000  # of contexts, likewise
+MAX_CHARACTERS = 2_500_000  # of contexts, likewise
 RELOAD_SECONDS = 15
 POLL_SECONDS = 2.0
 
@@ -196,8 +197,8 @@ def _environment(run: RunLog) -> list[tuple[str, str]]:
 
 def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
     """The questions that the page itself holds, as its script reads them, and how many these are."""
-    chosen = _chosen(answers, most)
     features = answers.features
+    chosen = sample(answers.questions, features, most, MAX_CHARACTERS)
     contexts: dict[int, int] = {}
     questions = []
     for asked in chosen:
@@ -213,26 +214,14 @@ def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
                 "shadow": _shown_answer(asked.shadow) if asked.shadow else None,
             }
         )
-    data = {"run": str(run.folder), "contexts": [features.contexts[each] for each in contexts], "questions": questions}
+    data = {
+        "run": str(run.folder),
+        "contexts": [features.contexts[each] for each in contexts],
+        "questions": questions,
+        "counts": filter_counts(answers.questions),
+    }
     return {"json": script_json(data), "embedded": len(chosen), "all": len(answers.questions), "step": answers.step}
 
 
 def _shown_answer(answer: Answer) -> dict[str, Any]:
     return {**answer._asdict(), "f1": round(answer.f1, 3)}
-
-
-def _chosen(answers: DevAnswers, most: int) -> list[Asked]:
-    """The questions to embed: those the average changed first, then wrong ones, then others; in the data's order."""
-    features = answers.features
-    ranked = sorted(answers.questions, key=lambda asked: (not asked.changed, asked.answering.exact))
-    chosen: list[Asked] = []
-    seen: set[int] = set()
-    characters = 0
-    for asked in ranked[:most]:
-        context = int(features.question_context[asked.number])
-        characters += 0 if context in seen else len(features.contexts[context])
-        if characters > MAX_CHARACTERS:
-            break
-        seen.add(context)
-        chosen.append(asked)
-    return sorted(chosen, key=lambda asked: asked.number)
