@@ -1,4 +1,3 @@
-"use strict";
 // Everything shown is made with textContent, or drawn: data is text here, whatever it says.
 const CELL = { width: 17, height: 19, gutter: 84, labels: 78 };
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(p < 0.0995 ? 1 : 0)) + "%";
