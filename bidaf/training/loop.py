@@ -221,6 +221,7 @@ class _Loop:
                     STORED_ANSWERS,
                     batch_tokens=self.config.evaluation.batch_tokens,
                     max_answer_tokens=self.config.evaluation.max_answer_tokens,
+                    weights=f"step {self.state.step}: the {weights} weights",
                     tick=tick,
                     shard=group.shard,
                 )
