@@ -13,7 +13,6 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from bidaf import __version__
 from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
@@ -27,6 +26,7 @@ from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
+from bidaf.version import __version__
 
 
 class Commands(TyperGroup):

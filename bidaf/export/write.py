@@ -12,7 +12,6 @@ from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from bidaf import __version__
 from bidaf.config_file import dump_config
 from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
@@ -33,6 +32,7 @@ from bidaf.inference.exported import (
 )
 from bidaf.inference.loading import assemble
 from bidaf.runs.checkpoint import Checkpoint
+from bidaf.version import __version__
 
 Form = Literal["safetensors", "onnx"]
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bidaf import __version__
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
 from bidaf.files.writing import write_text
@@ -19,6 +18,7 @@ from bidaf.reporting.html import render, script_json
 from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.runs.layout import REPORT
 from bidaf.runs.log import RunLog, read_run
+from bidaf.version import __version__
 
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
 MAX_CHARACTERS = 4_000_000  # of contexts, likewise
