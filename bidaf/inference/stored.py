@@ -18,7 +18,8 @@ from bidaf.inference.predictor import Predictor
 from bidaf.progress import bar
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.folder import find_run
-from bidaf.runs.layout import CHECKPOINTS, PREDICTIONS
+from bidaf.runs.layout import CHECKPOINTS, PREDICTIONS, predictions_file
+from bidaf.runs.weight_sets import EMA, RAW
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class StoredModel:
         if is_export(folder):
             return cls(folder, weights, None)
         checkpoint = open_or_suggest(find_checkpoint(folder))
-        return cls(checkpoint.folder, weights or ("ema" if checkpoint.has_shadow else "raw"), checkpoint)
+        return cls(checkpoint.folder, weights or (EMA if EMA in checkpoint.weight_sets else RAW), checkpoint)
 
     def __str__(self) -> str:
         """For people, such as `ema of runs/squad/checkpoints/step-000500`."""
@@ -73,12 +74,12 @@ class StoredModel:
         checkpoints = self.folder.resolve().parent
         if self.checkpoint is None or checkpoints.name != CHECKPOINTS:
             return None
-        path = checkpoints.parent / PREDICTIONS / f"step-{self.checkpoint.step:06d}.{self.weights}.json"
+        path = checkpoints.parent / PREDICTIONS / predictions_file(self.checkpoint.step, str(self.weights))
         return read_predictions(path) if path.is_file() else None
 
 
 def _use_ema(weights: str | None) -> bool | None:
-    return None if weights is None else weights == "ema"
+    return None if weights is None else weights == EMA
 
 
 def _same_texts(questions: Sequence[GoldQuestion], dev: Sequence[GoldQuestion]) -> bool:
