@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
-from bidaf.files.writing import write_text
+from bidaf.files.writing import write_output, write_text
 from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
@@ -33,10 +33,13 @@ def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
     first = folders[0]
     path = output or (first / REPORT if len(folders) == 1 else first.parent / REPORT)
     page = report_page([read_run(folder) for folder in folders])
+    if output:
+        write_output(output, page)
+        return path
     try:
         write_text(path, page)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"the report {path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise BidafError(f"the report {path} can't be written: {error.strerror or error}") from None
     return path
 
 

@@ -23,7 +23,7 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import point_link, sync, write_json, write_text
+from bidaf.files.writing import claim_folder, point_link, put_folder, sync, write_json, write_text
 from bidaf.runs.checkpoint import (
     Checkpoint,
     checkpoint_name,
@@ -90,18 +90,14 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
-        if folder.exists():
-            raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
-        beside = folder.with_name(f".{folder.name}.tmp")
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(self.folder, beside, symlinks=True)
-            beside.rename(folder)
+            with claim_folder(folder) as unfinished:
+                shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)
+                if not put_folder(unfinished, folder):
+                    raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
         except (OSError, shutil.Error) as error:
             raise BidafError(f"{self.folder} can't be copied to {folder}: {error}") from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return Run(folder)
 
     @contextmanager
