@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from bidaf.inference.attention import dev_examples, explain
 from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
 from PIL import Image
 
@@ -18,7 +19,6 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
 from bidaf.evaluation.evaluator import answer_all, answer_n_best
-from bidaf.inference.attention import dev_examples, explain
 from bidaf.inference.loading import LoadedModel, load_all_weights
 from bidaf.model.attention import AttentionFlow
 from bidaf.reporting import attention_image as picture

@@ -15,7 +15,7 @@ from torch import Tensor
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
 from bidaf.data.questions import read_questions
-from bidaf.data.squad import Answer, Example
+from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Offsets
 from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction, find_spans
@@ -140,5 +140,5 @@ def _dev_example(features: Features, number: int) -> Example:
     texts = features.answers[number]
     if len(starts) != len(texts):  # some of them had no token
         starts = [-1] * len(texts)
-    answers = tuple(Answer(text, start) for text, start in zip(texts, starts, strict=True))
+    answers = tuple(GoldAnswer(text, start) for text, start in zip(texts, starts, strict=True))
     return Example(features.ids[number], features.questions[number], features.contexts[context], answers)

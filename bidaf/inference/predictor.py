@@ -57,13 +57,17 @@ class Predictor:
 
         Raises `DataError` for a question or a context that is not text or has no word in it.
         """
+        self.check_texts(question, context)
+        (answers,) = self.answer(self.features([Example("", question, context, ())]), n_best).values()
+        return answers
+
+    def check_texts(self, question: str, context: str) -> None:
+        """Raise `DataError` for a question or a context that is not text or has no word in it."""
         for name, text in (("question", question), ("context", context)):
             if not isinstance(text, str):
                 raise DataError(f"the {name} must be text, found {type(text).__name__}")
             if not self.tokenizer.tokenize(text):
                 raise DataError(f"the {name} is empty")
-        (answers,) = self.answer(self.features([Example("", question, context, ())]), n_best).values()
-        return answers
 
     def answer(
         self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
