@@ -64,7 +64,7 @@ from bidaf.inference.predictor import Predictor
 
 cpu = torch.device("cpu")
 torch.set_num_threads(1)
-predictor = Predictor(load_model(sys.argv[1], use_ema=True, device=cpu))
+predictor = Predictor(load_model(sys.argv[1], weights="ema", device=cpu))
 for words in (10, int(sys.argv[2])):
     context = " ".join(f"w{number % 500}" for number in range(words))
     (answer,) = predictor.answer(predictor.features([Example("q", "Where is w7 ?", context, ())])).values()

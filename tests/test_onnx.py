@@ -40,7 +40,7 @@ def folder(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX export of the tiny run's shadow weights."""
     folder = tmp_path_factory.mktemp("onnx") / "model"
     about = succeed("export", "--format", "onnx", "-o", folder, "--json", cwd=tiny.folder).json
-    assert (about["form"], about["weights"]) == ("onnx", "ema")
+    assert (about["type"], about["weights"]) == ("onnx", "ema")
     assert [each["batch"] for each in about["parity"]] == [1, 1, 7, 7, 60, 60]
     return folder
 
@@ -57,7 +57,7 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
     if request.param == "trained":
         folder: Path = request.getfixturevalue("folder")
         with contextlib.chdir(tiny.folder):
-            loaded = load_model("tiny", use_ema=True, device=torch.device("cpu"))
+            loaded = load_model("tiny", weights="ema", device=torch.device("cpu"))
         return Exported(loaded.model, folder / GRAPH, loaded.vocabulary.max_word_chars)
     torch.manual_seed(3)
     config = ModelConfig(

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, print_json, say
+from bidaf.files.writing import check_output
 
 POLL_SECONDS = 2.0
 
@@ -34,6 +35,8 @@ def report_command(
     """
     from bidaf.runs.folder import find_run
 
+    if output is not None:
+        check_output(output)
     folders = [find_run(name) for name in runs] if runs else [find_run(None)]
     for page in report(folders, output, watch=watch):
         if json:

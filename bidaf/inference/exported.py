@@ -30,7 +30,7 @@ from bidaf.errors import DataError, UsageError
 from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
 from bidaf.runs.weight_sets import Count, Name, WeightSet
 
-FORMAT_VERSION = 2
+FORMAT_VERSION: Literal[2] = 2
 MODEL, CONFIG, INFO, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
 GRAPH, GRAPH_DATA, ANSWER = "model.onnx", "model.onnx.data", "answer.py"
 ExportType = Literal["safetensors", "onnx"]
