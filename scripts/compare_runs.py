@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.folder import MEASURED, Run
 from bidaf.runs.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT
+from bidaf.runs.state import STATE
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:
@@ -50,7 +51,8 @@ def contents(run: Path) -> dict[str, Any]:
         elif path.is_dir() or path.name in (ENVIRONMENT, LOG, REPORT, COMPLETE):
             found[name] = None  # the marker follows from the other files of its checkpoint
         elif path.name == STATE:
-            found[name] = {**json.loads(path.read_bytes()), "elapsed": None}
+            state = json.loads(path.read_bytes())
+            found[name] = {**state, "training": {**state["training"], "elapsed": None}}
         elif path.name == METRICS:
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]

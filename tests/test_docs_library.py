@@ -82,29 +82,32 @@ def test_a_question_alone_and_a_data_frame_are_predicted_as_a_list(here: Path) -
     assert bidaf.predict(model, frame) == {"a": expected["0"], "1": expected["1"]}
 
 
+WRONG: Any = bidaf  # untyped: these calls are what a type checker would refuse
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
-        (lambda m: bidaf.predict("model", [{"context": "a", "question": "b"}]), "load one first: bidaf.load"),
-        (lambda m: bidaf.evaluate("model"), "load one first: bidaf.load"),
-        (lambda m: bidaf.explain(None, "Who?", "Anna."), "load one first: bidaf.load"),
-        (lambda m: bidaf.predict(m, None), "found NoneType"),
-        (lambda m: bidaf.predict(m, 3), "found int"),
-        (lambda m: bidaf.predict(m, ["Who?"]), r"\[0\]: expected an object, found text"),
-        (lambda m: bidaf.predict(m, pd.DataFrame({"context": ["a", None], "question": ["b", "c"]})), r"\[1\].context"),
-        (lambda m: bidaf.predict(m, pd.Series(["a"])), "expected an object"),
-        (lambda m: bidaf.predict(m, {"context": "a", "question": "b"}, n_best=0), "n_best must be from 1"),
-        (lambda m: bidaf.predict(m, {"context": "a", "question": "b"}, n_best=10**6), "n_best must be from 1"),
+        (lambda m: WRONG.predict("model", [{"context": "a", "question": "b"}]), "load one first: bidaf.load"),
+        (lambda m: WRONG.evaluate("model"), "load one first: bidaf.load"),
+        (lambda m: WRONG.explain(None, "Who?", "Anna."), "load one first: bidaf.load"),
+        (lambda m: WRONG.predict(m, None), "found NoneType"),
+        (lambda m: WRONG.predict(m, 3), "found int"),
+        (lambda m: WRONG.predict(m, ["Who?"]), r"\[0\]: expected an object, found text"),
+        (lambda m: WRONG.predict(m, pd.DataFrame({"context": ["a", None], "question": ["b", "c"]})), r"\[1\].context"),
+        (lambda m: WRONG.predict(m, pd.Series(["a"])), "expected an object"),
+        (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=0), "n_best must be from 1"),
+        (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=10**6), "n_best must be from 1"),
         (lambda m: m.ask("Who?", None), "the context must be text, found NoneType"),
         (lambda m: m.ask(b"Who?", "Anna."), "the question must be text, found bytes"),
         (lambda m: m.ask("Who?", " "), "the context is empty"),
-        (lambda m: bidaf.explain(m, "Who?", ""), "the context is empty"),
-        (lambda m: bidaf.score({"a": "Rome"}, {"a": "Rome"}), "gold answers to 'a'"),
-        (lambda m: bidaf.score({"a": []}, {"a": "Rome"}), "gold answers to 'a'"),
-        (lambda m: bidaf.score({"a": [3]}, {"a": "Rome"}), "gold answers to 'a'"),
-        (lambda m: bidaf.score([], {"a": "Rome"}), "found a list"),
-        (lambda m: bidaf.score({"a": ["Rome"]}, {"a": None}), "answer to 'a' must be text, found null"),
-        (lambda m: bidaf.score({"a": ["Rome"]}, ["Rome"]), "found a list"),
+        (lambda m: WRONG.explain(m, "Who?", ""), "the context is empty"),
+        (lambda m: WRONG.score({"a": "Rome"}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score({"a": []}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score({"a": [3]}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score([], {"a": "Rome"}), "found a list"),
+        (lambda m: WRONG.score({"a": ["Rome"]}, {"a": None}), "answer to 'a' must be text, found null"),
+        (lambda m: WRONG.score({"a": ["Rome"]}, ["Rome"]), "found a list"),
     ],
 )
 def test_a_wrong_argument_is_one_of_our_errors(here: Path, call: Callable[[Any], object], said: str) -> None:

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from bidaf.inference.explain import dev_examples, explain
 from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
 from PIL import Image
 
@@ -20,6 +19,7 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
 from bidaf.evaluation.evaluator import predict_spans
+from bidaf.inference.explain import dev_examples, explain
 from bidaf.inference.loading import LoadedModel, load_weight_sets
 from bidaf.model.attention import AttentionFlow, AttentionWeights
 from bidaf.reporting import attention_image as picture

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bidaf.inference.explain import ExplainedQuestion, dev_examples, explain
 from helpers_browser import Browser, chromium
 from helpers_cli import DEV, TRAIN, Tiny, squad, succeed, train_tiny, write_tiny
 
 from bidaf.device import choose_device
+from bidaf.inference.explain import ExplainedQuestion, dev_examples, explain
 from bidaf.inference.loading import load_weight_sets
 
 # Whatever of this ran as markup or script would set `window.hacked`, log an error or ask for an address.

@@ -1,4 +1,4 @@
-"""Named weight sets in every command that answers: which are chosen, how they are loaded, and one more than there were."""
+"""Named weight sets in every command that answers: which are chosen, how they are loaded, and a further one."""
 
 from __future__ import annotations
 

@@ -98,11 +98,13 @@ def find_spans(
                 "earlier checkpoint, or train with a lower training.optimizer.lr"
             )
     return [
-        [_cut(features, question, span) for span in spans] for question, spans in zip(questions, found, strict=True)
+        [cut_answer(features, question, span) for span in spans]
+        for question, spans in zip(questions, found, strict=True)
     ]
 
 
-def _cut(features: Features, question: int, span: Span) -> Prediction:
+def cut_answer(features: Features, question: int, span: Span) -> Prediction:
+    """The text of a span of a question's context."""
     context = int(features.question_context[question])
     base = int(features.context_offsets[context])
     start = int(features.context_spans[base + span.start, 0])

@@ -59,7 +59,7 @@ class Score:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """Name -> percent: what logs, checkpoints and tables hold of a score."""
+        """The figures by name, in percent."""
         return {"exact_match": self.exact_match, "f1": self.f1}
 
 

@@ -146,7 +146,9 @@ def open_export(folder: Path) -> ExportedModel:
         parts = PARTS[info.type]
         refuse_strange_files(folder, parts)
         if corrupted := [name for name in parts if sha256_of(folder / name) != info.files.get(name)]:
-            raise DataError(f"{folder} is corrupted: {', '.join(corrupted)} changed since it was written; copy it again")
+            raise DataError(
+                f"{folder} is corrupted: {', '.join(corrupted)} changed since it was written; copy it again"
+            )
         return ExportedModel(folder, load_config(folder / CONFIG), info)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]

@@ -138,7 +138,9 @@ def _load(source: Checkpoint | ExportedModel, names: Sequence[str], device: torc
     holder = source if isinstance(source, ExportedModel) else prepared
     assert holder is not None
     vocabulary = holder.vocabulary()
-    models = _build(source, vocabulary, holder.vectors(), {name: weights for name, (weights, _) in sets.items()}, device)
+    models = _build(
+        source, vocabulary, holder.vectors(), {name: weights for name, (weights, _) in sets.items()}, device
+    )
     return [LoadedModel(models[name], vocabulary, name, sets[name][1], source, prepared) for name in names]
 
 

@@ -88,9 +88,7 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
     }
 
 
-def _explanation(
-    explanation: Explanation, tone: Tone, explained: ExplainedQuestion, gold: list[str]
-) -> dict[str, Any]:
+def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuestion, gold: list[str]) -> dict[str, Any]:
     answers = [[answer.text, _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
