@@ -78,10 +78,7 @@ def load_model(
     step. Raises `DataError` saying what was looked for and what is missing.
     """
     source = _open_source(name, at)
-    if weights is None:
-        held = source.weight_sets
-        weights = source.config.evaluation.rank_by if source.config.evaluation.rank_by in held else next(iter(held))
-    (model,) = _load(source, [weights], device)
+    (model,) = _load(source, [weights or default_weights(source)], device)
     return model
 
 
@@ -94,6 +91,12 @@ def load_weight_sets(
     """
     source = _open_source(name, at)
     return _load(source, list(source.weight_sets) if names is None else names, device)
+
+
+def default_weights(source: Checkpoint | ExportedModel) -> str:
+    """The weight set that answers where none is named: see `load_model`."""
+    ranking, held = source.config.evaluation.rank_by, source.weight_sets
+    return ranking if ranking in held else next(iter(held))
 
 
 def find_checkpoint(folder: Path, at: int | None = None) -> Path:

@@ -10,8 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -40,12 +40,15 @@ from bidaf.runs.layout import (
     LAST,
     LATEST,
     LOCK,
+    LOG,
     METRICS,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
-    read_events,
+    find_runs,
+    write_log,
 )
+from bidaf.runs.log import read_events
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
@@ -141,6 +144,13 @@ class Run:
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
+    def log_end(self, status: str, step: int, message: str) -> None:
+        """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
+        message = " ".join(message.split())
+        with suppress(OSError):
+            self.log_event(event="end", step=step, status=status, message=message)
+            write_log(self.folder / LOG, message)
+
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
         return read_events(self.folder)
@@ -157,7 +167,7 @@ class Run:
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
         step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
-        until = {"eval": evaluated}
+        until = {"eval": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.predictions.mkdir(exist_ok=True)
@@ -256,14 +266,33 @@ def new_run_folder(config_name: str) -> Path:
 def find_run(name: str | None) -> Path:
     """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
     if name is None:
-        latest = Path(RUNS_FOLDER, LATEST)
-        if not latest.exists():
-            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+        return _newest_run()
     for path in (Path(name), Path(RUNS_FOLDER, name)):
         if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def find_runs_named(names: Sequence[str]) -> list[Path]:
+    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
+    folders = [find_run(name) for name in names if Path(name).name != REPORT]
+    if not folders:
+        raise DataError(f"no run among {', '.join(names)}")
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
+
+
+def _newest_run() -> Path:
+    latest = Path(RUNS_FOLDER, LATEST)
+    if latest.exists():
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    runs = find_runs(latest.parent)  # the newest one was deleted
+    if not runs:
+        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
+    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def environment(device: str, processes: int = 1) -> dict[str, Any]:
