@@ -135,7 +135,8 @@ def test_a_graph_that_differs_is_noticed(exported: Exported, monkeypatch: pytest
         assert onnx._compare(onnx._Padded(model), sizes, session, 7, 9, 4).difference > onnx.TOLERANCE
         model.phrase.weight_hh.div_(1.25)
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: mock.Mock())
-    monkeypatch.setattr(onnx, "_compare", lambda *shape: ShapeParity(batch=1, context=1, question=1, difference=math.nan))
+    differing = ShapeParity(batch=1, context=1, question=1, difference=math.nan)
+    monkeypatch.setattr(onnx, "_compare", lambda *shape: differing)
     with pytest.raises(BidafError, match="differs from the network by nan at batch 1, 1 context and 1 question words"):
         onnx.write_graph(model, graph.parent, word_chars=word_chars)
 

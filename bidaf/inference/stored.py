@@ -77,10 +77,6 @@ class StoredModel:
         return read_predictions(path) if path.is_file() else None
 
 
-def _use_ema(weights: str | None) -> bool | None:
-    return None if weights is None else weights == EMA
-
-
 def _same_texts(questions: Sequence[GoldQuestion], dev: Sequence[GoldQuestion]) -> bool:
     """Whether stored answers are answers to these: an id alone may name a changed question."""
 

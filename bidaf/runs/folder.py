@@ -93,7 +93,6 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
-        refuse_copy(self.folder, folder)
         try:
             with claim_folder(folder) as unfinished:
                 shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)

@@ -13,9 +13,8 @@ from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST
+from bidaf.runs.layout import BEST, LAST, N_BEST, predictions_file
 from bidaf.runs.state import Scores
-from bidaf.runs.weight_sets import file_stem
 from bidaf.training.trainer import Trainer
 
 Answers = dict[str, dict[str, list[Prediction]]]
@@ -45,7 +44,7 @@ class RunWriter:
         scores: Scores = {}
         for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / f"step-{step:06d}.{file_stem(name)}.json", predictions)
+            write_json(self.run.predictions / predictions_file(step, name), predictions)
             scores[name] = score_answers(gold, predictions).metrics
         return scores
 
