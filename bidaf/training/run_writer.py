@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
-from bidaf.evaluation.evaluator import Answered
+from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint_folders import checkpoint_name
@@ -17,7 +17,7 @@ from bidaf.runs.layout import BEST, LAST, N_BEST, predictions_file
 from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
 
-Answers = dict[str, dict[str, list[Answered]]]
+Answers = dict[str, dict[str, list[Prediction]]]
 """Weight set -> question -> its best answers, most probable first."""
 
 Report = Callable[[Path], object]
