@@ -94,10 +94,9 @@ def _weights(about: dict[str, Any]) -> str:
     if about["weights"] == "raw":
         return "the raw weights, as the optimizer left them (no average)"
     average = about["ema"]
-    every = f", one in {average['every']} steps" if average["every"] > 1 else ""
     return (
         f"the shadow weights: an exponential moving average (decay {average['decay']}, warm-up {average['warmup']}, "
-        f"{average['steps']:,} updates{every})"
+        f"{average['steps']:,} updates)"
     )
 
 

@@ -99,6 +99,6 @@ def open_export(folder: Path) -> ExportedModel:
         refuse_strange_files(folder, parts)
         if damaged := [name for name in parts if sha256_of(folder / name) != about["files"][name]]:
             raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; copy it again")
-        return ExportedModel(folder, load_config(folder / CONFIG), about)
+        return ExportedModel(folder, load_config(folder / CONFIG, of_a_run=True), about)
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise DataError(f"{folder} can't be read as an export: {error}") from None

@@ -141,7 +141,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (match := NAME.fullmatch(folder.name)) and int(match[1]) != step:
         raise DamagedCheckpoint(f"{folder} is damaged: it holds the checkpoint of step {step}; rename it back")
     try:
-        return Checkpoint(folder, load_config(folder / CONFIG), state, files)
+        return Checkpoint(folder, load_config(folder / CONFIG, of_a_run=True), state, files)
     except UsageError as error:
         raise DataError(f"{folder} was written by another version of this program: {error}") from None
 

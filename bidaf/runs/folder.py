@@ -123,7 +123,7 @@ class Run:
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
-        return load_config(self.folder / CONFIG)
+        return load_config(self.folder / CONFIG, of_a_run=True)
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""

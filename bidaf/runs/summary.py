@@ -84,7 +84,7 @@ def _total_steps(folder: Path, events: Sequence[dict[str, Any]]) -> int | None:
     if latest is None:
         return None
     try:
-        training = load_config(folder / CONFIG).training
+        training = load_config(folder / CONFIG, of_a_run=True).training
     except BidafError:  # of another version of this program
         return None
     steps: int = training.epochs * round(latest["step"] / latest["epoch"])
