@@ -505,7 +505,7 @@ def test_an_average_never_treats_the_shadow_of_another_as_raw_weights(action: st
     other = moved_average(PARTS[part](model), decay=0.5)
     raw, shadow, others_shadow = snapshot(model), shadow_of(ema), shadow_of(other)
     with ema.applied():
-        with pytest.raises(RuntimeError, match=f"another average is applied.*leave its applied.. before you {action}"):
+        with pytest.raises(RuntimeError, match=rf"another average is applied.*leave its applied.. before you {action}"):
             ACTIONS[action](other)
         with pytest.raises(RuntimeError, match="another average is applied"):
             ExponentialMovingAverage(PARTS[part](model))
@@ -648,7 +648,7 @@ def test_every_use_notices_weights_that_loading_replaced(action: str, tied: bool
     ema = moved_average(model)
     model.load_state_dict(snapshot(model), assign=True)
     before, steps = shadow_of(ema), ema.steps
-    with pytest.raises(RuntimeError, match="not in the average: 0.weight, 0.bias, "):
+    with pytest.raises(RuntimeError, match=r"not in the average: 0\.weight, 0\.bias, "):
         ACTIONS[action](ema)
     assert_identical(shadow_of(ema), before)
     assert ema.steps == steps

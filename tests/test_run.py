@@ -135,7 +135,7 @@ def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep
         for step in range(1, 6):
             (run.checkpoints / f"step-00000{step}").mkdir()
         run.link("best", run.checkpoints / "step-000002")
-        run.prune(keep_last, 1)
+        run.prune(configure(training={"keep_last": keep_last}))
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
 
 

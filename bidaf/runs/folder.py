@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -31,6 +31,7 @@ from bidaf.runs.checkpoint import (
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    step_of,
 )
 from bidaf.runs.layout import (
     BEST,
@@ -44,8 +45,10 @@ from bidaf.runs.layout import (
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
+    SNAPSHOTS,
     read_events,
 )
+from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
@@ -95,7 +98,7 @@ class Run:
         beside = folder.with_name(f".{folder.name}.tmp")
         try:
             shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(self.folder, beside, symlinks=True)
+            shutil.copytree(self.folder, beside, symlinks=True, copy_function=_copy_or_share)
             beside.rename(folder)
             point_latest(folder)
         except (OSError, shutil.Error) as error:
@@ -167,6 +170,7 @@ class Run:
         for path in self.predictions.iterdir():
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 path.unlink()
+        rewind_snapshots(self.folder / SNAPSHOTS, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -189,13 +193,16 @@ class Run:
         link = self.folder / name
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
-    def prune(self, keep_last: int, keep_best: int) -> None:
-        """Delete all checkpoints but the newest ones and the best ones."""
-        found = list_checkpoints(self.checkpoints)
-        kept = {self.linked(BEST), *found[-keep_last:], *rank_checkpoints(found)[:keep_best]}
+    def prune(self, config: Config) -> None:
+        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
+        settings, found = config.training, list_checkpoints(self.checkpoints)
+        kept = {self.linked(BEST), *found[-settings.keep_last :], *rank_checkpoints(found)[: settings.keep_best]}
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        if config.ema.snapshots:
+            steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
+            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
@@ -224,6 +231,15 @@ class Run:
         if not (found := list_checkpoints(self.checkpoints)):
             raise DataError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one")
         return found[-1]
+
+
+def _copy_or_share(source: str, target: str) -> None:
+    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
+    if Path(source).parent.name == SNAPSHOTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 def point_latest(folder: Path) -> None:

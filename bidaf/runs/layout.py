@@ -11,7 +11,7 @@ from typing import Any
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS = "checkpoints", "predictions"
+CHECKPOINTS, PREDICTIONS, SNAPSHOTS = "checkpoints", "predictions", "snapshots"
 REPORT = "report.html"
 N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"

@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from bidaf.runs.snapshots import SnapshotRecord
+
 Count = Annotated[int, Field(ge=0)]
 
 
@@ -27,6 +29,7 @@ class SavedState(BaseModel):
     evaluations_without_gain: Count
     interval_losses: list[float]
     ema: dict[str, Any] | None = None
+    snapshots: list[SnapshotRecord] = []
 
 
 def check_state(state: Any) -> None:

@@ -109,6 +109,9 @@ def resume_run(
         checkpoint = newest_sound_checkpoint(run, echo)
         began_with = checkpoint.config if checkpoint else run.config()
         config = config or run.config()
+        if began_with.ema.snapshots is None and config.ema.snapshots is not None:
+            echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
+            config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
         check_changes(began_with, config)
         config, prepared = _prepare_together(config, group, echo)
         trainer = Trainer(config, prepared, device, group)
@@ -121,7 +124,7 @@ def resume_run(
             stack.enter_context(run.locked())
             run.clean_up()
         run.rewind(checkpoint)
-        run.prune(config.training.keep_last, config.training.keep_best)
+        run.prune(config)
         run.deterministic = config.training.deterministic
         write_text(run.folder / CONFIG, dump_config(config))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")

@@ -14,7 +14,8 @@ from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint import checkpoint_name, save_checkpoint
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST
+from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS
+from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.training.trainer import Scores, Trainer
 
 Answers = dict[str, dict[str, list[Answered]]]
@@ -26,8 +27,10 @@ Report = Callable[[Path], object]
 class Record:
     """Writes into a run's folder. Without a run, as in all processes of several but the first, it writes nothing."""
 
-    def __init__(self, run: Run | None, report: Report) -> None:
+    def __init__(self, run: Run | None, report: Report, trainer: Trainer) -> None:
         self.run = run
+        settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
+        self._snapshots = SnapshotWriter(run.folder / SNAPSHOTS, settings, known) if run and settings else None
         self._report = report
         self._report_failed = False
 
@@ -62,11 +65,18 @@ class Record:
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
         write_text(self.run.predictions / N_BEST, text)
 
+    def take_snapshot(self, trainer: Trainer) -> None:
+        """Keep a copy of the shadow, if one of this step is due."""
+        if self._snapshots and trainer.ema and self._snapshots.is_due(trainer.state.step):
+            self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
+
     def save(self, trainer: Trainer) -> None:
-        """A checkpoint of now; old ones go."""
+        """Save a checkpoint and prune old ones."""
         if self.run is None:
             return
         state, config = trainer.state, trainer.config
+        if self._snapshots:
+            state.snapshots = self._snapshots.flush(state.step)
         folder = self.run.checkpoints / checkpoint_name(state.step)
         self.run.settle()
         save_checkpoint(
@@ -75,12 +85,21 @@ class Record:
             ema=trainer.ema,
             optimizer=trainer.optimizer,
             config=config,
-            state={**asdict(state), "features": trainer.prepared_key},
+            state={
+                **asdict(state),
+                "snapshots": [record.model_dump() for record in state.snapshots],
+                "features": trainer.prepared_key,
+            },
         )
         self.run.link(LAST, folder)
         if state.best_step == state.step:
             self.run.link(BEST, folder)
-        self.run.prune(config.training.keep_last, config.training.keep_best)
+        self.run.prune(config)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        if self._snapshots:
+            self._snapshots.close()
 
     def report(self, say: Callable[[str], None]) -> None:
         """Write the page; that it can't be is told once, and ends nothing."""

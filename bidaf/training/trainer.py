@@ -17,6 +17,7 @@ from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
 from bidaf.runs.checkpoint import Checkpoint, restore_training
+from bidaf.runs.snapshots import SnapshotRecord
 from bidaf.training.distributed import ALONE, Group, require_same
 from bidaf.training.optimizer import build_optimizer
 from bidaf.training.step import StepResult, TrainingStep
@@ -41,6 +42,8 @@ class TrainingState:
     evaluations_without_gain: int = 0
     interval_losses: list[float] = field(default_factory=list)
     """Losses since the last line of training metrics."""
+    snapshots: list[SnapshotRecord] = field(default_factory=list)
+    """Those that are kept at the step of the newest checkpoint."""
 
 
 class Trainer:
@@ -95,8 +98,9 @@ class Trainer:
     def restore(self, checkpoint: Checkpoint) -> None:
         """Go on from a checkpoint of the same settings."""
         restore_training(checkpoint, model=self.model, ema=self.ema, optimizer=self.optimizer)
-        fields = {name: checkpoint.state[name] for name in asdict(self.state)}
-        self.state = TrainingState(**fields)
+        fields = {name: checkpoint.state[name] for name in asdict(self.state) if name in checkpoint.state}
+        records = [SnapshotRecord.model_validate(record) for record in fields.pop("snapshots", ())]
+        self.state = TrainingState(**fields, snapshots=records)
 
     def take_from_first(self) -> None:
         """Weights, shadow, optimizer and state as the first process of the group has them."""
