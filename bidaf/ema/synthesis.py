@@ -2,8 +2,8 @@
 
 Training passes through the weights w_0 (initial), w_1, ..., w_T. An average of them is described by its *profile*
 p[0..T], the share that it holds of each; p sums to 1. A snapshot is an average as it was at an earlier step; its
-profile ends in zeros. A sum of snapshots, with coefficients c that sum to 1, has the profile P c. It approaches a wanted
-profile p by
+profile ends in zeros. A sum of snapshots, with coefficients c that sum to 1, has the profile P c. It approaches a
+wanted profile p by
 
     minimise || cum(P c - p) ||   subject to   sum(c) = 1,        cum(x)[j] = x[j] + x[j+1] + ... + x[T],  j >= 1
 
@@ -89,9 +89,9 @@ def pad(profile: Profile, updates: int) -> Profile:
 def is_kept(step: int, now: int, *, every: int, density: int) -> bool:
     """Whether the snapshot of `step`, a multiple of `every`, is among those that are kept at step `now`.
 
-    Snapshots grow sparser with age: one of age x stays while its number is a multiple of the largest power of two up
-    to x / density (age and number counted in snapshots). The rule needs no state, and what it keeps at one step it keeps at
-    every earlier step: thinning often or rarely ends with the same set. Step 0 and the newest snapshot always stay.
+    Snapshots grow sparser with age: one of age x stays while its number is a multiple of the largest power of two
+    up to x / density (age and number counted in snapshots). The rule needs no state, and what it keeps at one step
+    it keeps at every earlier step: thinning often or rarely ends with the same set. Step 0 and the newest always stay.
     """
     if step > now:
         return False
