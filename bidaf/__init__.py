@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from bidaf.version import __version__
+
 if TYPE_CHECKING:
     from bidaf.ema.average import ExponentialMovingAverage
     from bidaf.library import load, predict, score
 
-__version__ = "0.1.0"
 __all__ = ["ExponentialMovingAverage", "__version__", "load", "predict", "score"]
 
 _MODULES = {"ExponentialMovingAverage": "bidaf.ema.average"} | dict.fromkeys(

@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 
 from bidaf.config import Config
 from bidaf.errors import UsageError
+from bidaf.files.shipped import shipped_configs
 
 CONFIGS_FOLDER = "configs"
 MAX_DEPTH = 20
@@ -43,7 +44,7 @@ for _side in (_Loader, _Dumper):
 
 
 def find_config(name: str) -> Path:
-    """The file itself, else that name in `configs/` here, else in the `configs/` beside the package."""
+    """The file itself, else that name in `configs/` here, else in the configs that come with the project."""
     for path in [Path(name), *(folder / name for folder in _config_folders())]:
         if os.path.isfile(path):  # where Path.is_file() raises for a name too long
             return path
@@ -61,7 +62,7 @@ def known_configs() -> list[str]:
 
 
 def _config_folders() -> list[Path]:
-    return [Path(CONFIGS_FOLDER), Path(__file__).parents[1] / CONFIGS_FOLDER]
+    return [Path(CONFIGS_FOLDER), shipped_configs()]
 
 
 def load_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False) -> Config:

@@ -219,7 +219,7 @@ def test_a_copy_of_a_run_is_whole_or_not_there(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
     def half(source: Path, target: Path, **options: Any) -> None:
-        target.mkdir()
+        target.mkdir(exist_ok=True)
         raise Killed
 
     with monkeypatch.context() as patch:

@@ -13,9 +13,9 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from bidaf import __version__
 from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
+from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -27,6 +27,7 @@ from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
+from bidaf.version import __version__
 
 
 class Commands(TyperGroup):
@@ -73,6 +74,7 @@ app.command("eval")(eval_command)
 app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -80,14 +79,3 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     if title:
         print(title)
     Console(width=None if sys.stdout.isatty() else 110).print(table)
-
-
-def write_output(path: Path, text: str) -> None:
-    """Write a result file. Raises `BidafError` when that fails."""
-    from bidaf.errors import BidafError
-    from bidaf.files.writing import write_text
-
-    try:
-        write_text(path, text)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None

@@ -18,9 +18,9 @@ from bidaf.cli.common import (
     questions_bar,
     say,
     to_json,
-    write_output,
 )
 from bidaf.errors import DataError, UsageError
+from bidaf.files.writing import write_output
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, write_output
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json
 from bidaf.errors import DataError, UsageError
+from bidaf.files.writing import write_output
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example

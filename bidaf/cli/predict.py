@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bidaf.cli.common import DeviceOption, ModelOption, UseEmaOption, questions_bar, to_json, write_output
+from bidaf.cli.common import DeviceOption, ModelOption, UseEmaOption, questions_bar, to_json
+from bidaf.files.writing import write_output
 
 
 def predict_command(

@@ -9,17 +9,15 @@ from typing import Any, Literal
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
 from torch import Tensor
 
-from bidaf import __version__
 from bidaf.config_file import dump_config
 from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.errors import BidafError, UsageError
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
-from bidaf.files.writing import write_json, write_text
+from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_json, write_text
 from bidaf.inference.exported import (
     ABOUT,
     ANSWER,
@@ -33,6 +31,7 @@ from bidaf.inference.exported import (
 )
 from bidaf.inference.loading import assemble
 from bidaf.runs.checkpoint import Checkpoint
+from bidaf.version import __version__
 
 Form = Literal["safetensors", "onnx"]
 
@@ -49,26 +48,21 @@ def export_model(
         check_packages()
     tensors = checkpoint.weights(use_ema)
     about = _about(checkpoint, prepared, use_ema=use_ema, form=form)
-    beside = folder.with_name(f".{folder.name}.tmp")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        prepared.vocabulary().save(beside, prepared.vectors())
-        if form == "onnx":
-            about["parity"] = _write_onnx(checkpoint, prepared, tensors, beside)
-        else:
-            save_file(tensors, beside / MODEL)
-        write_text(beside / CONFIG, dump_config(checkpoint.config))
-        write_text(beside / CARD, model_card(checkpoint.config, about))
-        about["files"] = {name: sha256_of(beside / name) for name in PARTS[form]}
-        write_json(beside / ABOUT, about)
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
+        with claim_folder(folder) as unfinished:
+            prepared.vocabulary().save(unfinished, prepared.vectors())
+            if form == "onnx":
+                about["parity"] = _write_onnx(checkpoint, prepared, tensors, unfinished)
+            else:
+                save_tensors(tensors, unfinished / MODEL)
+            write_text(unfinished / CONFIG, dump_config(checkpoint.config))
+            write_text(unfinished / CARD, model_card(checkpoint.config, about))
+            about["files"] = {name: sha256_of(unfinished / name) for name in PARTS[form]}
+            write_json(unfinished / ABOUT, about)
+            if not put_folder(unfinished, folder):
+                raise UsageError(f"{folder} was written by another process in the meantime; name a new folder")
     except (OSError, SafetensorError) as error:
         raise BidafError(f"the export {folder} can't be written: {error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return open_export(folder)
 
 

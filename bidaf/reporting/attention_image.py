@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import textwrap
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from bidaf.data.tokenizer import Offsets
-from bidaf.errors import BidafError
+from bidaf.files.writing import write_output
 from bidaf.inference.attention import Explained, Reading
 from bidaf.reporting.explain import NAMES, verdict
 from bidaf.reporting.svg import drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 WORDS_A_BAND = 40
 MAX_WORDS = 400  # context words in a picture; of a longer context, those around the answer
@@ -58,19 +57,9 @@ def write_picture(explained: Explained, path: Path) -> None:
                 top = TOP + band * row
                 _draw_probabilities(axes_at(left, top, words, PROBABILITIES), reading, words, named=band == 0)
                 _draw_attention(axes_at(left, top + PROBABILITIES + GAP, words, tall), explained, reading, words)
-        _save(figure, path)
-
-
-def _save(figure: Figure, path: Path) -> None:
-    try:
-        beside = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            figure.savefig(beside, format="png")
-            beside.replace(path)
-        finally:
-            beside.unlink(missing_ok=True)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+        picture = BytesIO()
+        figure.savefig(picture, format="png")
+    write_output(path, picture.getvalue())
 
 
 def _window(explained: Explained) -> tuple[int, int]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 Points = list[tuple[int, float]]
 MARKED_POINTS = 40  # more than these melt into a line
+DRAWN_POINTS = 1_000  # as wide as a chart; of more, neighbours are drawn as their mean
 DASHES = (0, (4, 2))
 
 
@@ -47,8 +49,8 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
 
 def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> None:
     steps = [evaluation.step for evaluation in run.evaluations]
-    raw = [getattr(evaluation.raw, metric) for evaluation in run.evaluations]
-    answering = [getattr(evaluation.answering, metric) for evaluation in run.evaluations]
+    raw = [evaluation.scores["raw"][metric] for evaluation in run.evaluations]
+    answering = [evaluation.ranking[metric] for evaluation in run.evaluations]
     style: dict[str, Any] = {"marker": "o" if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
     name = f"{_name(run)}, " if colour else ""
     axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=f"{name}raw weights", **style)
@@ -59,7 +61,7 @@ def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> No
         for where, shade in ((above, SHADOW), ([not each for each in above], RAW)):
             axes.fill_between(steps, raw, answering, where=where, interpolate=True, color=shade, alpha=0.16, lw=0)
     if best := run.best:
-        value = getattr(best.answering, metric)
+        value = best.ranking[metric]
         star: dict[str, Any] = {"marker": "*", "markersize": 12, "linestyle": ""}
         label = None if colour else f"best checkpoint: {value:.1f} at step {best.step:,}"
         axes.plot([best.step], [value], color=colour or (SHADOW if run.has_shadow else RAW), label=label, **star)
@@ -69,13 +71,13 @@ def _close_up(runs: Sequence[RunLog], metric: str) -> Points:
     """The scores of the later half, where they take less than a third of the height; else none."""
     evaluations = [run.evaluations[len(run.evaluations) // 2 :] for run in runs]
     all_scores = [
-        getattr(scores, metric) for run in runs for each in run.evaluations for scores in (each.raw, each.answering)
+        scores[metric] for run in runs for each in run.evaluations for scores in (each.scores["raw"], each.ranking)
     ]
     later = [
-        (each.step, getattr(scores, metric))
+        (each.step, scores[metric])
         for some in evaluations
         for each in some
-        for scores in (each.raw, each.answering)
+        for scores in (each.scores["raw"], each.ranking)
     ]
     if min(map(len, evaluations)) < 3:
         return []
@@ -108,7 +110,7 @@ def loss_chart(runs: Sequence[RunLog]) -> Markup:
     def points(run: RunLog) -> Points:
         return [(event.step, event.loss) for event in run.intervals if event.loss is not None]
 
-    return _lines(runs, "Training loss", "loss (nats a question)", points)
+    return _lines(runs, "Training loss", "loss (nats per question)", points)
 
 
 def distance_chart(runs: Sequence[RunLog]) -> Markup:
@@ -159,8 +161,8 @@ def _lines(
     *,
     from_zero: bool = False,
 ) -> Markup:
-    """One line a run; empty where no run has a point."""
-    drawn = [(run, points(run)) for run in runs]
+    """One line per run; empty where no run has a point."""
+    drawn = [(run, _thinned(points(run))) for run in runs]
     if not any(found for _, found in drawn):
         return Markup("")
     with chart(f"{title} over training steps", label) as (axes, finish):
@@ -179,6 +181,15 @@ def _lines(
         if from_zero:
             axes.set_ylim(bottom=0)
         return finish()
+
+
+def _thinned(points: Points) -> Points:
+    """At most `DRAWN_POINTS` points, each the mean of as many neighbours."""
+    size = -(-len(points) // DRAWN_POINTS)
+    if size <= 1:
+        return points
+    groups = (points[begin : begin + size] for begin in range(0, len(points), size))
+    return [(group[-1][0], fmean(value for _, value in group)) for group in groups]
 
 
 def _name(run: RunLog) -> str:

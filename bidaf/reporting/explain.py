@@ -8,11 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from bidaf import __version__
 from bidaf.data.tokenizer import Offsets
 from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.inference.attention import Explained, Reading
 from bidaf.reporting.html import render, script_json
+from bidaf.version import __version__
 
 MOST = 65_535  # a weight of 1, as the page's script reads it
 NAMES = {"raw": "raw", "ema": "shadow"}

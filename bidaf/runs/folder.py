@@ -10,7 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -23,7 +23,7 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import point_link, sync, write_json, write_text
+from bidaf.files.writing import claim_folder, point_link, put_folder, sync, write_json, write_text
 from bidaf.runs.checkpoint import (
     Checkpoint,
     checkpoint_name,
@@ -41,13 +41,16 @@ from bidaf.runs.layout import (
     LAST,
     LATEST,
     LOCK,
+    LOG,
     METRICS,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
-    read_events,
+    find_runs,
+    write_log,
 )
+from bidaf.runs.log import read_events
 from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
@@ -93,18 +96,16 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
-        if folder.exists():
-            raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
-        beside = folder.with_name(f".{folder.name}.tmp")
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(self.folder, beside, symlinks=True, copy_function=_copy_or_share)
-            beside.rename(folder)
+            with claim_folder(folder) as unfinished:
+                shutil.copytree(
+                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                )
+                if not put_folder(unfinished, folder):
+                    raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
         except (OSError, shutil.Error) as error:
             raise BidafError(f"{self.folder} can't be copied to {folder}: {error}") from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return Run(folder)
 
     @contextmanager
@@ -147,6 +148,13 @@ class Run:
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
+    def log_end(self, status: str, step: int, message: str) -> None:
+        """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
+        message = " ".join(message.split())
+        with suppress(OSError):
+            self.log_event(event="end", step=step, status=status, message=message)
+            write_log(self.folder / LOG, message)
+
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
         return read_events(self.folder)
@@ -163,7 +171,7 @@ class Run:
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
         step, evaluated = (checkpoint.step, checkpoint.state["evaluated_step"]) if checkpoint else (0, 0)
-        until = {"eval": evaluated}
+        until = {"eval": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.predictions.mkdir(exist_ok=True)
@@ -266,14 +274,33 @@ def new_run_folder(config_name: str) -> Path:
 def find_run(name: str | None) -> Path:
     """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
     if name is None:
-        latest = Path(RUNS_FOLDER, LATEST)
-        if not latest.exists():
-            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+        return _newest_run()
     for path in (Path(name), Path(RUNS_FOLDER, name)):
         if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def find_runs_named(names: Sequence[str]) -> list[Path]:
+    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
+    folders = [find_run(name) for name in names if Path(name).name != REPORT]
+    if not folders:
+        raise DataError(f"no run among {', '.join(names)}")
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
+
+
+def _newest_run() -> Path:
+    latest = Path(RUNS_FOLDER, LATEST)
+    if latest.exists():
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    runs = find_runs(latest.parent)  # the newest one was deleted
+    if not runs:
+        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
+    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def environment(device: str, processes: int = 1) -> dict[str, Any]:

@@ -17,13 +17,14 @@ from bidaf.config_file import differences, dump_config
 from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
-from bidaf.errors import DataError, UsageError
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.writing import write_text
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
 from bidaf.runs.folder import Run, refuse_existing_run
 from bidaf.runs.layout import CONFIG
 from bidaf.training.distributed import ALONE, Group
+from bidaf.training.interrupt import Interrupted
 from bidaf.training.loop import train
 from bidaf.training.run_writer import Report
 from bidaf.training.trainer import Trainer, TrainingState
@@ -82,7 +83,7 @@ def start_run(
         run = Run.create(folder, config, str(device), processes=group.size)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
-        return train(trainer, run, report)
+        return _train(trainer, run, report)
 
 
 def resume_run(
@@ -132,7 +133,23 @@ def resume_run(
             echo(remark)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
-        return train(trainer, run, report)
+        return _train(trainer, run, report)
+
+
+def _train(trainer: Trainer, run: Run, report: Report) -> TrainingState:
+    """`train`, and a record in the run of how it ended, while the run is still locked."""
+    try:
+        state = train(trainer, run, report)
+    except Interrupted:
+        run.log_end("interrupted", trainer.state.step, "interrupted and saved")
+        raise
+    except BidafError as error:
+        run.log_end("failed", trainer.state.step, f"failed: {error}")
+        raise
+    run.log_end(
+        "finished", state.step, f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
+    )
+    return state
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
