@@ -19,6 +19,8 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from bidaf.config import SnapshotsConfig
 from bidaf.ema.synthesis import is_kept
+from bidaf.errors import DataError
+from bidaf.files.reading import refuse_strange_files, sha256_of
 from bidaf.files.writing import sync
 
 if TYPE_CHECKING:
@@ -38,6 +40,14 @@ class SnapshotRecord(BaseModel):
     updates: _Count
     """Updates of the average until then: fewer than the steps when some were skipped. They decide its profile."""
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CorruptedSnapshot(DataError):
+    """A snapshot that is missing, or is not what was written; `name` is that of the file without its ending."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} {problem}")
+        self.name = path.stem
 
 
 class SnapshotWriter:
@@ -94,6 +104,25 @@ class SnapshotWriter:
 def snapshot_path(folder: Path, step: int) -> Path:
     """Where the snapshot of a step lies."""
     return folder / f"step-{step:06d}.safetensors"
+
+
+def read_snapshot(folder: Path, record: SnapshotRecord) -> dict[str, Tensor]:
+    """The shadow's tensors by name. Raises `CorruptedSnapshot`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = snapshot_path(folder, record.step)
+    try:
+        refuse_strange_files(folder, [path.name])
+        unchanged = sha256_of(path) == record.sha256
+        tensors = load_file(path) if unchanged else {}
+    except FileNotFoundError:
+        raise CorruptedSnapshot(path, "is missing") from None
+    except (OSError, SafetensorError, DataError) as error:
+        raise CorruptedSnapshot(path, f"can't be read: {error}") from None
+    if not unchanged:
+        raise CorruptedSnapshot(path, "is corrupted: it changed since it was written")
+    return tensors
 
 
 def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
