@@ -188,7 +188,7 @@ class TrainingConfig(Section):
     keep_last: int = Field(3, ge=1)
     """Newest checkpoints that are kept, besides the best ones."""
     keep_best: int = Field(1, ge=1)
-    """Checkpoints that are kept for their dev F1 (the shadow's)."""
+    """Checkpoints that are kept for their dev F1 (`evaluation.rank_by`)."""
     deterministic: bool = False
     """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
 
@@ -210,8 +210,10 @@ class EvaluationConfig(Section):
     """Longest answer span considered; null for any (the paper)."""
     batch_tokens: int = Field(12_000, ge=1)
     """Padded context tokens in one evaluation batch."""
+    rank_by: Literal["raw", "ema"] = "ema"
+    """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations without a better shadow F1; null for never."""
+    """Stop after so many evaluations without a better F1; null for never."""
 
 
 class Config(Section):

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -98,11 +98,22 @@ def dump_config(config: Config) -> str:
     return yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """`key: ours -> theirs` of each setting that differs."""
+class Difference(NamedTuple):
+    """A setting that two configs give different values; `absent` where one of them has no such setting."""
+
+    key: str
+    ours: Any
+    theirs: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.ours} -> {self.theirs}"
+
+
+def differences(ours: Config, theirs: Config) -> list[Difference]:
+    """Each setting that differs, in the order of the config."""
     left, right = dict(_leaves(ours.to_dict())), dict(_leaves(theirs.to_dict()))
     return [
-        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
+        Difference(key, left.get(key, "absent"), right.get(key, "absent"))
         for key in {**left, **right}
         if left.get(key, ...) != right.get(key, ...)
     ]

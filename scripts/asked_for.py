@@ -2,9 +2,9 @@
 
     python scripts/asked_for.py --steps 2000 --decay 0.999
 
-Weight t is 1 after step t alone and 0 before and after, so the average holds its own profile: what it has of each step's
-weights. Every implementation gets the decay and otherwise its defaults, and is updated after each step. One that is not
-installed is skipped, and named on stderr.
+Weight t is 1 after step t alone and 0 before and after, so the average holds its own profile: what it has of each
+step's weights. Every implementation gets the decay and otherwise its defaults, and is updated after each step. One
+that is not installed is skipped, and named on stderr.
 """
 
 from __future__ import annotations
@@ -49,8 +49,8 @@ def bidaf_average(model: nn.Linear, decay: float) -> Updates:
 def torch_average(model: nn.Linear, decay: float) -> Updates:
     from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))
-    return lambda: ema.update_parameters(model), lambda: ema.module.weight
+    ema = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(decay))  # type: ignore[no-untyped-call]
+    return lambda: ema.update_parameters(model), lambda: next(ema.module.parameters())
 
 
 def timm_average(model: nn.Linear, decay: float) -> Updates:

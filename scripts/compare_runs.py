@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.folder import MEASURED, Run
 from bidaf.runs.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT, SNAPSHOTS
 from bidaf.runs.snapshots import snapshot_path
+from bidaf.runs.state import STATE
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:
@@ -32,7 +33,7 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
         for found in (ours, theirs):
             _drop(found, CHECKPOINTS, both)
             states = [state for name, state in found.items() if name.endswith(STATE)]
-            needed = {record["step"] for state in states for record in state.get("snapshots", ())}
+            needed = {record["step"] for state in states for record in state["training"]["snapshots"]}
             _drop(found, SNAPSHOTS, {snapshot_path(run, step).name for step in needed})
     return [
         f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"
@@ -57,7 +58,8 @@ def contents(run: Path) -> dict[str, Any]:
         elif path.is_dir() or path.name in (ENVIRONMENT, LOG, REPORT, COMPLETE):
             found[name] = None  # the marker follows from the other files of its checkpoint
         elif path.name == STATE:
-            found[name] = {**json.loads(path.read_bytes()), "elapsed": None}
+            state = json.loads(path.read_bytes())
+            found[name] = {**state, "training": {**state["training"], "elapsed": None}}
         elif path.name == METRICS:
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]

@@ -31,7 +31,8 @@ from compare_runs import differences
 
 from bidaf.cli.app import main as run_bidaf
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import REPLACED, UNFINISHED, list_checkpoints, open_checkpoint
+from bidaf.runs.checkpoint import open_checkpoint
+from bidaf.runs.checkpoint_folders import REPLACED, UNFINISHED, list_checkpoints
 from bidaf.runs.layout import CONFIG
 from bidaf.training.launch import resume_run  # noqa: F401  (all that a sitting imports, once)
 

@@ -70,8 +70,8 @@ class Tiny:
         return self.folder / "runs" / "tiny"
 
     def last_scores(self) -> dict[str, Any]:
-        """The newest evaluation that the run logged."""
-        return next(event for event in reversed(Run.open(self.run).events()) if event["event"] == "eval")
+        """Of the newest evaluation that the run logged: weight set -> metric -> percent."""
+        return next(event["scores"] for event in reversed(Run.open(self.run).events()) if event["event"] == "eval")
 
 
 def bidaf(*args: object, cwd: Path, stdin: bytes = b"") -> Ran:

@@ -79,7 +79,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(
     monkeypatch.undo()
     assert Run.open(home / "runs" / "stopped").last_checkpoint().name == "step-000007"
     assert "at step 7 of 20" in succeed("train", "--resume", cwd=home).err
-    last = "checkpoints/step-000020/shadow.safetensors"
+    last = "checkpoints/step-000020/weights/ema.safetensors"
     assert (home / "runs" / "stopped" / last).read_bytes() == (tiny.run / last).read_bytes()
 
 
@@ -182,7 +182,7 @@ def forget(name: str) -> Arrange:
 
 
 def damage_checkpoint(home: Path) -> None:
-    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "raw.safetensors"
+    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "weights" / "raw.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
@@ -239,7 +239,7 @@ DATA: dict[str, Case] = {
     "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
     "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
     "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
-    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
+    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
     "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
     "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),

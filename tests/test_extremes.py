@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,6 @@ from helpers_cli import squad, succeed, write_tiny
 from bidaf.config import Config
 from bidaf.data.prepare import prepare
 from bidaf.inference.predictor import NUMBERS_A_TOKEN
-from bidaf.runs.checkpoint import save_checkpoint
 from bidaf.runs.folder import Run
 from bidaf.training.trainer import Trainer
 
@@ -88,14 +86,7 @@ def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_fore
     )
     cpu = torch.device("cpu")
     trainer = Trainer(config, prepare(config.data), cpu)
-    save_checkpoint(
-        Run.create(tmp_path / "untrained", config, "cpu").checkpoints / "step-000000",
-        model=trainer.model,
-        ema=trainer.ema,
-        optimizer=trainer.optimizer,
-        config=config,
-        state={**asdict(trainer.state), "features": trainer.prepared_key},
-    )
+    trainer.save(Run.create(tmp_path / "untrained", config, "cpu").checkpoints / "step-000000")
     command = [sys.executable, "-c", CHILD, str(tmp_path / "untrained"), str(tokens)]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr

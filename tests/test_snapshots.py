@@ -30,8 +30,8 @@ from bidaf.runs.snapshots import (
     snapshot_path,
     thin_snapshots,
 )
+from bidaf.runs.state import TrainingState
 from bidaf.training.launch import resume_run, start_run
-from bidaf.training.trainer import TrainingState
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -184,7 +184,7 @@ def needed(run: Path) -> set[int]:
     return {
         record["step"]
         for path in (run / "checkpoints").iterdir()
-        for record in json.loads((path / "state.json").read_bytes())["snapshots"]
+        for record in json.loads((path / "state.json").read_bytes())["training"]["snapshots"]
     }
 
 
@@ -196,12 +196,11 @@ def test_the_snapshots_of_a_run_are_its_shadows(configure: Configure, whole: Pat
     assert 0 in kept
     assert 12 in kept
     assert len(kept) < 7
-    state = open_checkpoint(run / "last").state
-    for record in state["snapshots"]:
-        path = snapshot_path(run / "snapshots", record["step"])
-        assert record["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
-        assert record["updates"] == record["step"]
-    shadow = load_file(run / "last" / "shadow.safetensors")
+    for record in open_checkpoint(run / "last").state.snapshots:
+        path = snapshot_path(run / "snapshots", record.step)
+        assert record.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+        assert record.updates == record.step
+    shadow = load_file(run / "last" / "weights" / "ema.safetensors")
     newest = load_file(snapshot_path(run / "snapshots", 12))
     assert all(torch.equal(newest[name], tensor) for name, tensor in shadow.items())
     initial = load_file(snapshot_path(run / "snapshots", 0))
@@ -213,7 +212,7 @@ def test_snapshots_change_no_number_of_a_run(configure: Configure, tmp_path: Pat
     without = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
     start(without, tmp_path / "run")
     assert not (tmp_path / "run" / "snapshots").exists()
-    for name in ("raw", "shadow", "optimizer"):
+    for name in ("weights/raw", "weights/ema", "optimizer"):
         file = f"last/{name}.safetensors"
         assert (tmp_path / "run" / file).read_bytes() == (whole / file).read_bytes()
 
@@ -257,8 +256,7 @@ def test_a_run_continues_without_snapshots_that_were_deleted(configure: Configur
     resume(folder, config=with_snapshots(configure, max_steps=12))
     assert {8, 10, 12} <= set(steps_in(folder / "snapshots"))
     assert 0 not in steps_in(folder / "snapshots")
-    last = open_checkpoint(folder / "last").state["snapshots"]
-    assert [record for record in last if record["step"] == 0]
+    assert open_checkpoint(folder / "last").state.snapshots[0].step == 0
 
 
 def test_skipped_steps_are_no_updates(configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -268,8 +266,8 @@ def test_skipped_steps_are_no_updates(configure: Configure, tmp_path: Path, monk
         "bidaf.training.step.span_loss", lambda *a: loss(*a) * (float("nan") if next(calls) in (3, 4) else 1.0)
     )
     start(with_snapshots(configure, nonfinite="skip"), tmp_path / "run")
-    records = open_checkpoint(tmp_path / "run" / "last").state["snapshots"]
-    assert {record["step"]: record["updates"] for record in records if record["step"] in (0, 12)} == {0: 0, 12: 10}
+    records = open_checkpoint(tmp_path / "run" / "last").state.snapshots
+    assert {record.step: record.updates for record in records if record.step in (0, 12)} == {0: 0, 12: 10}
 
 
 def test_a_copied_run_shares_its_snapshots_and_changes_none_of_the_other(configure: Configure, tmp_path: Path) -> None:

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.runs.state import TrainingState
     from bidaf.training.distributed import Group
-    from bidaf.training.trainer import TrainingState
 
 
 def train_command(

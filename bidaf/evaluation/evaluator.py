@@ -11,10 +11,17 @@ from torch import Tensor, nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
+from bidaf.errors import BidafError
+from bidaf.files.reading import quote
 from bidaf.model.spans import best_spans, top_spans
 from bidaf.threads import map_on_threads
 
 ALL = slice(None)
+ANY_WEIGHTS = "the model's weights"
+
+
+class NonfiniteScores(BidafError):
+    """The weights give a question no probabilities but NaN: they have diverged."""
 
 
 class Answered(NamedTuple):
@@ -40,6 +47,7 @@ def score_batches(
     source: BatchSource,
     batch_tokens: int,
     *,
+    weights: str = ANY_WEIGHTS,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
 ) -> Iterator[tuple[list[int], Tensor, Tensor]]:
@@ -47,6 +55,8 @@ def score_batches(
     of a shard of the batches.
 
     Runs in evaluation mode without gradients and leaves the model's mode as it was. `tick` hears of each batch done.
+    Raises `NonfiniteScores` calling the model's weights `weights`: finite weights can diverge so far that scores are
+    NaN, of which any answer could be made.
     """
     was_training = model.training
     model.eval()
@@ -55,6 +65,13 @@ def score_batches(
             batches = list(batches_by_length(source.context_lengths, batch_tokens))[shard]
             found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
             for indices, scores in zip(batches, found, strict=True):
+                best = torch.stack([scores.start.amax(1), scores.end.amax(1)])  # padding is -inf, NaN is greatest
+                if not (valid := best.isfinite().all(0)).all():
+                    id = source.features.ids[int(indices[int(valid.byte().argmin())])]
+                    raise NonfiniteScores(
+                        f"{weights} diverged: the scores of question {quote(id)} are not finite; use an earlier "
+                        "checkpoint, or train with a lower training.optimizer.lr"
+                    )
                 yield indices.tolist(), scores.start, scores.end
                 tick(len(indices))
     finally:
@@ -67,12 +84,13 @@ def answer_all(
     *,
     batch_tokens: int,
     max_answer_tokens: int | None,
+    weights: str = ANY_WEIGHTS,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
 ) -> dict[str, Answered]:
     """The best span of every question (in a shard of the batches), by id, in data set order."""
     answers: dict[int, Answered] = {}
-    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
+    for indices, start, end in score_batches(model, source, batch_tokens, weights=weights, tick=tick, shard=shard):
         spans = best_spans(start, end, max_answer_tokens)
         rows = zip(indices, spans.start.tolist(), spans.end.tolist(), spans.score.tolist(), strict=True)
         for question, first, last, score in rows:
@@ -87,6 +105,7 @@ def answer_n_best(
     *,
     batch_tokens: int,
     max_answer_tokens: int | None,
+    weights: str = ANY_WEIGHTS,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
 ) -> dict[str, list[Answered]]:
@@ -95,7 +114,7 @@ def answer_n_best(
     The first of them is what `answer_all` gives.
     """
     answers: dict[int, list[Answered]] = {}
-    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
+    for indices, start, end in score_batches(model, source, batch_tokens, weights=weights, tick=tick, shard=shard):
         for question, spans in zip(indices, top_spans(start, end, n, max_answer_tokens), strict=True):
             answers[question] = [cut_answer(source.features, question, *span) for span in spans]
     return {source.features.ids[question]: answers[question] for question in sorted(answers)}

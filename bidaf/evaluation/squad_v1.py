@@ -54,6 +54,11 @@ class Score:
     unanswerable: int = 0
     """SQuAD 2.0 questions without an answer, left out of every figure."""
 
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures by name, in percent."""
+        return {"exact_match": self.exact_match, "f1": self.f1}
+
 
 def normalize_answer(text: str) -> str:
     """Lower the case, then drop ASCII punctuation, then the words a, an, the, then spare white space."""

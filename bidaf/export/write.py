@@ -31,6 +31,7 @@ from bidaf.inference.exported import (
 )
 from bidaf.inference.loading import assemble
 from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.weight_sets import EMA, RAW
 from bidaf.version import __version__
 
 Form = Literal["safetensors", "onnx"]
@@ -46,7 +47,7 @@ def export_model(
         from bidaf.export.onnx import check_packages
 
         check_packages()
-    tensors = checkpoint.weights(use_ema)
+    tensors = checkpoint.weights(EMA if use_ema else RAW)
     about = _about(checkpoint, prepared, use_ema=use_ema, form=form)
     try:
         with claim_folder(folder) as unfinished:
@@ -67,16 +68,14 @@ def export_model(
 
 
 def _about(checkpoint: Checkpoint, prepared: Prepared, *, use_ema: bool, form: Form) -> dict[str, Any]:
-    weights = "ema" if use_ema else "raw"
-    config, state = checkpoint.config, checkpoint.state
-    # A checkpoint saved between two evaluations carries the scores of the one before: they are not its own.
-    scores = state["scores"] if state["evaluated_step"] == checkpoint.step else None
+    weights = EMA if use_ema else RAW
+    config, scores = checkpoint.config, checkpoint.scores
     return {
         "format": FORMAT_VERSION,
         "form": form,
         "version": __version__,
         "weights": weights,
-        "ema": state["ema"] if use_ema else None,
+        "ema": checkpoint.weight_sets[EMA].model_dump(exclude={"kind"}) if use_ema else None,
         "step": checkpoint.step,
         "dev_scores": scores[weights] if scores else None,
         "dev_scores_by_weights": scores,

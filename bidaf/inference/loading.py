@@ -14,17 +14,19 @@ from torch import Tensor
 from bidaf.config import Config
 from bidaf.data.features import Features
 from bidaf.data.prepare import Prepared, open_prepared
-from bidaf.data.records import LISTED_PROBLEMS
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
-from bidaf.ema.average import mismatches, trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.errors import DataError
 from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
-from bidaf.runs.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
+from bidaf.model.weights import check_tensors, load_weights
+from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
+from bidaf.runs.checkpoint_folders import COMPLETE
 from bidaf.runs.folder import Run, find_run
 from bidaf.runs.layout import BEST
+from bidaf.runs.weight_sets import EMA, RAW
 
 
 @dataclass(frozen=True)
@@ -58,14 +60,14 @@ def load_model(name: str | None, *, use_ema: bool | None, device: torch.device) 
         if use_ema is not None:
             export.check_weights(use_ema)
         return _load_export(export, device)
-    use_ema = use_ema is not False
+    weights = RAW if use_ema is False else EMA
     checkpoint = open_or_suggest(find_checkpoint(folder))
     prepared = find_features(checkpoint)
     vocabulary = prepared.vocabulary()
     model = assemble(
-        checkpoint.config, vocabulary, prepared.vectors(), checkpoint.weights(use_ema), checkpoint.folder, device
+        checkpoint.config, vocabulary, prepared.vectors(), checkpoint.weights(weights), checkpoint.folder, device
     )
-    return LoadedModel(model, checkpoint.config, vocabulary, "ema" if use_ema else "raw", checkpoint.folder, prepared)
+    return LoadedModel(model, checkpoint.config, vocabulary, weights, checkpoint.folder, prepared)
 
 
 def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel]:
@@ -74,8 +76,7 @@ def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel
     if is_export(folder):
         return [load_model(str(folder), use_ema=None, device=device)]
     checkpoint = open_or_suggest(find_checkpoint(folder))
-    kinds = (False, True) if checkpoint.has_shadow else (False,)
-    return [load_model(str(checkpoint.folder), use_ema=use_ema, device=device) for use_ema in kinds]
+    return [load_model(str(checkpoint.folder), use_ema=name == EMA, device=device) for name in checkpoint.weight_sets]
 
 
 def find_checkpoint(folder: Path) -> Path:
@@ -88,7 +89,7 @@ def find_checkpoint(folder: Path) -> Path:
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
     """The prepared data that the checkpoint's vocabulary stands in. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, str(checkpoint.state["features"]))
+    folder = Path(checkpoint.config.data.prepared_dir, checkpoint.features)
     if (prepared := open_prepared(folder)) is None:
         raise DataError(
             f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
@@ -122,26 +123,12 @@ def assemble(
     num_trained, num_chars = len(vocabulary.trained_words), len(vocabulary.chars)
     word_size = vectors.shape[1] if len(vectors) else config.model.word_size
     outline = outline_model(config.model, num_trained=num_trained, num_chars=num_chars, word_size=word_size)
-    check_weights(outline, weights, origin)
+    check_tensors(dict(trained_weights(outline)), weights, f"the weights of {origin}")
     if not np.isfinite(vectors).all():
         raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
     model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
-    restore_weights(model, weights, origin)
+    load_weights(model, weights, f"the weights of {origin}")
     return model.eval()
-
-
-def check_weights(model: Bidaf, weights: dict[str, Tensor], origin: Path) -> None:
-    """Raise `DataError` unless these are the weights of this model by name, shape and type, and numbers all of them."""
-    problems = mismatches(dict(trained_weights(model)), weights)
-    problems += [f"{name} is {weight.dtype}" for name, weight in weights.items() if weight.dtype != torch.float32]
-    if not problems:
-        problems = [
-            f"{name} holds numbers that are not finite"
-            for name, weight in weights.items()
-            if not weight.isfinite().all()
-        ]
-    if problems:
-        raise DataError(f"the weights of {origin} do not fit this model:\n  " + "\n  ".join(problems[:LISTED_PROBLEMS]))
 
 
 def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:

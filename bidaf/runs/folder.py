@@ -24,8 +24,8 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.writing import claim_folder, point_link, put_folder, sync, write_json, write_text
-from bidaf.runs.checkpoint import (
-    Checkpoint,
+from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
     clean_checkpoints,
     list_checkpoints,
@@ -96,6 +96,7 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
+        refuse_copy(self.folder, folder)
         try:
             with claim_folder(folder) as unfinished:
                 shutil.copytree(
@@ -170,7 +171,7 @@ class Run:
 
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
-        step, evaluated = (checkpoint.step, checkpoint.state["evaluated_step"]) if checkpoint else (0, 0)
+        step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
         until = {"eval": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
@@ -186,7 +187,7 @@ class Run:
         for path in found[found.index(newest) + 1 :]:
             remove_checkpoint(path)
         self.link(LAST, newest)
-        best = self.checkpoints / checkpoint_name(checkpoint.state["best_step"] or 0)
+        best = self.checkpoints / checkpoint_name(checkpoint.state.best_step or 0)
         if best.exists():
             self.link(BEST, best)
         else:
@@ -203,8 +204,9 @@ class Run:
 
     def prune(self, config: Config) -> None:
         """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
-        settings, found = config.training, list_checkpoints(self.checkpoints)
-        kept = {self.linked(BEST), *found[-settings.keep_last :], *rank_checkpoints(found)[: settings.keep_best]}
+        found = list_checkpoints(self.checkpoints)
+        best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
+        kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
@@ -260,6 +262,14 @@ def refuse_existing_run(folder: Path) -> None:
     """Raise `UsageError` where a run stands already."""
     if (folder / CONFIG).exists():
         raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+
+
+def refuse_copy(source: Path, folder: Path) -> None:
+    """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{folder} lies inside {source}, which would be copied into itself; name another --run-dir")
 
 
 def new_run_folder(config_name: str) -> Path:
