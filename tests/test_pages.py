@@ -345,6 +345,8 @@ def test_a_chart_tells_its_values_to_pointer_and_keyboard(browser: Browser, repo
     browser.run("document.querySelector('svg.chart .values circle').focus()")
     first = browser.text("output.value")
     assert first.startswith("step ")
+    from selenium.webdriver.common.keys import Keys
+
     browser.keys(Keys.END)
     score = tiny.last_scores()["ema"]["f1"]
     assert f"{score:.4g}" in browser.text("output.value")
