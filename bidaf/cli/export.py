@@ -36,6 +36,7 @@ def export_command(
     from bidaf.export.write import export_model
     from bidaf.inference.exported import is_export
     from bidaf.inference.loading import find_checkpoint, find_features
+    from bidaf.inference.verdict import judge_average
     from bidaf.runs.checkpoint import open_checkpoint
     from bidaf.runs.folder import find_run
 
@@ -46,6 +47,8 @@ def export_command(
     if format is Form.ONNX:
         say("writing the graph and comparing it with the network; this takes half a minute")
     export = export_model(checkpoint, find_features(checkpoint), output, use_ema=use_ema, form=format.value)
+    if verdict := judge_average(checkpoint):
+        say(f"verdict: {verdict.sentence}")
     if json:
         print_json({"folder": str(output), **export.about})
         return

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bidaf.ema.average import WARMUPS
 from bidaf.evaluation.comparison import System, compare
 from bidaf.evaluation.statistics import Estimate
 from bidaf.inference.stored import StoredModel
-from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint import Checkpoint, open_checkpoint
+from bidaf.runs.folder import Run
 
 LITTLE = 0.01
 """Up to this share of the initial weights in a shadow does no harm that a score shows."""
@@ -83,15 +86,28 @@ class AverageVerdict:
 def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
     """The verdict on a checkpoint's shadow, from the answers that its evaluation stored.
 
-    None where the run keeps no average, or did not evaluate this step. Raises `DataError` for corrupted answers.
+    None where the run keeps no average, or did not evaluate this step. Raises `DataError` for answers or questions that
+    can't be read.
     """
+    if not checkpoint.has_shadow:
+        return None
     raw, ema = (StoredModel(checkpoint.folder, name, checkpoint) for name in ("raw", "ema"))
-    if not checkpoint.has_shadow or (answers := ema.stored_answers()) is None:
+    of_raw, of_ema, questions = raw.stored_answers(), ema.stored_answers(), raw.dev_questions()
+    if of_raw is None or of_ema is None or questions is None:
         return None
-    if (others := raw.stored_answers()) is None or (questions := raw.dev_questions()) is None:
-        return None
-    found = compare(questions, System("raw", [others]), System("ema", [answers]))
+    found = compare(questions, System("raw", [of_raw]), System("ema", [of_ema]))
     average = checkpoint.state["ema"]
+    decays = [min(average["decay"], WARMUPS[average["warmup"]](step)) for step in range(1, average["steps"] + 1)]
     return AverageVerdict(
-        checkpoint.step, found.metrics["f1"].difference, found.articles, found.no_interval, 0.0, average["decay"]
+        step=checkpoint.step,
+        f1=found.metrics["f1"].difference,
+        articles=found.articles,
+        no_interval=found.no_interval,
+        initial_share=math.prod(decays),
+        decay=decays[-1] if decays else average["decay"],
     )
+
+
+def judge_run(folder: Path) -> AverageVerdict | None:
+    """`judge_average` of a run's newest checkpoint."""
+    return judge_average(open_checkpoint(Run.open(folder).last_checkpoint()))
