@@ -8,7 +8,7 @@ from pathlib import Path
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS, SNAPSHOTS = "checkpoints", "predictions", "snapshots"
+CHECKPOINTS, PREDICTIONS, SNAPSHOTS, SWEEPS = "checkpoints", "predictions", "snapshots", "sweeps"
 REPORT = "report.html"
 N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"
