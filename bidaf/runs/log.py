@@ -3,6 +3,7 @@
     {"event": "start", ...}   total steps, sizes, counts, settings; again when a resumed run has other ones
     {"event": "train", ...}   loss, speed and memory of an interval of steps
     {"event": "eval", ...}    scores of each weight set: {"scores": {"raw": {"f1": ...}, "ema": {...}}}
+    {"event": "map", ...}     scores of averages of several widths at an evaluation
     {"event": "skip", ...}    a step whose loss or gradient was not finite
     {"event": "end", ...}     how the run ended; removed when it is resumed
 
@@ -116,6 +117,24 @@ class Evaluation(_Event):
         return self.f1 - self.raw_f1
 
 
+class WidthMap(_Event):
+    """What averages of several half-lives scored at an evaluation, on some of the dev questions; percent."""
+
+    half_lives: Annotated[list[Annotated[float, Field(gt=0, le=1e30)]], Field(min_length=1, max_length=1000)]
+    predicted_error: list[Finite]
+    """Of each synthesis, as a share of the distance between the average and the raw weights."""
+    exact_match: list[Finite | None]
+    """None where the predicted error was too large for a score."""
+    f1: list[Finite | None]
+    questions: Count
+
+    @model_validator(mode="after")
+    def _one_of_each(self) -> WidthMap:
+        if {len(self.predicted_error), len(self.exact_match), len(self.f1)} != {len(self.half_lives)}:
+            raise ValueError("expected a predicted error and a score, or none, for each half-life")
+        return self
+
+
 class End(_Event):
     """How a run ended, until it is resumed."""
 
@@ -123,7 +142,7 @@ class End(_Event):
     message: str
 
 
-KINDS: dict[str, type[_Event]] = {"start": Start, "train": Interval, "eval": Evaluation, "end": End}
+KINDS: dict[str, type[_Event]] = {"start": Start, "train": Interval, "eval": Evaluation, "end": End, "map": WidthMap}
 
 
 @dataclass(frozen=True)
@@ -135,6 +154,7 @@ class RunLog:
     intervals: list[Interval]
     evaluations: list[Evaluation]
     end: End | None
+    maps: list[WidthMap] = field(default_factory=list)
     skipped: int = 0
     """Steps whose loss or gradient was not finite."""
     unread: int = 0
@@ -245,7 +265,7 @@ def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
         events["train"][event.step] = event
     if not any(events.values()):
         raise DataError(f"{path} holds no event of a run; was it written by bidaf train?")
-    starts, trained, evaluations, ends = ([found[step] for step in sorted(found)] for found in events.values())
+    starts, trained, evaluations, ends, maps = ([found[step] for step in sorted(found)] for found in events.values())
     rank_by = starts[-1].section("evaluation").get("rank_by", "ema") if starts else "ema"
     return RunLog(
         folder,
@@ -253,6 +273,7 @@ def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
         trained,
         [_ranked(evaluation, rank_by) for evaluation in evaluations],
         ends[-1] if ends else None,
+        maps,
         skipped,
         unread,
         _environment(folder),
