@@ -139,7 +139,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     if config is None and not overrides:
         return None
     Run.open(source)
-    return load_config(find_config(config) if config else source / CONFIG, overrides)
+    return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
 def print_dry_run(config: Config, device: torch.device) -> None:

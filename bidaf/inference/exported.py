@@ -149,7 +149,7 @@ def open_export(folder: Path) -> ExportedModel:
             raise DataError(
                 f"{folder} is corrupted: {', '.join(corrupted)} changed since it was written; copy it again"
             )
-        return ExportedModel(folder, load_config(folder / CONFIG), info)
+        return ExportedModel(folder, load_config(folder / CONFIG, of_a_run=True), info)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"])) or "it"

@@ -31,6 +31,7 @@ from bidaf.runs.checkpoint_folders import (
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    step_of,
 )
 from bidaf.runs.layout import (
     BEST,
@@ -45,10 +46,12 @@ from bidaf.runs.layout import (
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
+    SNAPSHOTS,
     find_runs,
     write_log,
 )
 from bidaf.runs.log import read_events
+from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
@@ -93,9 +96,12 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
+        refuse_copy(self.folder, folder)
         try:
             with claim_folder(folder) as unfinished:
-                shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                )
                 if not put_folder(unfinished, folder):
                     raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
@@ -122,7 +128,7 @@ class Run:
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
-        return load_config(self.folder / CONFIG)
+        return load_config(self.folder / CONFIG, of_a_run=True)
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
@@ -173,6 +179,7 @@ class Run:
         for path in self.predictions.iterdir():
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 path.unlink()
+        rewind_snapshots(self.folder / SNAPSHOTS, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -196,13 +203,16 @@ class Run:
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
     def prune(self, config: Config) -> None:
-        """Delete all checkpoints but the newest ones and the best ones."""
+        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
         found = list_checkpoints(self.checkpoints)
         best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
         kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        if config.ema.snapshots:
+            steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
+            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
@@ -231,6 +241,15 @@ class Run:
         if not (found := list_checkpoints(self.checkpoints)):
             raise DataError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one")
         return found[-1]
+
+
+def _copy_or_share(source: str, target: str) -> None:
+    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
+    if Path(source).parent.name == SNAPSHOTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
 
 
 def point_latest(folder: Path) -> None:

@@ -115,6 +115,9 @@ def resume_run(
         checkpoint = newest_valid_checkpoint(run, echo)
         began_with = checkpoint.config if checkpoint else run.config()
         config = config or run.config()
+        if began_with.ema.snapshots is None and config.ema.snapshots is not None:
+            echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
+            config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
         check_changes(began_with, config)
         config, prepared = _prepare_together(config, group, echo)
         trainer = Trainer(config, prepared, device, group)

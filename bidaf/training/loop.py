@@ -34,9 +34,10 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
     """
     log = run.folder / LOG if run else None
     progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
+    writer = RunWriter(run, report, trainer)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:
-            _Loop(trainer, RunWriter(run, report), progress, requests).run()
+            _Loop(trainer, writer, progress, requests).run()
     except OSError as error:
         if run is None:
             raise
@@ -44,6 +45,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
         progress.close()
+        writer.close()
     return trainer.state
 
 
@@ -70,6 +72,7 @@ class _Loop:
         state, total = self.state, self.trainer.total_steps
         try:
             while True:
+                self.writer.take_snapshot(self.trainer)
                 if self._evaluation_due():
                     self._evaluate()
                     self._save()

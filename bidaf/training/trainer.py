@@ -58,11 +58,7 @@ class Trainer:
         settings = config.ema
         self.ema = (
             ExponentialMovingAverage(
-                self.model,
-                decay=settings.decay,
-                half_life=settings.half_life,
-                warmup=settings.warmup,
-                every=settings.every,
+                self.model, decay=settings.decay, half_life=settings.half_life, warmup=settings.warmup
             )
             if settings.enabled
             else None
