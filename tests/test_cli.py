@@ -215,6 +215,17 @@ USAGE: dict[str, Case] = {
     "run without --resume": (["train", "tiny"], nothing, "bidaf train --resume tiny"),
     "resume with other settings": (["train", "--resume", "tiny", "-s", "training.seed=9"], nothing, "training.seed"),
     "resume into a folder": (["train", "--resume", "tiny", "--run-dir", "prepared"], nothing, "prepared exists"),
+    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
+    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
+    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
+    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
+    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+    "two choices of weights": (["eval", "-w", "raw", "--use-ema"], nothing, "contradict each other"),
+    "both and one of them": (["eval", "--both", "--no-use-ema"], nothing, "contradict each other"),
+    "one set to predict with": (["predict", "dev.json", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "one set to ask": (["ask", "-c", "dev.json", "-q", "Who?", "-w", "raw", "-w", "ema"], nothing, "takes one weight"),
+    "one set to export": (["export", "-o", "model", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "predictions of two sets": (["eval", "--both", "-p", "x.json"], nothing, "takes the answers of one weight set"),
 }
 DATA: dict[str, Case] = {
     "missing file": (train_on("trian.json"), nothing, "did you mean train.json?"),
@@ -251,12 +262,7 @@ DATA: dict[str, Case] = {
 }
 FAILED: dict[str, Case] = {
     "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
-    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
-    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
-    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
-    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
-    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
 

@@ -10,6 +10,7 @@ from bidaf.evaluation.comparison import System, compare
 from bidaf.evaluation.statistics import Estimate
 from bidaf.inference.stored import StoredModel
 from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.weight_sets import EMA, RAW, MovingAverage
 
 LITTLE = 0.01
 """Up to this share of the initial weights in a shadow does no harm that a score shows."""
@@ -85,13 +86,13 @@ def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
 
     None where the run keeps no average, or did not evaluate this step. Raises `DataError` for corrupted answers.
     """
-    raw, ema = (StoredModel(checkpoint.folder, name, checkpoint) for name in ("raw", "ema"))
-    if not checkpoint.has_shadow or (answers := ema.stored_answers()) is None:
+    raw, ema = (StoredModel(checkpoint.folder, name, checkpoint) for name in (RAW, EMA))
+    made = checkpoint.weight_sets.get(EMA)
+    if not isinstance(made, MovingAverage) or (answers := ema.stored_answers()) is None:
         return None
     if (others := raw.stored_answers()) is None or (questions := raw.dev_questions()) is None:
         return None
     found = compare(questions, System("raw", [others]), System("ema", [answers]))
-    average = checkpoint.state["ema"]
     return AverageVerdict(
-        checkpoint.step, found.metrics["f1"].difference, found.articles, found.no_interval, 0.0, average["decay"]
+        checkpoint.step, found.metrics["f1"].difference, found.articles, found.no_interval, 0.0, made.decay
     )

@@ -20,15 +20,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.reading import refuse_strange_files, sha256_of
-from bidaf.files.writing import json_text, sync, write_json, write_text
-from bidaf.runs.checkpoint_folders import COMPLETE, STEP_NAME, entries_of, list_checkpoints, put_in_place, remove_folder
+from bidaf.files.writing import claim_folder, json_text, save_tensors, sync, write_json, write_text
+from bidaf.runs.checkpoint_folders import COMPLETE, STEP_NAME, entries_of, list_checkpoints, put_in_place
 from bidaf.runs.state import STATE, WEIGHTS, SavedState, Scores, TrainingState, read_state, weights_file
 from bidaf.runs.weight_sets import WeightSet
 
@@ -109,25 +109,22 @@ def save_checkpoint(
     """
     saved = SavedState(features=features, training=state, weights={name: made for name, (made, _) in weights.items()})
     files = {weights_file(name): tensors for name, (_, tensors) in weights.items()} | {OPTIMIZER: optimizer}
-    unfinished = folder.with_name(f".{folder.name}.{os.getpid()}.tmp")
     try:
-        remove_folder(unfinished)
-        (unfinished / WEIGHTS).mkdir(parents=True)
-        for name, tensors in files.items():
-            save_file({key: tensor.detach().contiguous() for key, tensor in tensors.items()}, unfinished / name)
-        write_json(unfinished / STATE, saved.model_dump(mode="json"))
-        write_text(unfinished / CONFIG, dump_config(config))
-        names = sorted([*files, STATE, CONFIG])
-        for name in names:
-            sync(unfinished / name)
-        write_json(unfinished / COMPLETE, {name: sha256_of(unfinished / name) for name in names})
-        sync(unfinished / WEIGHTS)
-        sync(unfinished)
-        put_in_place(unfinished, folder)
+        with claim_folder(folder) as unfinished:
+            (unfinished / WEIGHTS).mkdir()
+            for name, tensors in files.items():
+                save_tensors(tensors, unfinished / name)
+            write_json(unfinished / STATE, saved.model_dump(mode="json"))
+            write_text(unfinished / CONFIG, dump_config(config))
+            names = sorted([*files, STATE, CONFIG])
+            for name in names:
+                sync(unfinished / name)
+            write_json(unfinished / COMPLETE, {name: sha256_of(unfinished / name) for name in names})
+            sync(unfinished / WEIGHTS)
+            sync(unfinished)
+            put_in_place(unfinished, folder)
     except (OSError, SafetensorError) as error:
         raise BidafError(f"the checkpoint {folder} can't be written: {error}") from None
-    finally:
-        remove_folder(unfinished)
 
 
 def open_checkpoint(folder: Path) -> Checkpoint:

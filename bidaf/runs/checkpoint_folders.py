@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-import shutil
 from pathlib import Path
 
 from bidaf.errors import DataError
-from bidaf.files.writing import sync
+from bidaf.files.writing import remove, remove_stale, sync
 from bidaf.runs.state import ranking_f1, read_state
 
 COMPLETE = "complete.json"  # the marker, written last
 STEP_NAME = re.compile(r"step-(\d{6,})")
-UNFINISHED, REPLACED = re.compile(r"\.step-\d+\.\d+\.tmp"), re.compile(r"\.(step-\d+)\.replaced")
+REPLACED = re.compile(r"\.(step-\d+)\.replaced")
 
 
 def checkpoint_name(step: int) -> str:
@@ -35,27 +35,21 @@ def remove_checkpoint(folder: Path) -> None:
     """Delete a checkpoint. The marker goes first: what a crash leaves of the rest is no checkpoint."""
     if not folder.is_symlink():
         (folder / COMPLETE).unlink(missing_ok=True)
-    remove_folder(folder)
-
-
-def remove_folder(folder: Path) -> None:
-    """Delete a folder with all in it; of a link, the link alone: what it leads to is not ours."""
-    if folder.is_symlink():
-        folder.unlink()
-    else:
-        shutil.rmtree(folder, ignore_errors=True)
+    remove(folder)
 
 
 def clean_checkpoints(folder: Path) -> None:
     """Undo what a crash left half done; for the one process that trains there.
 
-    Half-written folders are removed. A checkpoint that was to be replaced comes back, if its successor is not there.
+    A checkpoint that was to be replaced comes back, if its successor is not there. Half-written folders are removed.
     """
-    for path in sorted(entries_of(folder), reverse=True):  # what comes back before what goes, on every file system
-        if (match := REPLACED.fullmatch(path.name)) and not (folder / match[1]).exists():
-            path.rename(folder / match[1])
-        elif match or UNFINISHED.fullmatch(path.name):
-            remove_folder(path)
+    for path in entries_of(folder):
+        if match := REPLACED.fullmatch(path.name):
+            if os.path.lexists(folder / match[1]):
+                remove(path)
+            else:
+                path.rename(folder / match[1])
+    remove_stale(folder, "step-*")
 
 
 def rank_checkpoints(folders: list[Path], rank_by: str) -> list[Path]:
@@ -77,7 +71,7 @@ def put_in_place(unfinished: Path, folder: Path) -> None:
     replaced = folder.with_name(f".{folder.name}.replaced")
     try:
         if folder.exists():
-            remove_folder(replaced)
+            remove(replaced)
             folder.rename(replaced)
         unfinished.rename(folder)
         sync(folder.parent)

@@ -5,6 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from pathlib import Path
 
+from bidaf.runs.weight_sets import file_stem
+
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
@@ -14,6 +16,11 @@ N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with o
 BEST, LAST, LATEST = "best", "last", "latest"
 
 _TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def predictions_file(step: int, weights: str) -> str:
+    """Where predictions/ holds the answers of a weight set at the evaluation of a step."""
+    return f"step-{step:06d}.{file_stem(weights)}.json"
 
 
 def write_log(path: Path, message: str) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import Answered, NonfiniteScores, answer_n_best
+from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import LOG
 from bidaf.runs.state import TrainingState, ranking_f1
@@ -207,33 +207,33 @@ class _Loop:
         figures = "  ".join(f"{name} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for name, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _answer(self, name: str) -> dict[str, list[Answered]]:
+    def _answer(self, name: str) -> dict[str, list[Prediction]]:
         """The best answers to the dev questions by the weight set `name`, which the model holds now."""
         trainer, group = self.trainer, self.group
-        ours: dict[str, list[Answered]] = {}
+        ours: dict[str, list[Prediction]] = {}
         diverged = None
         with self.progress.evaluation(f"dev, {name}", len(trainer.dev_source)) as bar:
 
-            def tick(questions: int) -> None:
+            def count(questions: int) -> None:
                 self.requests.check_own()
                 bar.update(questions * group.size)
 
             # A process that must end leaves its share unfinished and tells the others: all of them end here, together.
             try:
                 with suppress(Interrupted), trainer.precision():
-                    ours = answer_n_best(
+                    ours = predict_spans(
                         trainer.model,
                         trainer.dev_source,
                         STORED_ANSWERS,
                         batch_tokens=self.config.evaluation.batch_tokens,
                         max_answer_tokens=self.config.evaluation.max_answer_tokens,
                         weights=f"step {self.state.step}: the {name} weights",
-                        tick=tick,
+                        on_progress=count,
                         shard=group.shard,
                     )
             except NonfiniteScores as error:
                 diverged = str(error)
-        answers: dict[str, list[Answered]] = {}
+        answers: dict[str, list[Prediction]] = {}
         for share, votes, problem in group.gather((ours, self.requests.votes(), diverged)):
             if problem:
                 raise NonfiniteScores(problem)

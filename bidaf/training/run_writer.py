@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
-from bidaf.evaluation.evaluator import Answered
+from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS
+from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.runs.state import Scores
-from bidaf.runs.weight_sets import file_stem
 from bidaf.training.trainer import Trainer
 
-Answers = dict[str, dict[str, list[Answered]]]
+Answers = dict[str, dict[str, list[Prediction]]]
 """Weight set -> question -> its best answers, most probable first."""
 
 Report = Callable[[Path], object]
@@ -48,7 +47,7 @@ class RunWriter:
         scores: Scores = {}
         for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / f"step-{step:06d}.{file_stem(name)}.json", predictions)
+            write_json(self.run.predictions / predictions_file(step, name), predictions)
             scores[name] = score_answers(gold, predictions).metrics
         return scores
 
