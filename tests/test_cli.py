@@ -160,7 +160,7 @@ def test_score_says_which_questions_have_no_prediction(tmp_path: Path) -> None:
     assert ran.json["exact_match"] == pytest.approx(100 / 6)
     assert len(ran.json["missing"]) == 5
     assert ran.json["unknown"] == ["stranger"]
-    assert "5 questions have no prediction and count 0" in ran.err
+    assert "5 questions have no prediction and score 0" in ran.err
 
 
 # Errors

@@ -338,3 +338,41 @@ def test_the_policy_stops_a_script_and_a_request_that_slipped_through(
     complaints = browser.complaints()
     assert any("script" in each and "Content Security Policy" in each for each in complaints)
     assert any("x.png" in each and "Content Security Policy" in each for each in complaints)
+
+
+def test_a_chart_tells_its_values_to_pointer_and_keyboard(browser: Browser, report: Path, tiny: Tiny) -> None:
+    browser.open(report)
+    browser.run("document.querySelector('svg.chart .values circle').focus()")
+    first = browser.text("output.value")
+    assert first.startswith("step ")
+    from selenium.webdriver.common.keys import Keys
+
+    browser.keys(Keys.END)
+    score = tiny.last_scores()["ema"]["f1"]
+    assert f"{score:.4g}" in browser.text("output.value")
+    browser.run("document.activeElement.blur()")
+    assert browser.text("output.value").strip() == ""
+    browser.run(
+        "const dot = document.querySelector('svg.chart .values circle').getBoundingClientRect();"
+        "document.querySelector('svg.chart').dispatchEvent(new PointerEvent('pointermove', "
+        "{clientX: dot.x + 3, clientY: dot.y + 3, bubbles: true}))"
+    )
+    assert browser.text("output.value") == first
+    stops = browser.run(
+        "return [...document.querySelectorAll('svg.chart')].map("
+        "chart => chart.querySelectorAll('.values circle[tabindex=\"0\"]').length)"
+    )
+    assert set(stops) == {1}
+
+
+def test_every_evaluation_is_in_a_table_that_can_be_saved_as_csv(browser: Browser, report: Path, tiny: Tiny) -> None:
+    browser.open(report)
+    browser.run(
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text; }); return 'data:,'; };"
+        "document.querySelector('button[data-csv]').click()"
+    )
+    browser.wait()
+    saved = browser.run("return window.saved")
+    header, *rows = saved.splitlines()
+    assert header == "step,epoch,raw EM,raw F1,ema EM,ema F1,best"
+    assert float(rows[-1].split(",")[5]) == tiny.last_scores()["ema"]["f1"]

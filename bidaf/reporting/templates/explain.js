@@ -1,4 +1,3 @@
-"use strict";
 // Everything shown is made with textContent, or drawn: data is text here, whatever it says.
 const CELL = { width: 17, height: 19, gutter: 84, labels: 78 };
 const PRINTED = 32; // words in a row of the printed heat map
