@@ -18,7 +18,7 @@ from helpers_cli import Ran, bidaf
 from bidaf.errors import DataError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import is_training
+from bidaf.runs.log import is_training
 from bidaf.runs.summary import summarize_runs
 from bidaf.training.launch import start_run
 

@@ -16,6 +16,7 @@ from typer.core import TyperGroup
 
 from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
+from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -75,6 +76,7 @@ for command in (
     predict_command,
     ask_command,
     score_command,
+    compare_command,
     export_command,
     report_command,
     explain_command,
@@ -88,6 +90,8 @@ app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
+
+QUIET = ("--quiet", "--silent", "--no-progress")
 
 
 def _print_version(asked: bool) -> None:
@@ -153,15 +157,16 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _explain_usage(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "bidaf"
+    if type(error).__name__ == "NoSuchOption":
+        if error.option_name in QUIET:
+            return (
+                f"no option {error.option_name}: results are on stdout and messages on stderr, so 2>/dev/null is quiet"
+            )
+        # The parser suggests names that share a few letters; only a misspelling is worth a hint.
+        error.possibilities = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.ctx.get_help())
         return f"no command; see {command} --help"
-    if hasattr(error, "option_name") and hasattr(error, "possibilities"):
-        # The parser's own choice of similar options counts the dashes as alike.
-        given = error.option_name.lstrip("-")
-        error.possibilities = [
-            option for option in error.possibilities or () if get_close_matches(given, [option.lstrip("-")])
-        ]
     return f"{error.format_message().rstrip('.')}; see {command} --help"
 
 

@@ -57,6 +57,8 @@ def read_text(path: Path) -> str:
 
 def read_stdin() -> str:
     """Read all of standard input as `read_text` reads a file."""
+    if sys.stdin is None:  # closed by the caller of a program that uses this as a library
+        raise DataError(f"{STDIN}: is closed")
     return decode(read_bounded(sys.stdin.buffer, STDIN), STDIN)
 
 

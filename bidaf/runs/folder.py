@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
@@ -28,13 +28,14 @@ from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import read_regular
 from bidaf.files.writing import claim_folder, is_utf8, point_link, put_folder, remove, remove_stale, sync
-from bidaf.runs.checkpoint import (
-    Checkpoint,
+from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
     clean_checkpoints,
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    step_of,
 )
 from bidaf.runs.layout import (
     BEST,
@@ -50,8 +51,12 @@ from bidaf.runs.layout import (
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
-    read_events,
+    SNAPSHOTS,
+    find_runs,
+    write_log,
 )
+from bidaf.runs.log import read_events
+from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
@@ -99,10 +104,12 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
-        refuse_existing_run(folder)
+        refuse_copy(self.folder, folder)
         try:
             with claim_folder(folder) as unfinished:
-                shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                )
                 if not put_folder(unfinished, folder):
                     raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
@@ -140,7 +147,7 @@ class Run:
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
-        return load_config(self.folder / CONFIG)
+        return load_config(self.folder / CONFIG, of_a_run=True)
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
@@ -156,6 +163,13 @@ class Run:
             event |= dict.fromkeys(MEASURED & event.keys())
         self.files.append(METRICS, json.dumps(event) + "\n")
 
+    def log_end(self, status: str, step: int, message: str) -> None:
+        """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
+        message = " ".join(message.split())
+        with suppress(OSError):
+            self.log_event(event="end", step=step, status=status, message=message)
+            write_log(self.folder, message)
+
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
         return read_events(self.folder)
@@ -170,14 +184,15 @@ class Run:
 
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
-        step, evaluated = (checkpoint.step, checkpoint.state["evaluated_step"]) if checkpoint else (0, 0)
-        until = {"eval": evaluated}
+        step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
+        until = {"eval": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.files.make_folder(PREDICTIONS)
         for path in self.files.entries(PREDICTIONS):
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 remove(path)
+        rewind_snapshots(self.files.path(SNAPSHOTS), checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -185,7 +200,7 @@ class Run:
         for path in found[found.index(newest) + 1 :]:
             remove_checkpoint(path)
         self.link(LAST, newest)
-        best = self.checkpoints / checkpoint_name(checkpoint.state["best_step"] or 0)
+        best = self.checkpoints / checkpoint_name(checkpoint.state.best_step or 0)
         if best.exists():
             self.link(BEST, best)
         else:
@@ -200,13 +215,17 @@ class Run:
         link = self.folder / name
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
-    def prune(self, keep_last: int, keep_best: int) -> None:
-        """Delete all checkpoints but the newest ones and the best ones."""
+    def prune(self, config: Config) -> None:
+        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
         found = list_checkpoints(self.files.path(CHECKPOINTS))
-        kept = {self.linked(BEST), *found[-keep_last:], *rank_checkpoints(found)[:keep_best]}
+        best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
+        kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        if config.ema.snapshots:
+            steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
+            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
@@ -237,6 +256,15 @@ class Run:
         return found[-1]
 
 
+def _copy_or_share(source: str, target: str) -> None:
+    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
+    if Path(source).parent.name == SNAPSHOTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
 def _lock(handle: int) -> bool:
     """Try for a moment: whoever lists the runs holds the lock of each while looking at it."""
     for _ in range(LOCK_TRIES):
@@ -262,6 +290,15 @@ def refuse_existing_run(folder: Path) -> None:
         raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
 
 
+def refuse_copy(source: Path, folder: Path) -> None:
+    """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
+    refuse_existing_run(folder)
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{folder} lies inside {source}, which would be copied into itself; name another --run-dir")
+
+
 def new_run_folder(config_name: str) -> Path:
     """Make the folder `runs/<config>-<time>`, with a number behind it where another process has that."""
     base = Path(RUNS_FOLDER, f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}")
@@ -276,14 +313,33 @@ def new_run_folder(config_name: str) -> Path:
 def find_run(name: str | None) -> Path:
     """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
     if name is None:
-        latest = Path(RUNS_FOLDER, LATEST)
-        if not latest.exists():
-            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+        return _newest_run()
     for path in (Path(name), Path(RUNS_FOLDER, name)):
         if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def find_runs_named(names: Sequence[str]) -> list[Path]:
+    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
+    folders = [find_run(name) for name in names if Path(name).name != REPORT]
+    if not folders:
+        raise DataError(f"no run among {', '.join(names)}")
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
+
+
+def _newest_run() -> Path:
+    latest = Path(RUNS_FOLDER, LATEST)
+    if latest.exists():
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    runs = find_runs(latest.parent)  # the newest one was deleted
+    if not runs:
+        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
+    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def environment(device: str, processes: int = 1) -> dict[str, Any]:
