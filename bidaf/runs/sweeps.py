@@ -8,8 +8,8 @@ from pydantic import ValidationError
 
 from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.sweep import Sweep
-from bidaf.files.reading import read_text
-from bidaf.files.writing import write_text
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.reading import read_regular, reading
 from bidaf.runs.layout import SWEEPS
 
 
@@ -20,8 +20,10 @@ def sweep_path(run: Path, step: int) -> Path:
 
 def read_sweep(path: Path) -> Sweep:
     """Raises `DataError` for a file that is missing, or is no sweep."""
+    with reading(path):
+        content = read_regular(path)
     try:
-        return Sweep.model_validate_json(read_text(path))
+        return Sweep.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
@@ -43,7 +45,8 @@ def write_sweep(run: Path, sweep: Sweep) -> None:
     """Replace the file of the sweep's step at once. Raises `BidafError` when it can't be written."""
     path = sweep_path(run, sweep.step)
     try:
-        path.parent.mkdir(exist_ok=True)
-        write_text(path, sweep.model_dump_json())
+        files = ConfinedFolder(run)
+        files.make_folder(SWEEPS)
+        files.write_text(f"{SWEEPS}/{path.name}", sweep.model_dump_json())
     except OSError as error:
         raise BidafError(f"{path} can't be written: {error.strerror or error}") from None
