@@ -172,7 +172,7 @@ class Run:
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
         step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
-        until = {"eval": evaluated, "end": -1}
+        until = {"eval": evaluated, "map": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.predictions.mkdir(exist_ok=True)

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
-from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, RawWeights, WeightSet
+from bidaf.runs.averages import Average
+from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, RawWeights, Synthesis, WeightSet
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,14 @@ def scored_sets(model: Bidaf, ema: ExponentialMovingAverage | None) -> list[Scor
     if ema is not None:
         sets.append(_shadow(ema))
     return sets
+
+
+def synthesised_set(ema: ExponentialMovingAverage, average: Average) -> ScoredSet:
+    """An average that was made of snapshots for this step alone."""
+    tensors = average.tensors
+    assert tensors is not None
+    made = Synthesis(target=average.name, coefficients=average.coefficients, predicted_error=average.predicted_error)
+    return ScoredSet(average.name, lambda: ema.applied(tensors), lambda: tensors, lambda: made)
 
 
 def _shadow(ema: ExponentialMovingAverage) -> ScoredSet:
