@@ -40,6 +40,8 @@ def export_command(
     from bidaf.device import choose_device
     from bidaf.export.write import check_export, export_model
     from bidaf.inference.loading import load_model
+    from bidaf.inference.verdict import judge_average
+    from bidaf.runs.checkpoint import Checkpoint
 
     name = one_weight_set(weights, use_ema, "export")
     check_export(output, format.value)
@@ -49,6 +51,8 @@ def export_command(
     if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")
     info = export_model(loaded, output, type=format.value).info
+    if isinstance(loaded.source, Checkpoint) and (verdict := judge_average(loaded.source)):
+        say(f"verdict: {verdict.sentence}")
     if json:
         print_json({"folder": str(output), **info.model_dump()})
         return

@@ -105,6 +105,7 @@ def _start(
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     """Train and tell how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
 
@@ -117,6 +118,8 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     if folder is not None:
         for weights, score in (state.scores or {}).items():
             say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+        if verdict := judge_run(folder):
+            say(f"verdict: {verdict.sentence}")
         say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
         if (page := folder / REPORT).exists():
             say(f"what the average did, to open in a browser: {page}")

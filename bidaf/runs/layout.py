@@ -10,7 +10,7 @@ from bidaf.runs.weight_sets import file_stem
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS, SNAPSHOTS = "checkpoints", "predictions", "snapshots"
+CHECKPOINTS, PREDICTIONS, SNAPSHOTS, SWEEPS = "checkpoints", "predictions", "snapshots", "sweeps"
 REPORT = "report.html"
 N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"
