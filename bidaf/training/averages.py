@@ -15,13 +15,11 @@ from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.questions import drawn_evenly, questions_of_features
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.runs.averages import Average
+from bidaf.runs.averages import MAX_ERROR, Average
 from bidaf.training.run_writer import RunWriter
 from bidaf.training.scored_sets import ScoredSet, synthesised_set
 from bidaf.training.trainer import Trainer
 
-MAX_ERROR = 0.05
-"""Averages with a larger predicted error are not scored."""
 HALF_LIVES, SHORTEST = 8, 10
 """Of the map: how many, and the shortest, in steps; the longest is half the run."""
 SCORING_SHARE = 0.04
@@ -55,7 +53,8 @@ class Averages:
             elif averages[name].tensors is None:
                 error = averages[name].predicted_error
                 self._say(f"{name} is not scored: its predicted error is {error:.1%}, above {MAX_ERROR:.0%}")
-        return [synthesised_set(self._trainer.ema, each) for each in averages.values() if each.tensors is not None]
+        run = self._writer.run.folder.name if self._writer.run else ""  # only rank 0 saves
+        return [synthesised_set(self._trainer.ema, each, run) for each in averages.values() if each.tensors is not None]
 
     def map_column(self) -> dict[str, Any] | None:
         """Scores of each half-life on one sample of dev questions, as metrics.jsonl has them; None when not due."""

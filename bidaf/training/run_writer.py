@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,11 @@ from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.files.writing import write_json, write_text
-from bidaf.runs.averages import Average, decays_of, sources_of, synthesize
+from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS, predictions_file
-from bidaf.runs.snapshots import SnapshotWriter, read_snapshot, snapshot_path
+from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
 
@@ -80,10 +79,7 @@ class RunWriter:
             return []
         ema, folder = trainer.ema, self.run.folder / SNAPSHOTS
         decays = decays_of(ema.decay, ema.warmup, ema.steps)
-        snapshots = [
-            (snapshot_path(folder, record.step).stem, record.updates, partial(read_snapshot, folder, record))
-            for record in self._snapshots.flush(trainer.state.step)
-        ]
+        snapshots = readers_of(folder, self._snapshots.flush(trainer.state.step))
         sources = sources_of(decays, snapshots, lambda: ema.shadow, lambda: dict(trained_weights(trainer.model)))
         fitting = [target for target in targets if target.kind != "tail" or target.percent or target.value <= ema.steps]
         return synthesize(fitting, sources, decays, max_error=max_error)[0]

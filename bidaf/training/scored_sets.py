@@ -11,7 +11,7 @@ from torch import Tensor
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
 from bidaf.runs.averages import Average
-from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, RawWeights, Synthesis, WeightSet
+from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, RawWeights, WeightSet
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,11 @@ def scored_sets(model: Bidaf, ema: ExponentialMovingAverage | None) -> list[Scor
     return sets
 
 
-def synthesised_set(ema: ExponentialMovingAverage, average: Average) -> ScoredSet:
+def synthesised_set(ema: ExponentialMovingAverage, average: Average, run: str) -> ScoredSet:
     """An average that was made of snapshots for this step alone."""
     tensors = average.tensors
     assert tensors is not None
-    made = Synthesis(target=average.name, coefficients=average.coefficients, predicted_error=average.predicted_error)
-    return ScoredSet(average.name, lambda: ema.applied(tensors), lambda: tensors, lambda: made)
+    return ScoredSet(average.name, lambda: ema.applied(tensors), lambda: tensors, lambda: average.record(run))
 
 
 def _shadow(ema: ExponentialMovingAverage) -> ScoredSet:
