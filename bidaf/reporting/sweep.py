@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKED = {"raw": "raw (no average)", "ema": "ema (kept in training)"}
+KEPT = "ema (kept)"  # the one average that the run kept while it trained
 SUFFIXES = (".png", ".svg")
 HEIGHT = 3.4  # inches
 
@@ -36,7 +36,7 @@ def table(summary: SweepSummary) -> Table:
 def _described(swept: SweptSet) -> list[str]:
     half_life = NONE if swept.half_life is None else f"{swept.half_life:,.0f}"
     error = f"{swept.predicted_error:.2%}" if swept.predicted_error else NONE
-    return [MARKED.get(swept.weights, swept.weights), half_life, error, f"{swept.initial_share:.1%}"]
+    return [KEPT if swept.weights == "ema" else swept.weights, half_life, error, f"{swept.initial_share:.1%}"]
 
 
 def _scored(row: SweepRow, reference: str) -> list[str]:
