@@ -137,7 +137,7 @@ def test_the_newest_sweep_is_read_again_and_a_bad_one_is_named(tmp_path: Path) -
 def test_the_report_shows_map_and_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in ("svg", "sweep"):  # charts are laid out, not drawn
         monkeypatch.setattr(
-            f"bidaf.reporting.{module}.to_svg", lambda figure, title: Markup(f'<svg aria-label="{title}">')
+            f"bidaf.reporting.{module}.to_svg", lambda figure, title, values: Markup(f'<svg aria-label="{title}">')
         )
     folder = tmp_path / "run"
     log_of(folder, [40, 60], [10, 61], total=200, config={"ema": {"decay": 0.99}})

@@ -11,7 +11,7 @@ from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.sweep import SweepRow, SweepSummary, SweptSet, summarize
 from bidaf.files.writing import write_output
 from bidaf.reporting.comparison import NONE, Table, interval
-from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg
+from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg, value_dots
 from bidaf.reporting.words import signed
 from bidaf.runs.sweeps import newest_sweep
 
@@ -85,7 +85,13 @@ def sweep_chart(summary: SweepSummary) -> Markup:
     """The chart for a page: F1 above that of the reference, over the half-life."""
     title = f"F1 of averages of every width minus F1 of {summary.reference}"
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
-        return to_svg(_figure(summary, IN_PAGE, width=WIDTH), title)
+        figure = _figure(summary, IN_PAGE, width=WIDTH)
+        values = [
+            (row.swept.half_life, row.f1.difference.value, f"{row.swept.weights}: F1 {row.f1.b.value:.2f}")
+            for row in summary.rows
+            if row.swept.half_life
+        ]
+        return to_svg(figure, title, value_dots(figure, figure.axes[0], values))
 
 
 class SweepView(NamedTuple):
