@@ -21,6 +21,8 @@ from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.squad_v1 import score_file
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.writing import json_text
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import span_loss
 from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint
@@ -353,10 +355,12 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 def test_a_file_that_cannot_be_written_ends_the_run_with_its_name(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, value: Any) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def full(files: ConfinedFolder, name: str, value: Any) -> None:
+        if name.startswith("predictions"):
+            raise OSError(28, "No space left on device", str(files.path(name)))
+        files.write_text(name, json_text(value))
 
-    monkeypatch.setattr(run_writer, "write_json", full)
+    monkeypatch.setattr(ConfinedFolder, "write_json", full)
     with pytest.raises(BidafError, match=r"can't be written: .*No space left on device: .*step-000006\.raw\.json"):
         start(configure(), tmp_path)
 

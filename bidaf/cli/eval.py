@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, say, to_json
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, to_json
 from bidaf.cli.weights import AtOption, BothOption, SeveralWeightsOption, UseEmaOption, weight_sets
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output, write_output
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.evaluate import Evaluation

@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, ModelOption, print_json, print_table
 from bidaf.cli.weights import AtOption, UseEmaOption, WeightsOption, one_weight_set
+from bidaf.messages import say
 
 
 class ExportType(StrEnum):
@@ -39,6 +40,8 @@ def export_command(
     from bidaf.device import choose_device
     from bidaf.export.write import check_export, export_model
     from bidaf.inference.loading import load_model
+    from bidaf.inference.verdict import judge_average
+    from bidaf.runs.checkpoint import Checkpoint
 
     name = one_weight_set(weights, use_ema, "export")
     check_export(output, format.value)
@@ -47,6 +50,8 @@ def export_command(
     if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")
     info = export_model(loaded, output, type=format.value).info
+    if isinstance(loaded.source, Checkpoint) and (verdict := judge_average(loaded.source)):
+        say(f"verdict: {verdict.sentence}")
     if json:
         print_json({"folder": str(output), **info.model_dump()})
         return

@@ -20,6 +20,8 @@ from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
 from bidaf.reporting.sample import filter_counts, sample
+from bidaf.reporting.sweep import sweep_view
+from bidaf.reporting.width_map import map_chart
 from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.runs.layout import METRICS, REPORT
 from bidaf.runs.log import RunLog, is_training, read_run
@@ -122,6 +124,8 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
         "tiles": _tiles(run),
         "has_shadow": run.has_shadow,
         "evaluations": _evaluations(run),
+        "map": map_chart(run),
+        "sweep": sweep_view(run.folder),
         "breakdowns": breakdowns(answers.questions) if answers else {},
         "questions": _embedded(answers, most, run) if answers else None,
         "absent": absent,

@@ -12,7 +12,6 @@ from bidaf.device import peak_memory
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import LOG
 from bidaf.runs.state import TrainingState, ranking_f1
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
@@ -32,8 +31,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
 
     Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    log = run.folder / LOG if run else None
-    progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
+    progress = Progress(run.folder if run else None, total=trainer.total_steps, start=trainer.state.step)
     writer = RunWriter(run, report, trainer)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:

@@ -10,10 +10,9 @@ from typing import Any
 from bidaf.data.features import Features
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS, predictions_file
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
@@ -47,7 +46,7 @@ class RunWriter:
         scores: Scores = {}
         for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / predictions_file(step, name), predictions)
+            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", predictions)
             scores[name] = score_answers(gold, predictions).metrics
         return scores
 
@@ -63,7 +62,7 @@ class RunWriter:
             for name, of_all in answers.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        write_text(self.run.predictions / N_BEST, text)
+        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
 
     def take_snapshot(self, trainer: Trainer) -> None:
         """Keep a copy of the shadow, if one of this step is due."""
@@ -77,7 +76,7 @@ class RunWriter:
         state = trainer.state
         if self._snapshots:
             state.snapshots = self._snapshots.flush(state.step)
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        folder = self.run.files.path(f"{CHECKPOINTS}/{checkpoint_name(state.step)}")
         self.run.settle()
         trainer.save(folder)
         self.run.link(LAST, folder)
