@@ -179,7 +179,9 @@ def test_loaded_sets_are_models_of_their_own_that_share_the_word_vectors(
 
 def test_a_further_set_is_scored_explained_and_exported_by_its_name_alone(home: Path) -> None:
     run = home / "runs" / "tiny"
-    made = Synthesis(target=TAIL, coefficients={"raw": 0.25, "ema": 0.75}, predicted_error=0.0012)
+    made = Synthesis(
+        target=TAIL, coefficients={"raw": 0.25, "ema": 0.75}, predicted_error=0.0012, initial_share=0.0, run="tiny"
+    )
 
     def add(weights: dict[str, tuple[WeightSet, dict[str, Tensor]]]) -> None:
         (_, raw), (_, ema) = weights["raw"], weights["ema"]
