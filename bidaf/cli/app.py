@@ -26,6 +26,7 @@ from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
+from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
 from bidaf.messages import LossyStream, say
@@ -75,6 +76,7 @@ app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("compare")(compare_command)
+app.command("sweep")(sweep_command)
 app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)

@@ -185,7 +185,7 @@ class Run:
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
         step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
-        until = {"eval": evaluated, "end": -1}
+        until = {"eval": evaluated, "map": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.files.make_folder(PREDICTIONS)

@@ -45,6 +45,9 @@ MAY_CHANGE = {
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
+    "evaluation.averages",
+    "evaluation.map",
+    "evaluation.map.questions",
 }
 
 
