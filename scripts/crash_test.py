@@ -42,7 +42,7 @@ PARAGRAPHS = {"train": 12, "dev": 4}
 SETTINGS = """\
 data: {train: train.json, dev: dev.json, min_word_count: 3, min_char_count: 3}
 model: {hidden_size: 8, word_size: 8, char_channels: 8, char_embedding_size: 4, dropout: 0.2}
-ema: {warmup: ramp}
+ema: {warmup: ramp, snapshots: {every: 2, density: 1}}
 training:
   epochs: 3
   batch_size: 6

@@ -10,7 +10,7 @@ import pytest
 from conftest import Configure
 
 from bidaf.data.prepare import Prepared
-from bidaf.data.squad import Answer, Example, read_squad
+from bidaf.data.squad import Example, GoldAnswer, read_squad
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of, question_word
 from bidaf.evaluation.comparison import Comparison, System, compare
@@ -198,7 +198,8 @@ def test_features_and_their_file_have_the_same_questions(configure: Configure, p
 
 
 def test_a_title_is_the_article() -> None:
-    examples = [Example("1", "Who?", "Bob.", (Answer("Bob", 0), Answer("B", -1)), "T"), Example("2", "Who?", "B.", ())]
+    gold = (GoldAnswer("Bob", 0), GoldAnswer("B", -1))
+    examples = [Example("1", "Who?", "Bob.", gold, "T"), Example("2", "Who?", "B.", ())]
     one, other = questions_of_examples(examples)
     assert (one.article, one.start, one.answers) == ("T", 0, ("Bob", "B"))
     assert (other.article, other.start, other.answers) == (None, None, ())

@@ -390,3 +390,39 @@ def test_settings_that_no_run_survives_are_refused(tmp_path: Path, setting: str,
     load(tmp_path, DATA, f"training.optimizer.name={optimizer}", "training.optimizer.lr=100.0")
     message = failure(tmp_path, DATA, f"training.optimizer.name={optimizer}", setting)
     assert f"{setting.partition('=')[0]} (--set)" in message
+
+
+def test_a_removed_setting_is_accepted_with_the_value_that_every_run_now_has(tmp_path: Path) -> None:
+    assert load(tmp_path, DATA + "ema: {every: 1, decay: 0.9}\n") == load(tmp_path, DATA + "ema: {decay: 0.9}\n")
+    assert load(tmp_path, DATA, "ema.every=1") == load(tmp_path, DATA)
+    for every in ("2", "true", "1.0", "[1]"):
+        problem = failure(tmp_path, DATA + f"ema:\n  every: {every}\n")
+        assert "c.yaml, line 3: ema.every was removed" in problem
+        assert "ema.every was removed" in failure(tmp_path, DATA, f"ema.every={every}")
+
+
+def test_snapshots_go_with_an_average_and_can_be_switched_off(tmp_path: Path) -> None:
+    default = load(tmp_path, DATA).ema.snapshots
+    assert default is not None
+    assert (default.every, default.density) == (50, 8)
+    assert load(tmp_path, DATA, "ema.snapshots=null").ema.snapshots is None
+    without_average = load(tmp_path, DATA, "ema.enabled=false")
+    assert without_average.ema.snapshots is None
+    assert load(tmp_path, dump_config(without_average)) == without_average
+    for snapshots in ("{every: 10}", "{}"):
+        problem = failure(tmp_path, DATA + f"ema: {{enabled: false, snapshots: {snapshots}}}\n")
+        assert "snapshots" in problem
+        assert "enabled: false" in problem
+    assert "snapshots.every" in failure(tmp_path, DATA, "ema.snapshots.every=0")
+    assert load(tmp_path, DATA, "ema.snapshots.density=3").ema.snapshots.every == 50  # type: ignore[union-attr]
+
+
+def test_a_run_of_a_version_without_snapshots_has_none(tmp_path: Path) -> None:
+    written = dump_config(load(tmp_path, DATA))
+    old = yaml.safe_load(written)
+    del old["ema"]["snapshots"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.dump(old), encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is None
+    path.write_text(written, encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is not None

@@ -39,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out, not drawn: enough where a test is about words, and most of a page's time."""
-    monkeypatch.setattr("bidaf.reporting.svg.to_svg", lambda figure, title: Markup("<svg></svg>"))
+    monkeypatch.setattr("bidaf.reporting.svg.to_svg", lambda figure, title, values=None: Markup("<svg></svg>"))
 
 
 def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total: int, config: Any = None) -> RunLog:
@@ -167,7 +167,7 @@ def test_a_log_without_a_start_says_what_it_lacks(tmp_path: Path) -> None:
     lines = events(tmp_path / "run")[1:]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report_page([read_run(tmp_path / "run")])
-    assert "The log of this run does not tell its settings" in page
+    assert "The log of this run does not hold its settings" in page
     assert "The dev questions are not shown: " in page
 
 
@@ -299,7 +299,7 @@ def test_several_runs_stand_beside_each_other_with_what_differs(tmp_path: Path) 
     assert row is not None
     assert re.findall(r"<code>(.*?)</code>", row[0]) == ["ema.decay", "0.99", "0.5"]
     assert "<code>a</code>" not in page
-    for label in ("one, shadow", "one, raw weights", "$x_2$, raw weights"):
+    for label in ("one", "$x_2$", "dashed: raw weights"):
         assert f">{label}</text>" in page
 
 

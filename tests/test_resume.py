@@ -167,7 +167,7 @@ def test_a_checkpoint_being_replaced_is_there_at_every_moment(
     """Stopped in an evaluation, a run saves; resumed, it saves the same step again, with scores. Here it is killed."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupt_at(patch, loop, "answer_n_best", 1)
+        interrupt_at(patch, loop, "predict_spans", 1)
         with pytest.raises(Interrupted):
             start(configure(training={"accumulate": 2}), folder)
     assert checkpoint_steps(folder) == [6]

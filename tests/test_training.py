@@ -21,8 +21,10 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.evaluation.evaluator import answer_all, answer_n_best
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.squad_v1 import score_file
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.writing import json_text
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import span_loss
 from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint
@@ -388,15 +390,15 @@ def test_patience_ends_the_run_after_so_many_evaluations_without_gain(
 
 def test_what_was_scored_is_what_is_saved(whole_runs: Callable[[str], Path], corpus: Path) -> None:
     run = whole_runs("adam")
-    for use_ema, weights in ((True, "ema"), (False, "raw")):
-        loaded = load_model(str(run), use_ema=use_ema, device=CPU)
+    for weights in ("raw", "ema"):
+        loaded = load_model(str(run), weights=weights, device=CPU)
         step = open_checkpoint(loaded.origin).step
         assert loaded.weights == weights
         assert loaded.prepared is not None
         source = BatchSource(loaded.prepared.features("dev"), CPU)
-        answers = answer_all(loaded.model, source, batch_tokens=120, max_answer_tokens=None)
+        answers = predict_spans(loaded.model, source, batch_tokens=120, max_answer_tokens=None)
         file = run / "predictions" / f"step-{step:06d}.{weights}.json"
-        assert {question: answer.text for question, answer in answers.items()} == read_json(file)
+        assert {question: best.text for question, (best,) in answers.items()} == read_json(file)
         score = score_file(corpus / "dev.json", file)
         logged = next(line for line in events(run, "eval") if line["step"] == step)["scores"][weights]
         assert logged == {"exact_match": score.exact_match, "f1": score.f1}
@@ -415,13 +417,13 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 
     def fail(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step < 12:
-            return answer_n_best(*arguments, **options)
+            return predict_spans(*arguments, **options)
         if not trainer.ema.is_applied:  # type: ignore[union-attr]
             raw.append(to_bytes(trained_weights(trainer.model)))
-            return answer_n_best(*arguments, **options)
+            return predict_spans(*arguments, **options)
         raise ValueError("in the middle of scoring the shadow")
 
-    monkeypatch.setattr(loop, "answer_n_best", fail)
+    monkeypatch.setattr(loop, "predict_spans", fail)
     with pytest.raises(ValueError, match="in the middle"):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert not trainer.ema.is_applied
@@ -434,10 +436,12 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 def test_a_file_that_cannot_be_written_ends_the_run_with_its_name(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, value: Any) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def full(files: ConfinedFolder, name: str, value: Any) -> None:
+        if name.startswith("predictions"):
+            raise OSError(28, "No space left on device", str(files.path(name)))
+        files.write_text(name, json_text(value))
 
-    monkeypatch.setattr(run_writer, "write_json", full)
+    monkeypatch.setattr(ConfinedFolder, "write_json", full)
     with pytest.raises(BidafError, match=r"can't be written: .*No space left on device: .*step-000006\.raw\.json"):
         start(configure(), tmp_path)
 
@@ -468,16 +472,16 @@ def send_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, n
     monkeypatch.setattr(owner, name, signalling)
 
 
-# Where the signal comes, and the step whose state is saved then. Evaluations call `answer_n_best` for raw, then shadow.
+# Where the signal comes, and the step whose state is saved then. Evaluations call `predict_spans` for raw, then shadow.
 PLACES: dict[str, tuple[Any, str, int, int]] = {
     "before the first step": (loop._Loop, "_evaluation_due", 1, 0),
     "mid-epoch": (TrainingStep, "run", 3, 3),
     "right before an evaluation": (TrainingStep, "run", 6, 6),
-    "as raw weights are scored": (loop, "answer_n_best", 1, 6),
-    "as the shadow is scored": (loop, "answer_n_best", 2, 6),
+    "as raw weights are scored": (loop, "predict_spans", 1, 6),
+    "as the shadow is scored": (loop, "predict_spans", 2, 6),
     "right after an evaluation": (ExponentialMovingAverage, "distance", 1, 6),
     "in the second epoch": (TrainingStep, "run", 9, 9),
-    "as the shadow is scored for the last time": (loop, "answer_n_best", 4, 12),
+    "as the shadow is scored for the last time": (loop, "predict_spans", 4, 12),
 }
 
 
@@ -527,8 +531,8 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
     )
     for owner, name, call in [
         (TrainingStep, "run", 6),
-        (loop, "answer_n_best", 1),  # twice at one step: nothing new to save
-        (loop, "answer_n_best", 2),
+        (loop, "predict_spans", 1),  # twice at one step: nothing new to save
+        (loop, "predict_spans", 2),
         (TrainingStep, "run", 1),
         (loop._Loop, "_evaluation_due", 1),  # at once: no step done
     ]:
@@ -557,8 +561,8 @@ def test_a_second_interrupt_ends_at_once_and_keeps_the_last_checkpoint(
 ) -> None:
     config = configure(training={"save_every": 2})
     trainer = Trainer(config, prepared, CPU)
-    send_at(monkeypatch, loop, "answer_n_best", 2)
-    send_at(monkeypatch, loop, "answer_n_best", 2)  # a wrapper about the wrapper: both signals at one call
+    send_at(monkeypatch, loop, "predict_spans", 2)
+    send_at(monkeypatch, loop, "predict_spans", 2)  # a wrapper about the wrapper: both signals at one call
     with pytest.raises(KeyboardInterrupt):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert trainer.ema is not None
@@ -650,7 +654,7 @@ def test_an_evaluation_whose_checkpoint_failed_is_told_once(
 ) -> None:
     whole = whole_runs("adam")
     with monkeypatch.context() as patch:  # stopped inside the evaluation: step 6 is saved without its scores
-        send_at(patch, loop, "answer_n_best", 1)
+        send_at(patch, loop, "predict_spans", 1)
         with pytest.raises(Interrupted):
             start(configure(), tmp_path)
 

@@ -7,7 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, say
+from bidaf.cli.common import JsonOption, print_json
+from bidaf.files.writing import check_output
+from bidaf.messages import say
 
 
 def report_command(
@@ -33,6 +35,8 @@ def report_command(
     from bidaf.reporting.report import watched_report, write_report
     from bidaf.runs.folder import find_run, find_runs_named
 
+    if output is not None:
+        check_output(output)
     folders = find_runs_named(runs) if runs else [find_run(None)]
     pages = watched_report(folders, output, say) if watch else [write_report(folders, output)]
     for page in pages:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.common import DeviceOption, SetOption, print_table
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     import torch
@@ -100,11 +102,17 @@ def _start(
         print_dry_run(settings, device)
         return 0
     folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    try:
+        return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    finally:
+        if run_dir is None:
+            with suppress(OSError):  # not empty: the run began
+                folder.rmdir()
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     """Train and tell how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
 
@@ -117,6 +125,8 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     if folder is not None:
         for weights, score in (state.scores or {}).items():
             say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+        if verdict := judge_run(folder):
+            say(f"verdict: {verdict.sentence}")
         say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
         if (page := folder / REPORT).exists():
             say(f"what the average did, to open in a browser: {page}")
@@ -139,7 +149,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     if config is None and not overrides:
         return None
     Run.open(source)
-    return load_config(find_config(config) if config else source / CONFIG, overrides)
+    return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
 def print_dry_run(config: Config, device: torch.device) -> None:

@@ -112,11 +112,8 @@ class SweepSummary:
         }
 
 
-def summarize(sweep: Sweep) -> SweepSummary:
-    """Scores, their differences to the reference and the cross-fitted choice.
-
-    Raises `ValueError` before the reference is scored.
-    """
+def summarize(sweep: Sweep) -> SweepSummary | None:
+    """Scores, their differences to the reference and the cross-fitted choice; None before the reference is scored."""
     exact, f1 = (
         {
             swept.weights: [[100.0 * value for value in values]]
@@ -127,7 +124,7 @@ def summarize(sweep: Sweep) -> SweepSummary:
     )
     reference = "ema" if "ema" in f1 else "raw"
     if reference not in f1:
-        raise ValueError("the reference is not scored yet")
+        return None
     articles = sweep.articles
     no_interval = why_no_interval(articles)
     return SweepSummary(

@@ -13,13 +13,12 @@ from bidaf.device import choose_device
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
 from bidaf.evaluation.squad_v1 import read_predictions
 from bidaf.inference.exported import is_export
-from bidaf.inference.loading import find_checkpoint, find_features, load_model
+from bidaf.inference.loading import default_weights, find_checkpoint, find_features, load_model
 from bidaf.inference.predictor import Predictor
 from bidaf.progress import bar
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.folder import find_run
 from bidaf.runs.layout import CHECKPOINTS, PREDICTIONS, predictions_file
-from bidaf.runs.weight_sets import EMA, RAW
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ class StoredModel:
         if is_export(folder):
             return cls(folder, weights, None)
         checkpoint = open_or_suggest(find_checkpoint(folder))
-        return cls(checkpoint.folder, weights or (EMA if EMA in checkpoint.weight_sets else RAW), checkpoint)
+        return cls(checkpoint.folder, weights or default_weights(checkpoint), checkpoint)
 
     def __str__(self) -> str:
         """For people, such as `ema of runs/squad/checkpoints/step-000500`."""
@@ -60,14 +59,14 @@ class StoredModel:
         own = self._dev is not None and _same_texts(questions, self._dev[1])
         if own and (stored := self.stored_answers()) is not None:
             return stored
-        loaded = load_model(str(self.folder), use_ema=_use_ema(self.weights), device=choose_device(device))
+        loaded = load_model(str(self.folder), weights=self.weights, device=choose_device(device))
         predictor = Predictor(loaded)
         if own and self._dev:
             features = self._dev[0]
         else:
             features = predictor.features([Example(each.id, each.question, each.context, ()) for each in questions])
         with bar("answer", "question", len(features)) as progress:
-            return {id: answer.text for id, answer in predictor.answer(features, progress.update).items()}
+            return {id: best.text for id, (best,) in predictor.answer(features, on_progress=progress.update).items()}
 
     def stored_answers(self) -> dict[str, str] | None:
         """The answers to the dev questions that the evaluation of this checkpoint left in its run; None without one."""
@@ -76,10 +75,6 @@ class StoredModel:
             return None
         path = checkpoints.parent / PREDICTIONS / predictions_file(self.checkpoint.step, str(self.weights))
         return read_predictions(path) if path.is_file() else None
-
-
-def _use_ema(weights: str | None) -> bool | None:
-    return None if weights is None else weights == EMA
 
 
 def _same_texts(questions: Sequence[GoldQuestion], dev: Sequence[GoldQuestion]) -> bool:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
+from bidaf.ema.average import WARMUPS
 from bidaf.evaluation.comparison import System, compare
 from bidaf.evaluation.statistics import Estimate
 from bidaf.inference.stored import StoredModel
-from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint import Checkpoint, open_checkpoint
+from bidaf.runs.folder import Run
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage
 
 LITTLE = 0.01
@@ -84,7 +87,8 @@ class AverageVerdict:
 def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
     """The verdict on a checkpoint's shadow, from the answers that its evaluation stored.
 
-    None where the run keeps no average, or did not evaluate this step. Raises `DataError` for corrupted answers.
+    None where the run keeps no average, or did not evaluate this step. Raises `DataError` for answers or questions that
+    can't be read.
     """
     raw, ema = (StoredModel(checkpoint.folder, name, checkpoint) for name in (RAW, EMA))
     made = checkpoint.weight_sets.get(EMA)
@@ -93,6 +97,17 @@ def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
     if (others := raw.stored_answers()) is None or (questions := raw.dev_questions()) is None:
         return None
     found = compare(questions, System("raw", [others]), System("ema", [answers]))
+    decays = [min(made.decay, WARMUPS[made.warmup](step)) for step in range(1, made.steps + 1)]
     return AverageVerdict(
-        checkpoint.step, found.metrics["f1"].difference, found.articles, found.no_interval, 0.0, made.decay
+        step=checkpoint.step,
+        f1=found.metrics["f1"].difference,
+        articles=found.articles,
+        no_interval=found.no_interval,
+        initial_share=math.prod(decays),
+        decay=decays[-1] if decays else made.decay,
     )
+
+
+def judge_run(folder: Path) -> AverageVerdict | None:
+    """`judge_average` of a run's newest checkpoint."""
+    return judge_average(open_checkpoint(Run.open(folder).last_checkpoint()))

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
 
 from bidaf.data.counts import count_rows
@@ -19,6 +20,8 @@ from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
 from bidaf.reporting.sample import filter_counts, sample
+from bidaf.reporting.sweep import sweep_view
+from bidaf.reporting.width_map import map_chart
 from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.runs.layout import METRICS, REPORT
 from bidaf.runs.log import RunLog, is_training, read_run
@@ -29,6 +32,7 @@ MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
 MAX_CHARACTERS = 2_500_000  # of contexts, likewise
 RELOAD_SECONDS = 15
 POLL_SECONDS = 2.0
+METRICS_SHORT = {"exact_match": "EM", "f1": "F1"}
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -87,6 +91,7 @@ def report_page(runs: Sequence[RunLog]) -> str:
         comparison=_comparison(runs),
         scores=[charts.score_chart(runs, "f1", "F1"), charts.score_chart(runs, "exact_match", "EM")] if scored else [],
         gain="" if several or not runs[0].has_shadow else charts.gain_chart(runs[0]),
+        clipped=charts.clips_gains(runs[0]),
         average=[charts.distance_chart(runs), charts.window_chart(runs)],
         training=[charts.loss_chart(runs), charts.speed_chart(runs), charts.memory_chart(runs)],
         settings=_settings(runs),
@@ -118,6 +123,9 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
         "details": sentences,
         "tiles": _tiles(run),
         "has_shadow": run.has_shadow,
+        "evaluations": _evaluations(run),
+        "map": map_chart(run),
+        "sweep": sweep_view(run.folder),
         "breakdowns": breakdowns(answers.questions) if answers else {},
         "questions": _embedded(answers, most, run) if answers else None,
         "absent": absent,
@@ -125,6 +133,26 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
         "environment": _environment(run),
         "unread": run.unread,
     }
+
+
+def _evaluations(run: RunLog) -> tuple[list[str], list[list[tuple[str, object]]]] | None:
+    """Columns, and for each evaluation what its cells show and their exact values; None for a run without any."""
+    if not run.evaluations:
+        return None
+    scores = [(weights, metric) for weights, metrics in run.evaluations[-1].scores.items() for metric in metrics]
+    columns = [
+        "step",
+        "epoch",
+        *(f"{weights} {METRICS_SHORT.get(metric, metric)}" for weights, metric in scores),
+        "best",
+    ]
+    rows: list[list[tuple[str, object]]] = []
+    for each in run.evaluations:
+        values = [each.scores.get(weights, {}).get(metric) for weights, metric in scores]
+        cells = [("\N{EN DASH}" if value is None else f"{value:.2f}", value) for value in values]
+        best = "best" if each is run.best else "better" if each.best else ""
+        rows.append([(f"{each.step:,}", each.step), (f"{each.epoch:.2f}", each.epoch), *cells, (best, best)])
+    return columns, rows
 
 
 def _status(run: RunLog) -> str:
@@ -151,11 +179,30 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[list[str]]]:
-    """The tiles' labels, and their figures run by run; what a run lacks is a dash."""
+def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The tiles' labels, and a named row of figures for each run and each group of seeds; what is missing is a dash."""
     tiles = [{label: figure for label, figure, _ in _tiles(run)} for run in runs]
     labels = list(dict.fromkeys(label for each in tiles for label in each))
-    return labels, [[each.get(label, "\N{EN DASH}") for label in labels] for each in tiles]
+    rows = [
+        (run.name, [each.get(label, "\N{EN DASH}") for label in labels]) for run, each in zip(runs, tiles, strict=True)
+    ]
+    for group in _seed_groups(runs):
+        scores = [run.best.f1 for run in group if run.best]
+        if len(scores) > 1:
+            name = f"{len(scores)} seeds: {', '.join(str(run.settings('training').get('seed')) for run in group)}"
+            summary = {labels[0]: f"{fmean(scores):.1f} ± {stdev(scores):.1f}"}
+            rows.append((name, [summary.get(label, "") for label in labels]))
+    return labels, rows
+
+
+def _seed_groups(runs: Sequence[RunLog]) -> list[list[RunLog]]:
+    """Runs that differ in nothing but the seed, together."""
+    groups: dict[str, list[RunLog]] = {}
+    for run in runs:
+        settings = _leaves(run.start.config) if run.start else {}
+        settings.pop("training.seed", None)
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class Setting(NamedTuple):

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
 }
 
 WIDTH = 4.7  # inches
+MAX_VALUES = 60  # of one line: more dots would lie on each other
+_NO_VALUES = Markup("")
 
 
 def style(palette: Palette) -> dict[Any, Any]:
@@ -90,7 +93,7 @@ def chart(
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         tick(axes, across=5, up=6)
-        yield axes, lambda: to_svg(figure, title)
+        yield axes, lambda: to_svg(figure, title, _values(figure, axes))
 
 
 def tick(axes: Axes, across: int, up: int) -> None:
@@ -103,7 +106,25 @@ def tick(axes: Axes, across: int, up: int) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
-def to_svg(figure: Figure, title: str) -> Markup:
+def _values(figure: Figure, axes: Axes) -> Markup:
+    """Invisible dots on the points of every named line, each with its value as text, for the page's script to show."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    dots = []
+    for line in axes.get_lines():
+        label, points = str(line.get_label()), np.asarray(line.get_xydata(), dtype=np.float64)
+        points = points[:: 1 + len(points) // MAX_VALUES]
+        if label.startswith("_"):  # matplotlib's own name for a line without one
+            continue
+        places = np.asarray(axes.transData.transform(points)) * 72 / figure.dpi
+        for (step, value), (x, y) in zip(points, places, strict=True):
+            if not (0 <= x <= width and 0 <= y <= height):
+                continue
+            text = escape(f"step {step:,.0f}: {label} {value:,.4g}")
+            dots.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6" role="img" aria-label="{text}"/>')
+    return Markup(f'<g class="values">{"".join(dots)}</g>')
+
+
+def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
     """The figure as an inline element: no header, no metadata, no style sheet of its own, the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -117,6 +138,7 @@ def to_svg(figure: Figure, title: str) -> Markup:
     assert view_box is not None
     opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    svg = svg[: svg.rindex("</svg>")] + str(values) + svg[svg.rindex("</svg>") :]
     return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
 
-from bidaf.errors import UsageError
-from bidaf.evaluation.sweep import SweepRow, SweepSummary, SweptSet
+from bidaf.errors import DataError, UsageError
+from bidaf.evaluation.sweep import SweepRow, SweepSummary, SweptSet, summarize
 from bidaf.files.writing import write_output
 from bidaf.reporting.comparison import NONE, Table, interval
 from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg
 from bidaf.reporting.words import signed
+from bidaf.runs.sweeps import newest_sweep
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -85,6 +86,27 @@ def sweep_chart(summary: SweepSummary) -> Markup:
     title = f"F1 of averages of every width minus F1 of {summary.reference}"
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
         return to_svg(_figure(summary, IN_PAGE, width=WIDTH), title)
+
+
+class SweepView(NamedTuple):
+    """What a run's report shows of its newest sweep; all is empty without one."""
+
+    sentence: str = ""
+    chart: Markup = Markup("")
+    table: Table | None = None
+    problem: str = ""
+    """Why a sweep can't be shown."""
+
+
+def sweep_view(run: Path) -> SweepView:
+    """The newest sweep of a run, once its reference is scored."""
+    try:
+        sweep = newest_sweep(run)
+    except DataError as error:
+        return SweepView(problem=str(error))
+    if sweep is None or (summary := summarize(sweep)) is None:
+        return SweepView()
+    return SweepView(choice_sentence(summary), sweep_chart(summary), table(summary))
 
 
 def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:

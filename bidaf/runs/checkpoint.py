@@ -146,7 +146,7 @@ def open_checkpoint(folder: Path) -> Checkpoint:
     if (match := STEP_NAME.fullmatch(folder.name)) and int(match[1]) != step:
         raise CorruptedCheckpoint(f"{folder} is corrupted: it holds the checkpoint of step {step}; rename it back")
     try:
-        return Checkpoint(folder, load_config(folder / CONFIG), saved, weight_files)
+        return Checkpoint(folder, load_config(folder / CONFIG, of_a_run=True), saved, weight_files)
     except UsageError as error:
         raise DataError(f"{folder} was written by another version of this program: {error}") from None
 

@@ -20,6 +20,11 @@ def checkpoint_name(step: int) -> str:
     return f"step-{step:06d}"
 
 
+def step_of(folder: Path) -> int:
+    """The step in the name of a checkpoint folder."""
+    return int(folder.name.removeprefix("step-"))
+
+
 def list_checkpoints(folder: Path) -> list[Path]:
     """Checkpoint folders (complete or not), oldest first."""
     found = [(int(match[1]), path) for path in entries_of(folder) if (match := STEP_NAME.fullmatch(path.name))]

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from bidaf.errors import DataError
 from bidaf.runs import format1
+from bidaf.runs.snapshots import SnapshotRecord
 from bidaf.runs.weight_sets import EMA, RAW, Count, MovingAverage, Name, RawWeights, WeightSet, file_stem
 
 FORMAT_VERSION: Final = 2
@@ -45,6 +46,8 @@ class TrainingState(_Saved):
     evaluations_without_gain: Count = 0
     interval_losses: list[float] = Field(default_factory=list)
     """Losses since the last line of training metrics."""
+    snapshots: list[SnapshotRecord] = Field(default_factory=list)
+    """Those that are kept at the step of this checkpoint, oldest first."""
 
     @property
     def updates(self) -> int:
@@ -62,6 +65,9 @@ class TrainingState(_Saved):
             raise ValueError("evaluated_step and skipped can't be more than step")
         if self.scores is not None and (problem := _problem_of(self.scores)):
             raise ValueError(f"scores: {problem}")
+        order = [(record.step, record.updates) for record in self.snapshots]
+        if order != sorted(set(order)) or any(step > self.step or updates > self.updates for step, updates in order):
+            raise ValueError("snapshots: they are out of order, or newer than the checkpoint")
         return self
 
 

@@ -18,7 +18,6 @@ from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import write_text
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
@@ -115,6 +114,9 @@ def resume_run(
         checkpoint = newest_valid_checkpoint(run, echo)
         began_with = checkpoint.config if checkpoint else run.config()
         config = config or run.config()
+        if began_with.ema.snapshots is None and config.ema.snapshots is not None:
+            echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
+            config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
         check_changes(began_with, config)
         config, prepared = _prepare_together(config, group, echo)
         trainer = Trainer(config, prepared, device, group)
@@ -129,7 +131,7 @@ def resume_run(
         run.rewind(checkpoint)
         run.prune(config)
         run.deterministic = config.training.deterministic
-        write_text(run.folder / CONFIG, dump_config(config))
+        run.files.write_text(CONFIG, dump_config(config))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
         if remark := run.other_counts(group.size):
             echo(remark)

@@ -10,9 +10,8 @@ import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import Answered, NonfiniteScores, answer_n_best
+from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import LOG
 from bidaf.runs.state import TrainingState, ranking_f1
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
@@ -32,11 +31,11 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
 
     Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    log = run.folder / LOG if run else None
-    progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
+    progress = Progress(run.folder if run else None, total=trainer.total_steps, start=trainer.state.step)
+    writer = RunWriter(run, report, trainer)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:
-            _Loop(trainer, RunWriter(run, report), progress, requests).run()
+            _Loop(trainer, writer, progress, requests).run()
     except OSError as error:
         if run is None:
             raise
@@ -44,6 +43,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
         progress.close()
+        writer.close()
     return trainer.state
 
 
@@ -70,6 +70,7 @@ class _Loop:
         state, total = self.state, self.trainer.total_steps
         try:
             while True:
+                self.writer.take_snapshot(self.trainer)
                 if self._evaluation_due():
                     self._evaluate()
                     self._save()
@@ -204,33 +205,33 @@ class _Loop:
         figures = "  ".join(f"{name} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for name, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _answer(self, name: str) -> dict[str, list[Answered]]:
+    def _answer(self, name: str) -> dict[str, list[Prediction]]:
         """The best answers to the dev questions by the weight set `name`, which the model holds now."""
         trainer, group = self.trainer, self.group
-        ours: dict[str, list[Answered]] = {}
+        ours: dict[str, list[Prediction]] = {}
         diverged = None
         with self.progress.evaluation(f"dev, {name}", len(trainer.dev_source)) as bar:
 
-            def tick(questions: int) -> None:
+            def count(questions: int) -> None:
                 self.requests.check_own()
                 bar.update(questions * group.size)
 
             # A process that must end leaves its share unfinished and tells the others: all of them end here, together.
             try:
                 with suppress(Interrupted), trainer.precision():
-                    ours = answer_n_best(
+                    ours = predict_spans(
                         trainer.model,
                         trainer.dev_source,
                         STORED_ANSWERS,
                         batch_tokens=self.config.evaluation.batch_tokens,
                         max_answer_tokens=self.config.evaluation.max_answer_tokens,
                         weights=f"step {self.state.step}: the {name} weights",
-                        tick=tick,
+                        on_progress=count,
                         shard=group.shard,
                     )
             except NonfiniteScores as error:
                 diverged = str(error)
-        answers: dict[str, list[Answered]] = {}
+        answers: dict[str, list[Prediction]] = {}
         for share, votes, problem in group.gather((ours, self.requests.votes(), diverged)):
             if problem:
                 raise NonfiniteScores(problem)

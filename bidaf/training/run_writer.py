@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
-from bidaf.evaluation.evaluator import Answered
+from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.files.writing import write_json, write_text
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST, predictions_file
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
+from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
 
-Answers = dict[str, dict[str, list[Answered]]]
+Answers = dict[str, dict[str, list[Prediction]]]
 """Weight set -> question -> its best answers, most probable first."""
 
 Report = Callable[[Path], object]
@@ -26,8 +26,10 @@ Report = Callable[[Path], object]
 class RunWriter:
     """Writes into a run's folder. Without a run, as in every process but rank 0, it writes nothing."""
 
-    def __init__(self, run: Run | None, report: Report) -> None:
+    def __init__(self, run: Run | None, report: Report, trainer: Trainer) -> None:
         self.run = run
+        settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
+        self._snapshots = SnapshotWriter(run.folder / SNAPSHOTS, settings, known) if run and settings else None
         self._report = report
         self._report_failed = False
 
@@ -44,7 +46,7 @@ class RunWriter:
         scores: Scores = {}
         for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / predictions_file(step, name), predictions)
+            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", predictions)
             scores[name] = score_answers(gold, predictions).metrics
         return scores
 
@@ -60,20 +62,32 @@ class RunWriter:
             for name, of_all in answers.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        write_text(self.run.predictions / N_BEST, text)
+        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
+
+    def take_snapshot(self, trainer: Trainer) -> None:
+        """Keep a copy of the shadow, if one of this step is due."""
+        if self._snapshots and trainer.ema and self._snapshots.is_due(trainer.state.step):
+            self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
 
     def save(self, trainer: Trainer) -> None:
         """Save a checkpoint and prune old ones."""
         if self.run is None:
             return
         state = trainer.state
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        if self._snapshots:
+            state.snapshots = self._snapshots.flush(state.step)
+        folder = self.run.files.path(f"{CHECKPOINTS}/{checkpoint_name(state.step)}")
         self.run.settle()
         trainer.save(folder)
         self.run.link(LAST, folder)
         if state.best_step == state.step:
             self.run.link(BEST, folder)
         self.run.prune(trainer.config)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        if self._snapshots:
+            self._snapshots.close()
 
     def report(self, say: Callable[[str], None]) -> None:
         """Write the report. That it can't be written is reported once, and ends nothing."""

@@ -1,4 +1,3 @@
-"use strict";
 // Everything shown is made with textContent: data is text here, whatever it says.
 const PAGE = 20;
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "%";
