@@ -119,7 +119,7 @@ def test_an_optimizer_of_another_kind_is_refused(
 ) -> None:
     other = "adadelta" if trainer.config.training.optimizer.name == "adam" else "adam"
     taken = train_to(0, configure, prepared, training={"optimizer": {"name": other}})
-    assert "is unknown to this model" in refused(taken, saved)
+    assert "do not fit this model" in refused(taken, saved)
 
 
 @pytest.mark.parametrize("file", [OPTIMIZER, STATE])
@@ -135,7 +135,9 @@ def test_files_of_two_checkpoints_are_not_one(
 
 HUGE = "9" * 400
 FORGED_STATES: dict[str, tuple[Callable[[State], object], str]] = {
-    "no step": (lambda s: s["training"].pop("best_step") and s.pop("training"), "training"),
+    "no training state": (lambda s: s.pop("training"), "training"),
+    "no step": (lambda s: s["training"].pop("step"), "in 0 updates"),
+    "no best score": (lambda s: s["training"].pop("best_f1"), "training.best_f1: is missing"),
     "a negative step": (lambda s: s["training"].update(step=-2), "training.step"),
     "a step that is a text": (lambda s: s["training"].update(step="2"), "training.step"),
     "a step of 400 digits": (lambda s: s["training"].update(step=int(HUGE)), "training.step"),

@@ -24,7 +24,7 @@ def translate_state(state: dict[str, Any]) -> dict[str, Any]:
     return {
         "format": 2,
         "features": state["features"],
-        "training": {name: value for name, value in state.items() if name not in _NOT_TRAINING},
+        "training": {"snapshots": []} | {name: value for name, value in state.items() if name not in _NOT_TRAINING},
         "weights": weights,
     }
 
