@@ -111,9 +111,8 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.weights(EMA)
             check_tensors(self.ema.shadow, shadow, f"the {EMA} weights of {where}")
-            made = checkpoint.weight_sets[EMA].model_dump()
             try:
-                self.ema.load_state_dict({**self.ema.state_dict(), **made, "shadow": shadow})
+                self.ema.load_state_dict({**checkpoint.weight_sets[EMA].model_dump(), "shadow": shadow})
             except ValueError as error:
                 raise DataError(f"{where} does not fit this run: {error}") from None
         self.state = state.model_copy(deep=True)
