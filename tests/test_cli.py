@@ -241,7 +241,7 @@ DATA: dict[str, Case] = {
     "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
     "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
     "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
-    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
+    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
     "predict on a folder": (["predict", "runs"], nothing, "runs: is a folder; name a file"),

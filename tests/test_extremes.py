@@ -26,7 +26,9 @@ DEV = [("b", [("x", ["b"])]), ("c a 8", [("z", ["a", "c a"])])]
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(tmp_path: Path, variant: str) -> None:
+def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(
+    tmp_path: Path, variant: str
+) -> None:
     write_tiny(tmp_path)
     (tmp_path / "train.json").write_text(json.dumps(squad(TRAIN, "train")))
     (tmp_path / "dev.json").write_text(json.dumps(squad(DEV, "dev")))
@@ -75,7 +77,9 @@ for words in (10, int(sys.argv[2])):
 
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the process's own peak from Linux's /proc")
 @pytest.mark.parametrize("variant", ["paper", pytest.param("released", marks=pytest.mark.slow)])
-def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(tmp_path: Path, variant: str) -> None:
+def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(
+    tmp_path: Path, variant: str
+) -> None:
     tokens = 20_000
     write_tiny(tmp_path)
     data = {"train": str(tmp_path / "train.json"), "dev": str(tmp_path / "dev.json")}

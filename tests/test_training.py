@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import answer_all, answer_n_best

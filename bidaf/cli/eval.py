@@ -99,13 +99,13 @@ def evaluate_model(
 def _read(sources: list[str], *, named: bool) -> tuple[list[Example], Gold | dict[str, list[str]]]:
     """Questions with their gold answers. Of a JSON file every question counts, as for the official evaluator."""
     from bidaf.data.questions import read_questions
-    from bidaf.data.sources import read_sources
+    from bidaf.data.sources import find_source, read_sources
     from bidaf.evaluation.squad_v1 import read_gold
 
     try:
         if len(sources) == 1 and sources[0].endswith((".json", ".json.gz")):
             return read_questions(sources[0]), read_gold(Path(sources[0]))
-        examples = read_sources(sources, "validation").examples
+        examples = read_sources([find_source(source, "dev") for source in sources]).examples
     except DataError as error:
         hint = "" if named else "\nThat is the dev set the model was trained with; name another one with --data."
         raise DataError(f"{error}{hint}") from None

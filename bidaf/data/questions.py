@@ -51,7 +51,7 @@ class Asked(Strict):
 
 class AskedOnContext(Asked):
     context: NonBlank
-    title: Text = ""
+    title: Text | None = None
 
 
 _SQUAD_FILE = TypeAdapter(SquadFile[Asked])
@@ -124,9 +124,9 @@ def _is_json_lines(text: str) -> bool:
     return True
 
 
-def _example(asked: Asked, context: str, title: str) -> Example:
+def _example(asked: Asked, context: str, title: str | None) -> Example:
     answers = tuple(Answer(given.text, _offset(given.answer_start)) for given in asked.answers)
-    return Example(asked.id or "", asked.question, context, answers, title)
+    return Example(asked.id or "", asked.question, context, answers, title or None)
 
 
 def _offset(value: Any) -> int:

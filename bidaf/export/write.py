@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from bidaf.config_file import dump_config
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.errors import BidafError, UsageError
 from bidaf.export.model_card import model_card

@@ -4,7 +4,7 @@ config.yaml  vocabulary.json
 export.json         which weights, decay, updates, scores, how text is read; the checksum of each file below
 README.md           the same for people
 model.safetensors   the chosen weights under their plain names, and
-vectors.npy         the fixed word vectors; or
+vectors.safetensors the fixed word vectors; or
 model.onnx  model.onnx.data   the graph with both, and
 answer.py           how to ask it without PyTorch
 """
@@ -24,11 +24,11 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
-from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
+from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
 from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
 
-FORMAT_VERSION = 1
+FORMAT_VERSION, READABLE_FORMATS = 2, (1, 2)  # format 1 has the vectors in `OLD_VECTORS_FILE`
 MODEL, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
 GRAPH, GRAPH_DATA, ANSWER = "model.onnx", "model.onnx.data", "answer.py"
 # What each form of an export can't be without, besides `ABOUT`, which has their checksums.
@@ -91,11 +91,12 @@ def open_export(folder: Path) -> ExportedModel:
     try:
         refuse_strange_files(folder, [ABOUT])
         about = read_json(folder / ABOUT)
-        if about["format"] != FORMAT_VERSION:
-            raise DataError(f"{folder} has export format {about['format']!r}; this version reads {FORMAT_VERSION}")
+        if about["format"] not in READABLE_FORMATS:
+            raise DataError(f"{folder} has export format {about['format']!r}; this version reads {READABLE_FORMATS}")
         if about["weights"] not in ("ema", "raw"):
             raise DataError(f"{folder / ABOUT}: weights must be ema or raw, found {about['weights']!r}")
-        parts = PARTS[about["form"]]
+        old = {VECTORS_FILE: OLD_VECTORS_FILE} if about["format"] == 1 else {}
+        parts = [old.get(name, name) for name in PARTS[about["form"]]]
         refuse_strange_files(folder, parts)
         if damaged := [name for name in parts if sha256_of(folder / name) != about["files"][name]]:
             raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; copy it again")

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
+from bidaf.data.cache import Prepared, open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared, open_prepared
 from bidaf.data.records import LISTED_PROBLEMS
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
@@ -88,13 +88,13 @@ def find_checkpoint(folder: Path) -> Path:
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
     """The prepared data that the checkpoint's vocabulary stands in. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, str(checkpoint.state["features"]))
-    if (prepared := open_prepared(folder)) is None:
+    try:
+        return open_by_key(checkpoint.config.data.prepared_dir, str(checkpoint.state["features"]))
+    except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
-            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
-        )
-    return prepared
+            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
+            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        ) from None
 
 
 def assemble(
