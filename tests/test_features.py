@@ -13,7 +13,7 @@ from safetensors.numpy import load_file, save
 
 from bidaf.data.features import ARRAYS, ARRAYS_FILE, Features
 from bidaf.data.indexing import Limits, build_features
-from bidaf.data.squad import Answer, Example
+from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.vocabulary import UNK, Vocabulary
 from bidaf.errors import DataError
@@ -23,7 +23,7 @@ VOCABULARY = Vocabulary(["<pad>", "<unk>", "zyx"], ["the", "cat", "."], ["<pad>"
 
 
 def ask(context: str, *answers: tuple[str, int], question: str = "What?", name: str = "q") -> Example:
-    return Example(name, question, context, tuple(Answer(text, start) for text, start in answers))
+    return Example(name, question, context, tuple(GoldAnswer(text, start) for text, start in answers))
 
 
 def build(*examples: Example, limits: Limits | None = None) -> Features:

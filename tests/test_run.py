@@ -131,11 +131,12 @@ def test_links_stay_right_when_the_run_is_moved(configure: Configure, tmp_path: 
 @pytest.mark.parametrize(("keep_last", "kept"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
 def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep_last: int, kept: list[int]) -> None:
     for folder in (Path("relative"), here / "absolute"):
-        run = Run.create(folder, configure(), "cpu")
+        config = configure(training={"keep_last": keep_last})
+        run = Run.create(folder, config, "cpu")
         for step in range(1, 6):
             (run.checkpoints / f"step-00000{step}").mkdir()
         run.link("best", run.checkpoints / "step-000002")
-        run.prune(keep_last, 1)
+        run.prune(config)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
 
 

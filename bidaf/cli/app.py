@@ -15,6 +15,7 @@ from typer.core import TyperGroup
 
 from bidaf.cli.ask import ask_command
 from bidaf.cli.bench import bench_app
+from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -73,6 +74,7 @@ app.command("eval")(eval_command)
 app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
+app.command("compare")(compare_command)
 app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)

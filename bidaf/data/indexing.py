@@ -16,7 +16,7 @@ from bidaf.data.vocabulary import PAD, Vocabulary
 from bidaf.progress import watched
 
 if TYPE_CHECKING:
-    from bidaf.data.squad import Answer, Example
+    from bidaf.data.squad import Example, GoldAnswer
 
 
 @dataclass(frozen=True)
@@ -146,7 +146,7 @@ def _gold_spans(
     )
 
 
-def _span(answer: Answer, bounds: Int32) -> tuple[int, int] | None:
+def _span(answer: GoldAnswer, bounds: Int32) -> tuple[int, int] | None:
     """First and last of the tokens that overlap the answer's characters (squad/utils.py get_word_span)."""
     if answer.start < 0 or not answer.text:
         return None

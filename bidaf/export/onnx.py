@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bidaf.errors import BidafError
-from bidaf.inference.exported import GRAPH
+from bidaf.inference.exported import GRAPH, ShapeParity
 from bidaf.model.bidaf import Batch, Bidaf
 from bidaf.model.encoder import BiLstm
 
@@ -40,16 +40,6 @@ CHECKED_SHAPES = ((1, 1, 1), (1, 600, 30), (7, 1, 9), (7, 250, 1), (60, 37, 13),
 TOLERANCE = 1e-3
 
 
-class Parity(NamedTuple):
-    """How far the graph is from the network on random words of one shape."""
-
-    batch: int
-    context: int
-    question: int
-    difference: float
-    """The greatest absolute difference of a log-probability."""
-
-
 def check_packages() -> None:
     """Raise `BidafError` when what this takes is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
@@ -58,8 +48,8 @@ def check_packages() -> None:
         raise BidafError(f"an ONNX export needs PyTorch 2.8 or newer; this is {torch.__version__}")
 
 
-def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[Parity]:
-    """Write `GRAPH` and its weights beside it, run it, and tell how near it is to the network.
+def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[ShapeParity]:
+    """Write `GRAPH` and its weights next to it, run it, and compare it with the network.
 
     `model` is on the CPU, in evaluation mode. Raises `BidafError` where the two differ by more than `TOLERANCE`.
     """
@@ -204,7 +194,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> Parity:
+def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> ShapeParity:
     words = sizes.random_words(batch, context, question)
     with torch.inference_mode():
         ours = [scores.numpy() for scores in reader(*map(torch.from_numpy, words))]
@@ -215,4 +205,4 @@ def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: 
         # Padding must be padding on both sides, and the difference of two infinities is no number.
         apart = np.abs(here[real] - there[real]).max() if np.array_equal(real, np.isfinite(there)) else np.inf
         difference = max(difference, float(apart))
-    return Parity(batch, context, question, difference)
+    return ShapeParity(batch=batch, context=context, question=question, difference=difference)

@@ -13,6 +13,7 @@ import io
 import json
 import os
 import stat
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -48,6 +49,14 @@ def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
         if len(content) > MAX_BYTES:
             raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
     return content
+
+
+def read_stdin() -> str:
+    """Read standard input to its end as UTF-8 text, gunzipped where it is gzip, or raise `DataError`."""
+    where = "standard input"
+    if sys.stdin is None:  # closed by the caller: `<&-`
+        raise DataError(f"{where}: is closed")
+    return decode(read_bounded(sys.stdin.buffer, where), where)
 
 
 def sha256_of(path: Path) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor, nn
 
@@ -43,8 +45,17 @@ class TrilinearSimilarity(nn.Module):
         return scores if self.bias is None else scores + self.bias
 
 
+class AttentionWeights(NamedTuple):
+    """What attends to what, in both directions; weights of padding are 0."""
+
+    to_question: Tensor
+    """Context to question `[batch, T, J]`: each row adds up to 1 over the words of the question."""
+    to_context: Tensor
+    """Question to context `[batch, T]`: adds up to 1 over the words of the context."""
+
+
 class AttentionFlow(nn.Module):
-    """G = [h; u~; h * u~; h * h~], [batch, T, 8d]: what the context knows of the question, token by token."""
+    """G = [h; u~; h * u~; h * h~], [batch, T, 8d]: the query-aware representation of the context."""
 
     def __init__(self, size: int, bias: bool) -> None:
         super().__init__()
@@ -52,18 +63,21 @@ class AttentionFlow(nn.Module):
 
     def attend(
         self, context: Tensor, question: Tensor, context_length: Tensor, question_length: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Weights of context-to-question attention [batch, T, J] and of question-to-context attention [batch, T]."""
+    ) -> AttentionWeights:
+        """The weights by which context [batch, T, 2d] and question [batch, J, 2d] attend to each other."""
         scores = self.similarity(context, question)
         context_mask = length_mask(context_length, context.shape[1])
         question_mask = length_mask(question_length, question.shape[1]).unsqueeze(1)
         to_question = masked_softmax(scores, question_mask)
         strongest = scores.masked_fill(~question_mask, float("-inf")).amax(dim=2)
-        return to_question, masked_softmax(strongest, context_mask)
+        return AttentionWeights(to_question, masked_softmax(strongest, context_mask))
 
-    def forward(self, context: Tensor, question: Tensor, context_length: Tensor, question_length: Tensor) -> Tensor:
-        """Context [batch, T, 2d] and question [batch, J, 2d] -> G [batch, T, 8d]."""
-        to_question, to_context = self.attend(context, question, context_length, question_length)
-        attended_question = to_question.to(question.dtype) @ question
-        attended_context = to_context.to(context.dtype).unsqueeze(1) @ context
-        return torch.cat([context, attended_question, context * attended_question, context * attended_context], dim=2)
+    def forward(
+        self, context: Tensor, question: Tensor, context_length: Tensor, question_length: Tensor
+    ) -> tuple[Tensor, AttentionWeights]:
+        """Context [batch, T, 2d] and question [batch, J, 2d] -> G [batch, T, 8d], and the weights it was made with."""
+        weights = self.attend(context, question, context_length, question_length)
+        attended_question = weights.to_question.to(question.dtype) @ question
+        attended_context = weights.to_context.to(context.dtype).unsqueeze(1) @ context
+        flow = torch.cat([context, attended_question, context * attended_question, context * attended_context], dim=2)
+        return flow, weights

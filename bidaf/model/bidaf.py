@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bidaf.config import ModelConfig
-from bidaf.model.attention import AttentionFlow, length_mask, masked_softmax
+from bidaf.model.attention import AttentionFlow, AttentionWeights, length_mask, masked_softmax
 from bidaf.model.dropout import Dropout
 from bidaf.model.embedding import CharCnn, FormEmbedding, Highway, WordEmbedding
 from bidaf.model.encoder import BiLstm, lecun_uniform_
@@ -80,7 +80,15 @@ class Bidaf(nn.Module):
         self.end_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
 
     def forward(self, batch: Batch) -> SpanScores:
-        flow, modeled = self._read(batch)
+        return self.score_and_attend(batch)[0]
+
+    def score_and_attend(self, batch: Batch) -> tuple[SpanScores, AttentionWeights]:
+        """`forward`, and the attention weights by which it read the context."""
+        context, question = self.encode(batch)
+        flow, attention = self.attention(context, question, batch.context_length, batch.question_length)
+        modeled = flow
+        for layer in self.modeling:
+            modeled = layer(modeled, batch.context_length)
         mask = length_mask(batch.context_length, batch.context.shape[1])
         start = self.start_scorer(flow, modeled)
         end_input = modeled
@@ -89,16 +97,7 @@ class Bidaf(nn.Module):
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
-        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
-
-    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """G [batch, T, 8d] and M [batch, T, 2d]."""
-        context, question = self.encode(batch)
-        flow: Tensor = self.attention(context, question, batch.context_length, batch.question_length)
-        modeled = flow
-        for layer in self.modeling:
-            modeled = layer(modeled, batch.context_length)
-        return flow, modeled
+        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -107,11 +106,6 @@ class Bidaf(nn.Module):
         context = lstm(F.embedding(batch.context, forms), batch.context_length, with_dropout=self.context_dropout)
         question = self.phrase(F.embedding(batch.question, forms), batch.question_length)
         return context, question
-
-    def attention_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What attends to what: context to question [batch, T, J], question to context [batch, T]."""
-        context, question = self.encode(batch)
-        return self.attention.attend(context, question, batch.context_length, batch.question_length)
 
 
 def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:

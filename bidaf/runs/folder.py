@@ -10,8 +10,8 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -24,13 +24,14 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.writing import claim_folder, point_link, put_folder, sync, write_json, write_text
-from bidaf.runs.checkpoint import (
-    Checkpoint,
+from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
     clean_checkpoints,
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    step_of,
 )
 from bidaf.runs.layout import (
     BEST,
@@ -40,12 +41,17 @@ from bidaf.runs.layout import (
     LAST,
     LATEST,
     LOCK,
+    LOG,
     METRICS,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
-    read_events,
+    SNAPSHOTS,
+    find_runs,
+    write_log,
 )
+from bidaf.runs.log import read_events
+from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
@@ -90,9 +96,12 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
+        refuse_copy(self.folder, folder)
         try:
             with claim_folder(folder) as unfinished:
-                shutil.copytree(self.folder, unfinished, symlinks=True, dirs_exist_ok=True)
+                shutil.copytree(
+                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                )
                 if not put_folder(unfinished, folder):
                     raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
@@ -119,7 +128,7 @@ class Run:
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
-        return load_config(self.folder / CONFIG)
+        return load_config(self.folder / CONFIG, of_a_run=True)
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
@@ -140,6 +149,13 @@ class Run:
         with (self.folder / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(event) + "\n")
 
+    def log_end(self, status: str, step: int, message: str) -> None:
+        """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
+        message = " ".join(message.split())
+        with suppress(OSError):
+            self.log_event(event="end", step=step, status=status, message=message)
+            write_log(self.folder / LOG, message)
+
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
         return read_events(self.folder)
@@ -155,14 +171,15 @@ class Run:
 
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
-        step, evaluated = (checkpoint.step, checkpoint.state["evaluated_step"]) if checkpoint else (0, 0)
-        until = {"eval": evaluated}
+        step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
+        until = {"eval": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.predictions.mkdir(exist_ok=True)
         for path in self.predictions.iterdir():
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 path.unlink()
+        rewind_snapshots(self.folder / SNAPSHOTS, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -170,7 +187,7 @@ class Run:
         for path in found[found.index(newest) + 1 :]:
             remove_checkpoint(path)
         self.link(LAST, newest)
-        best = self.checkpoints / checkpoint_name(checkpoint.state["best_step"] or 0)
+        best = self.checkpoints / checkpoint_name(checkpoint.state.best_step or 0)
         if best.exists():
             self.link(BEST, best)
         else:
@@ -185,13 +202,17 @@ class Run:
         link = self.folder / name
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
-    def prune(self, keep_last: int, keep_best: int) -> None:
-        """Delete all checkpoints but the newest ones and the best ones."""
+    def prune(self, config: Config) -> None:
+        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
         found = list_checkpoints(self.checkpoints)
-        kept = {self.linked(BEST), *found[-keep_last:], *rank_checkpoints(found)[:keep_best]}
+        best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
+        kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        if config.ema.snapshots:
+            steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
+            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
@@ -222,6 +243,15 @@ class Run:
         return found[-1]
 
 
+def _copy_or_share(source: str, target: str) -> None:
+    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
+    if Path(source).parent.name == SNAPSHOTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
 def point_latest(folder: Path) -> None:
     """Let `runs/latest` name this run, if it is one in `runs/`."""
     if folder.parent.name == RUNS_FOLDER:
@@ -232,6 +262,14 @@ def refuse_existing_run(folder: Path) -> None:
     """Raise `UsageError` where a run stands already."""
     if (folder / CONFIG).exists():
         raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+
+
+def refuse_copy(source: Path, folder: Path) -> None:
+    """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{folder} lies inside {source}, which would be copied into itself; name another --run-dir")
 
 
 def new_run_folder(config_name: str) -> Path:
@@ -246,14 +284,33 @@ def new_run_folder(config_name: str) -> Path:
 def find_run(name: str | None) -> Path:
     """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
     if name is None:
-        latest = Path(RUNS_FOLDER, LATEST)
-        if not latest.exists():
-            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+        return _newest_run()
     for path in (Path(name), Path(RUNS_FOLDER, name)):
         if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def find_runs_named(names: Sequence[str]) -> list[Path]:
+    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
+    folders = [find_run(name) for name in names if Path(name).name != REPORT]
+    if not folders:
+        raise DataError(f"no run among {', '.join(names)}")
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
+
+
+def _newest_run() -> Path:
+    latest = Path(RUNS_FOLDER, LATEST)
+    if latest.exists():
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    runs = find_runs(latest.parent)  # the newest one was deleted
+    if not runs:
+        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
+    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def environment(device: str, processes: int = 1) -> dict[str, Any]:
