@@ -55,7 +55,7 @@ def test_training_again_gives_the_same_weights_and_prepares_nothing_again(tiny: 
     ran = succeed("train", *TINY, "--prepared", folder, "--run-dir", "again", cwd=home)
     assert "questions\n" not in ran.err
     ours, theirs = (
-        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").glob("*.safetensors")}
+        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").rglob("*.safetensors")}
         for run in (home / "again", tiny.run)
     )
     assert len(ours) == 3
@@ -161,7 +161,7 @@ def test_score_says_which_questions_have_no_prediction(tmp_path: Path) -> None:
     assert ran.json["exact_match"] == pytest.approx(100 / 6)
     assert len(ran.json["missing"]) == 5
     assert ran.json["unknown"] == ["stranger"]
-    assert "5 questions have no prediction and count 0" in ran.err
+    assert "5 questions have no prediction and score 0" in ran.err
 
 
 # Errors
@@ -221,6 +221,9 @@ USAGE: dict[str, Case] = {
     "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
     "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
     "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+    "an option like no other": (["train", *TINY, "--seed", "1"], nothing, "No such option: --seed; see bidaf train"),
+    "an option misspelt": (["predict", "dev.json", "--n_best", "3"], nothing, "(Possible options: --n-best); see"),
+    "quiet": (["eval", "--quiet"], nothing, "2>/dev/null is quiet"),
     "two choices of weights": (["eval", "-w", "raw", "--use-ema"], nothing, "contradict each other"),
     "both and one of them": (["eval", "--both", "--no-use-ema"], nothing, "contradict each other"),
     "one set to predict with": (["predict", "dev.json", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
@@ -246,13 +249,13 @@ DATA: dict[str, Case] = {
     "vectors missing": (["train", *TINY, "-s", "data.vectors=x.txt"], nothing, "x.txt: no such file"),
     "vectors ragged": (["train", *TINY, "-s", "data.vectors=x.txt"], write("x.txt", "a 1 2\nb 1\n"), "x.txt, line 2"),
     "unknown run": (["eval", "-m", "nowhere"], nothing, "no run nowhere, neither as a path nor in runs/"),
-    "no run at all": (["eval"], forget("runs"), "no run yet: runs/latest does not exist"),
+    "no run at all": (["eval"], forget("runs"), "no run yet in runs/"),
     "nothing to resume": (["train", "--resume"], forget("runs"), "no run yet"),
     "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
     "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
-    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
+    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no valid checkpoint"),
     "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
-    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
+    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no valid checkpoint"),
     "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),

@@ -37,7 +37,7 @@ def here(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_examples_run_in_their_order(here: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", LIBRARY.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 6
     names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example, LIBRARY.name, "exec"), names)

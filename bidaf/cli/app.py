@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
@@ -85,6 +86,8 @@ app.add_typer(bench_app, name="bench")
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
 
+QUIET = ("--quiet", "--silent", "--no-progress")
+
 
 def _print_version(asked: bool) -> None:
     if asked:
@@ -138,6 +141,13 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _explain_usage(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "bidaf"
+    if type(error).__name__ == "NoSuchOption":
+        if error.option_name in QUIET:
+            return (
+                f"no option {error.option_name}: results are on stdout and messages on stderr, so 2>/dev/null is quiet"
+            )
+        # The parser suggests names that share a few letters; only a misspelling is worth a hint.
+        error.possibilities = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75)
     # Without arguments the message is the help, and typer has printed that already.
     message = "no command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message().rstrip(".")
     return f"{message}; see {command} --help"

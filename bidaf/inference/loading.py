@@ -136,7 +136,7 @@ def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel
 
 def _load(source: Checkpoint | ExportedModel, names: Sequence[str], device: torch.device) -> list[LoadedModel]:
     set_up(device)
-    sets = {name: _resolve(source, name) for name in names}
+    sets = _resolve(source, names)
     prepared = find_features(source) if isinstance(source, Checkpoint) else None
     holder = source if isinstance(source, ExportedModel) else prepared
     assert holder is not None
@@ -147,9 +147,14 @@ def _load(source: Checkpoint | ExportedModel, names: Sequence[str], device: torc
     return [LoadedModel(models[name], vocabulary, name, sets[name][1], source, prepared) for name in names]
 
 
-def _resolve(source: Checkpoint | ExportedModel, name: str) -> tuple[dict[str, Tensor], WeightSet]:
-    """The tensors of a weight set, and how it was made. Raises `DataError` when there is none of this name."""
-    return source.weights(name), source.weight_sets[name]
+def _resolve(
+    source: Checkpoint | ExportedModel, names: Sequence[str]
+) -> dict[str, tuple[dict[str, Tensor], WeightSet]]:
+    """The tensors of these weight sets, and how each was made: the one place where names become tensors.
+
+    Raises `DataError` for a name that the source does not hold.
+    """
+    return {name: (source.weights(name), source.weight_sets[name]) for name in names}
 
 
 def _build(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bidaf.runs.log import Evaluation, RunLog
+from bidaf.runs.events import Evaluation
+from bidaf.runs.log import RunLog
 
 EVEN = 0.05  # F1 points: less than a table with one digit shows
 

@@ -1,148 +1,34 @@
-"""What a run's metrics.jsonl holds, as typed events; the one reader of that file, and the one notion of a run's status.
-
-    {"event": "start", ...}   total steps, sizes, counts, settings; again when a resumed run has other ones
-    {"event": "train", ...}   loss, speed and memory of an interval of steps
-    {"event": "eval", ...}    scores of each weight set: {"scores": {"raw": {"f1": ...}, "ema": {...}}}
-    {"event": "map", ...}     scores of averages of several widths at an evaluation
-    {"event": "skip", ...}    a step whose loss or gradient was not finite
-    {"event": "end", ...}     how the run ended; removed when it is resumed
-
-A line that is not such an event (cut off by a crash, edited by hand) is left out and counted, and never raises.
-"""
+"""A run as its metrics.jsonl tells it: the one reader of that file, and the one definition of a run's status."""
 
 from __future__ import annotations
 
 import fcntl
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from typing import Any, Literal
 
 from bidaf.errors import DataError
+from bidaf.runs.events import (
+    KINDS,
+    MAX_LINE_BYTES,
+    End,
+    Evaluation,
+    Event,
+    Interval,
+    Start,
+    WidthMap,
+    lines_of,
+    load_event,
+    parse_event,
+    parse_json,
+)
 from bidaf.runs.layout import ENVIRONMENT, LOCK, LOG, METRICS
 
-# Far beyond what a run can write, and within what can be drawn.
-Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
-Count = Annotated[int, Field(ge=0, le=10**18)]
 Status = Literal["running", "finished", "interrupted", "failed", "stopped"]
-MAX_LINE_BYTES = 1 << 24  # a start event with all settings takes a few kB
 
 # How the last line of log.txt begins in runs that wrote no end event.
 _ENDINGS: dict[str, Status] = {"interrupted": "interrupted", "failed:": "failed"}
-
-
-class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    step: Count
-
-
-class Start(_Event):
-    """What a run began with, or was resumed with where that differs."""
-
-    total_steps: Count
-    steps_per_epoch: Count
-    weights: Count
-    """Number of trained weights."""
-    features: str
-    """Name of the prepared folder."""
-    counts: dict[str, dict[str, int | Finite | dict[str, int]]]
-    """Of the prepared data, as `bidaf.data.counts.without_ids` gives them."""
-    config: dict[str, Any]
-
-    def section(self, name: str) -> dict[str, Any]:
-        """One section of the settings; empty where the log does not hold it."""
-        values = self.config.get(name)
-        return values if isinstance(values, dict) else {}
-
-
-class Interval(_Event):
-    """Training metrics of the steps since the line before; a deterministic run leaves out time and memory."""
-
-    epoch: Finite
-    loss: Finite | None
-    ema_decay: Finite | None
-    questions_per_second: Finite | None
-    memory_bytes: Count | None
-    elapsed: Finite | None
-
-
-class Evaluation(_Event):
-    """Scores of the dev questions in percent, by weight set and metric."""
-
-    epoch: Finite
-    scores: dict[str, dict[str, Finite]]
-    distance: Finite | None = None
-    """||raw - shadow|| / ||raw||; None in a run that keeps no average."""
-    best: bool
-    elapsed: Finite | None
-    ranked_by: str = ""
-    """The weight set whose F1 chooses the best checkpoint."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _scores_of_older_versions(cls, values: Any) -> Any:
-        if isinstance(values, dict) and "scores" not in values:
-            return {**values, "scores": {name: values[name] for name in ("raw", "ema") if values.get(name)}}
-        return values
-
-    @model_validator(mode="after")
-    def _what_is_drawn_is_there(self) -> Evaluation:
-        if "raw" not in self.scores or not all({"exact_match", "f1"} <= each.keys() for each in self.scores.values()):
-            raise ValueError("expected exact_match and f1 of the raw weights and of each other weight set")
-        return self
-
-    @property
-    def ranking(self) -> dict[str, float]:
-        """The scores that choose the best checkpoint."""
-        return self.scores[self.ranked_by]
-
-    @property
-    def f1(self) -> float:
-        """F1 of the weight set that ranks, in percent."""
-        return self.ranking["f1"]
-
-    @property
-    def raw_f1(self) -> float:
-        """F1 of the raw weights, in percent."""
-        return self.scores["raw"]["f1"]
-
-    @property
-    def gain(self) -> float:
-        """F1 of the ranking weight set above the raw weights, in points."""
-        return self.f1 - self.raw_f1
-
-
-class WidthMap(_Event):
-    """What averages of several half-lives scored at an evaluation, on some of the dev questions; percent."""
-
-    half_lives: Annotated[list[Annotated[float, Field(gt=0, le=1e30)]], Field(min_length=1, max_length=1000)]
-    predicted_error: list[Finite]
-    """Of each synthesis, as a share of the distance between the average and the raw weights."""
-    exact_match: list[Finite | None]
-    """None where the predicted error was too large for a score."""
-    f1: list[Finite | None]
-    questions: Count
-
-    @model_validator(mode="after")
-    def _one_of_each(self) -> WidthMap:
-        if {len(self.predicted_error), len(self.exact_match), len(self.f1)} != {len(self.half_lives)}:
-            raise ValueError("expected a predicted error and a score, or none, for each half-life")
-        return self
-
-
-class End(_Event):
-    """How a run ended, until it is resumed."""
-
-    status: Literal["finished", "interrupted", "failed"]
-    message: str
-
-
-KINDS: dict[str, type[_Event]] = {"start": Start, "train": Interval, "eval": Evaluation, "end": End, "map": WidthMap}
 
 
 @dataclass(frozen=True)
@@ -248,20 +134,20 @@ def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
     skipped = unread = 0
     last = b""
     try:
-        for line in _lines(path):
+        for line in lines_of(path):
             if not intervals and b'"event": "train"' in line:
                 last = line
                 continue
-            event = _parse(line)
+            event = parse_event(line)
             if event is None:
                 unread += 1
-            elif isinstance(event, _Event):
+            elif isinstance(event, Event):
                 events[_NAMES[type(event)]][event.step] = event  # an event counts once per step, the newest one
             else:
                 skipped += event.get("event") == "skip"
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}") from None
-    if last and isinstance(event := _parse(last), Interval):
+    if last and isinstance(event := parse_event(last), Interval):
         events["train"][event.step] = event
     if not any(events.values()):
         raise DataError(f"{path} holds no event of a run; was it written by bidaf train?")
@@ -283,7 +169,7 @@ def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
 def read_events(folder: Path) -> list[dict[str, Any]]:
     """All lines of metrics.jsonl that name an event and its step, as they were written."""
     path = folder / METRICS
-    events = [_load(line) for line in _lines(path)] if path.exists() else []
+    events = [load_event(line) for line in lines_of(path)] if path.exists() else []
     return [event for event in events if event is not None]
 
 
@@ -300,43 +186,6 @@ def is_training(folder: Path) -> bool:
 
 
 _NAMES = {kind: name for name, kind in KINDS.items()}
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """The lines of a file that are not blank, each cut at a length that no event has."""
-    with path.open("rb") as file:
-        while line := file.readline(MAX_LINE_BYTES):
-            if line.strip():
-                yield line
-
-
-def _load(line: bytes) -> dict[str, Any] | None:
-    """A line as JSON, when it names an event and a step; NaN and infinity are no JSON."""
-    try:
-        event = _DECODER.decode(line.decode())
-    except (ValueError, RecursionError):
-        return None
-    step = event.get("step") if isinstance(event, dict) else None
-    named = isinstance(step, int) and not isinstance(step, bool) and step >= 0 and isinstance(event.get("event"), str)
-    return event if named else None
-
-
-def _parse(line: bytes) -> _Event | dict[str, Any] | None:
-    """A typed event, an event of another kind as it stands, or None for neither."""
-    event = _load(line)
-    if event is None or event["event"] not in KINDS:
-        return event
-    try:
-        return KINDS[event["event"]].model_validate(event)
-    except (ValidationError, RecursionError):
-        return None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")
-
-
-_DECODER = json.JSONDecoder(parse_constant=_refuse)
 
 
 def _ranked(evaluation: Evaluation, rank_by: Any) -> Evaluation:
@@ -358,7 +207,7 @@ def _logged_ending(path: Path) -> Status:
 
 def _environment(folder: Path) -> dict[str, Any]:
     try:
-        environment = _DECODER.decode((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = parse_json((folder / ENVIRONMENT).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
         return {}
     return environment if isinstance(environment, dict) else {}
