@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bidaf.config import Config
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, DataError
 from bidaf.files.reading import sha256_of

@@ -22,7 +22,7 @@ from safetensors.torch import load_file
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint
 from bidaf.training.launch import resume_run, start_run
 

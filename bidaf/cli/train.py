@@ -39,6 +39,10 @@ def train_command(
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from a run's newest sound checkpoint.")] = False,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+    ] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
     ] = False,
@@ -56,6 +60,8 @@ def train_command(
 
     if run is not None and not resume:
         raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
+    if prepared is not None and resume:
+        raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
     if dry_run and resume:
         raise UsageError("--dry-run tries out a new run; leave out --resume")
     if dry_run and expected_size() > 1:
@@ -71,7 +77,7 @@ def train_command(
             code = _resume(run, config, overrides, run_dir, chosen, group)
         else:
             assert config is not None
-            code = _start(config, overrides, run_dir, chosen, group, dry_run=dry_run)
+            code = _start(config, overrides, run_dir, prepared, chosen, group, dry_run=dry_run)
     raise typer.Exit(code)
 
 
@@ -91,19 +97,33 @@ def _resume(
 
 
 def _start(
-    config: str, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group, *, dry_run: bool
+    config: str,
+    overrides: list[str],
+    run_dir: Path | None,
+    prepared: Path | None,
+    device: torch.device,
+    group: Group,
+    *,
+    dry_run: bool,
 ) -> int:
+    from bidaf.data.prepare import use_prepared
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
 
     settings, name = _new_config(config, overrides)
+    features = None
+    if prepared is not None:
+        data, features = use_prepared(settings.data, prepared)
+        settings = settings.model_copy(update={"data": data})
     if dry_run:
-        print_dry_run(settings, device)
+        print_dry_run(settings, device, features)
         return 0
     folder = run_dir or new_run_folder(name)
     try:
-        return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+        return _train(
+            folder, lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group)
+        )
     finally:
         if run_dir is None:
             with suppress(OSError):  # not empty: the run began
@@ -152,12 +172,12 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
-def print_dry_run(config: Config, device: torch.device) -> None:
+def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
     """Everything a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 
-    result = try_out(config, device, say)
+    result = try_out(config, device, say, features=features)
     print(dump_config(config))
     tables = sum(count for part, count in result.weights.items() if part.endswith("table"))
     total = sum(result.weights.values())

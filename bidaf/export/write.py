@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 
 from bidaf.config_file import dump_config
 from bidaf.data.batches import BatchSource
+from bidaf.data.cache import Prepared
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, UsageError

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
+from bidaf.data.cache import Prepared, open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared, open_prepared
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
@@ -134,13 +134,13 @@ def find_checkpoint(folder: Path, at: int | None = None) -> Path:
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
     """The prepared data that holds the checkpoint's vocabulary. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, checkpoint.features)
-    if (prepared := open_prepared(folder)) is None:
+    try:
+        return open_by_key(checkpoint.config.data.prepared_dir, checkpoint.features)
+    except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
-            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
-        )
-    return prepared
+            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
+            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        ) from None
 
 
 def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel:
