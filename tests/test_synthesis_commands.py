@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -33,7 +32,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def home(trained: Path, tmp_path: Path) -> Iterator[Path]:
+def home(trained: Path, tmp_path: Path) -> Path:
     """The same, to be changed."""
     shutil.copytree(trained, tmp_path / "home", symlinks=True)
     return tmp_path / "home"
