@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -96,9 +98,19 @@ def test_new_runs_never_share_a_folder(here: Path) -> None:
     names = set()
     for _ in range(3):
         folder = new_run_folder("squad")
-        folder.mkdir(parents=True)
+        assert folder.is_dir()
         names.add(folder)
     assert len(names) == 3
+
+
+def test_runs_that_start_in_the_same_second_get_a_folder_each(here: Path) -> None:
+    code = "from bidaf.runs.folder import new_run_folder; [print(new_run_folder('squad')) for _ in range(40)]"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here) for _ in range(2)
+    ]
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert len(names) == 80
+    assert sorted(names) == sorted(set(names)) == sorted(str(path.relative_to(here)) for path in here.glob("runs/*"))
 
 
 def test_events_are_read_back_in_order_and_a_cut_last_line_is_left_out(configure: Configure, tmp_path: Path) -> None:

@@ -74,7 +74,7 @@ def ended(run: Path, status: str, step: int) -> None:
 def by_an_older_version(run: Path, message: str) -> None:
     """Cut short by a version that recorded the end in log.txt alone."""
     cut_short(run)
-    write_log(run / LOG, message)
+    write_log(run, message)
 
 
 @pytest.mark.parametrize(

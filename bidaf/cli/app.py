@@ -9,7 +9,7 @@ from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
@@ -26,8 +26,10 @@ from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
+from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
+from bidaf.messages import LossyStream, say
 from bidaf.version import __version__
 
 
@@ -43,10 +45,8 @@ class Commands(TyperGroup):
             raise Interruption("interrupted", signal.SIGINT) from None
         except Terminated:
             raise Interruption("terminated", signal.SIGTERM) from None
-        except BrokenPipeError:
-            # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
+        except BrokenPipeError:  # of stdout: stderr drops what can't be written, and outputs raise `BidafError`
+            raise typer.Exit from None  # the reader (`| head`) has what it wanted
         return result
 
 
@@ -76,6 +76,7 @@ app.command("predict")(predict_command)
 app.command("ask")(ask_command)
 app.command("score")(score_command)
 app.command("compare")(compare_command)
+app.command("sweep")(sweep_command)
 app.command("export")(export_command)
 app.command("report")(report_command)
 app.command("explain")(explain_command)
@@ -115,24 +116,35 @@ def main() -> None:
     # having the system hand out small ones.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        sys.exit(app(prog_name="bidaf", standalone_mode=False))
+        code = app(prog_name="bidaf", standalone_mode=False)
     except BidafError as error:
-        sys.exit(_fail(error, str(error), error.exit_code))
+        code = _fail(error, str(error), error.exit_code)
     except USAGE_ERRORS as error:
-        sys.exit(_fail(error, _explain_usage(error), 2))
+        code = _fail(error, _explain_usage(error), 2)
     except Exception as error:
         if (message := _explain(error)) is None:
             raise
-        sys.exit(_fail(error, message, 1))
+        code = _fail(error, message, 1)
+    _give_up_lost_stdout()
+    sys.exit(code)
 
 
 def _make_streams_ready() -> None:
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: `>&-`
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-        elif isinstance(stream, TextIOWrapper):  # names and settings may hold what the terminal's encoding can't
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper) and mode == "w":  # names may hold what the terminal's encoding can't
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = cast(TextIO, LossyStream(sys.stderr))
+
+
+def _give_up_lost_stdout() -> None:
+    """Keep the interpreter from flushing, at its end, what can't be written: that would change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -171,9 +183,7 @@ def _fail(error: BaseException, message: str, code: int) -> int:
 
         if not speaks(error):
             return code
-    # Text from data may hold what a terminal can't show, or would obey: it comes escaped.
-    shown = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
-    print(f"error: {shown}", file=sys.stderr)
+    say(f"error: {message}")
     return code
 
 

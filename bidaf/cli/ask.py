@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidaf.cli.answers import print_answers, print_record
-from bidaf.cli.common import DeviceOption, ModelOption, say
+from bidaf.cli.common import DeviceOption, ModelOption
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.errors import DataError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.predictor import Predictor

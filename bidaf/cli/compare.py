@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say
+from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table
 from bidaf.cli.completion import complete_run
 from bidaf.errors import UsageError
+from bidaf.messages import say
 
 
 def compare_command(

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bidaf.cli.answers import print_answers, print_n_best, print_passage
-from bidaf.cli.common import say
 from bidaf.errors import BidafError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.evaluation.evaluator import Prediction

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, say, to_json
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, to_json
 from bidaf.cli.weights import (
     AllowErrorOption,
     AtOption,
@@ -19,6 +19,7 @@ from bidaf.cli.weights import (
 )
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output, write_output
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.evaluate import Evaluation

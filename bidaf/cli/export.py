@@ -8,8 +8,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, ModelOption, print_json, print_table
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
+from bidaf.messages import say
 
 
 class ExportType(StrEnum):

@@ -7,9 +7,10 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, ModelOption, questions_bar, say, to_json
+from bidaf.cli.common import DeviceOption, ModelOption, questions_bar, to_json
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.files.writing import check_output, write_output
+from bidaf.messages import say
 
 
 def predict_command(

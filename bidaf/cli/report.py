@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, say
+from bidaf.cli.common import JsonOption, print_json
 from bidaf.files.writing import check_output
+from bidaf.messages import say
 
 
 def report_command(

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, print_json, print_table
+from bidaf.messages import say
 
 SHOWN_IDS = 5
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.common import DeviceOption, SetOption, print_table
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     import torch
@@ -100,7 +102,12 @@ def _start(
         print_dry_run(settings, device)
         return 0
     folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    try:
+        return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    finally:
+        if run_dir is None:
+            with suppress(OSError):  # not empty: the run began
+                folder.rmdir()
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import say
 from bidaf.errors import UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.loading import LoadedModel

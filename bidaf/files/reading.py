@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import hashlib
 import io
@@ -57,6 +58,21 @@ def read_stdin() -> str:
     if sys.stdin is None:  # closed by the caller: `<&-`
         raise DataError(f"{where}: is closed")
     return decode(read_bounded(sys.stdin.buffer, where), where)
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file. Raises `OSError`, also for a pipe or device: these may have no end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        yield file
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file. Raises `OSError`, also for a pipe or device."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def sha256_of(path: Path) -> str:

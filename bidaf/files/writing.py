@@ -33,7 +33,7 @@ TEMPORARY = re.compile(r"\.(.+?)\.(?:\d+(?:-[0-9a-f]{8})?\.)?tmp")
 
 def write_text(path: Path, text: str) -> None:
     """Write a file of ours at once; where `path` is a link, the link is replaced. Raises `OSError`."""
-    _replace(path, text.encode("utf-8"))
+    _replace(path, _encode(text))
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -52,7 +52,7 @@ def write_output(path: Path, content: str | bytes) -> None:
     A link is followed, a device or pipe is written to, and a regular file is replaced at once, keeping its mode.
     """
     try:
-        data = content.encode("utf-8") if isinstance(content, str) else content
+        data = _encode(content) if isinstance(content, str) else content
         mode = _mode_of(path)
         if (stream := _standard_stream(path)) is not None:
             with os.fdopen(os.dup(stream), "wb") as file:
@@ -209,6 +209,11 @@ def _claim(target: Path, make: Callable[[Path], object]) -> tuple[Path, int]:
             if os.path.lexists(path):
                 return path, handle
             os.close(handle)
+
+
+def _encode(text: str) -> bytes:
+    """UTF-8; a file name that is none comes escaped, as JSON and YAML read it back."""
+    return text.encode("utf-8", "backslashreplace")
 
 
 def _stem(path: Path) -> str:

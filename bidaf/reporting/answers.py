@@ -15,6 +15,7 @@ from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
 from bidaf.evaluation.questions import questions_of_features
 from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.files.reading import read_regular
 from bidaf.runs.layout import N_BEST, PREDICTIONS
 from bidaf.runs.log import RunLog
 
@@ -97,7 +98,7 @@ def read_answers(run: RunLog) -> DevAnswers:
         raise DataError("nothing is scored yet")
     path = run.folder / PREDICTIONS / N_BEST
     try:
-        stored = StoredAnswers.model_validate_json(path.read_bytes())
+        stored = StoredAnswers.model_validate_json(read_regular(path))
     except OSError:
         raise DataError(f"{path} is not at hand") from None
     except ValidationError:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,10 @@ from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, Synthesis, WeightSet
 MAX_ERROR, NOTABLE_ERROR = 0.05, 0.01  # predicted: refused above the one, reported above the other
 LISTED_PROBLEMS = 3
 MAX_UPDATES = 1_000_000  # profiles of a longer run take gigabytes
+
+
+Reader = tuple[str, int, Callable[[], Mapping[str, Tensor]]]
+"""A snapshot: name, updates until it was taken, and what reads it."""
 
 
 class Source(NamedTuple):
@@ -48,6 +54,16 @@ class Average:
     """Share of the initial weights in the exact average."""
     tensors: dict[str, Tensor] | None
     """The weights by name; None where the predicted error is above the limit."""
+
+    def record(self, run: str) -> Synthesis:
+        """How it was made, in the run of this name."""
+        return Synthesis(
+            target=self.name,
+            coefficients=self.coefficients,
+            predicted_error=self.predicted_error,
+            initial_share=self.initial_share,
+            run=run,
+        )
 
 
 class Resolved(NamedTuple):
@@ -100,13 +116,7 @@ def _synthesize_at(
     if kept.steps > MAX_UPDATES:
         raise DataError(f"{checkpoint.folder}: averages of more than {MAX_UPDATES:,} updates can't be synthesised")
     decays = decays_of(kept.decay, kept.warmup, kept.steps)
-
-    def reader(record: SnapshotRecord) -> Callable[[], dict[str, Tensor]]:
-        return lambda: read_snapshot(run / SNAPSHOTS, record)
-
-    snapshots = [
-        (snapshot_path(run, each.step).stem, each.updates, reader(each)) for each in checkpoint.state.snapshots
-    ]
+    snapshots = readers_of(run / SNAPSHOTS, checkpoint.state.snapshots)
     sources = sources_of(decays, snapshots, lambda: checkpoint.weights(EMA), lambda: checkpoint.weights(RAW))
     try:
         averages, left_out = synthesize(targets, sources, decays, max_error=max_error)
@@ -117,13 +127,7 @@ def _synthesize_at(
         notes.append(f"left out of the synthesis: {len(left_out) - LISTED_PROBLEMS} more")
     made: dict[str, tuple[dict[str, Tensor], WeightSet]] = {}
     for average in averages:
-        record = Synthesis(
-            target=average.name,
-            coefficients=average.coefficients,
-            predicted_error=average.predicted_error,
-            initial_share=average.initial_share,
-            run=run.name,
-        )
+        record = average.record(run.name)
         note = f"{average.name}: {record.summary}"
         if average.tensors is None:
             problem = f"more than {max_error:.0%} is refused: name a longer average, or take it with --allow-error"
@@ -138,16 +142,21 @@ def decays_of(decay: float, warmup: str, updates: int) -> NDArray[np.float64]:
     return np.minimum(decay, [WARMUPS[warmup](number) for number in range(1, updates + 1)], dtype=np.float64)
 
 
+def readers_of(folder: Path, records: Sequence[SnapshotRecord]) -> list[Reader]:
+    """The snapshots of a run, from which `sources_of` makes averages; each is read when it is needed."""
+    return [
+        (snapshot_path(folder, record.step).stem, record.updates, partial(read_snapshot, folder, record))
+        for record in records
+    ]
+
+
 def sources_of(
     decays: NDArray[np.float64],
-    snapshots: Sequence[tuple[str, int, Callable[[], Mapping[str, Tensor]]]],
+    snapshots: Sequence[Reader],
     shadow: Callable[[], Mapping[str, Tensor]],
     raw_weights: Callable[[], Mapping[str, Tensor]],
 ) -> list[Source]:
-    """All that a run can make averages of after the updates with these decays.
-
-    `snapshots` are (name, updates, read), oldest first.
-    """
+    """All that a run can make averages of after the updates with these decays. Snapshots come oldest first."""
     sources = [Source(name, exponential(decays[:updates]), read) for name, updates, read in snapshots]
     return [*sources, Source(EMA, exponential(decays), shadow), Source(RAW, raw(len(decays)), raw_weights)]
 

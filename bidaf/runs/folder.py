@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,9 @@ import torch
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import claim_folder, point_link, put_folder, sync, write_json, write_text
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.reading import read_regular
+from bidaf.files.writing import claim_folder, point_link, put_folder, remove, remove_stale, sync
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
@@ -38,6 +42,7 @@ from bidaf.runs.layout import (
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
+    FOLDERS,
     LAST,
     LATEST,
     LOCK,
@@ -55,6 +60,7 @@ from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
+LOCK_TRIES = 10
 PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
 
 
@@ -63,6 +69,8 @@ class Run:
 
     def __init__(self, folder: Path, *, deterministic: bool = False) -> None:
         self.folder = folder
+        self.files = ConfinedFolder(folder)
+        """Through which everything is written and deleted."""
         self.deterministic = deterministic
         self.checkpoints = folder / CHECKPOINTS
         self.predictions = folder / PREDICTIONS
@@ -73,10 +81,10 @@ class Run:
         run = cls(folder, deterministic=config.training.deterministic)
         refuse_existing_run(folder)
         try:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            run.predictions.mkdir(exist_ok=True)
-            write_json(folder / ENVIRONMENT, environment(device, processes))
-            write_text(folder / CONFIG, dump_config(config))
+            run.files.make_folder(CHECKPOINTS)
+            run.files.make_folder(PREDICTIONS)
+            run.files.write_json(ENVIRONMENT, environment(device, processes))
+            run.files.write_text(CONFIG, dump_config(config))
             for changed in (folder, folder.parent):
                 sync(changed)
             point_latest(folder)
@@ -113,18 +121,29 @@ class Run:
     def locked(self) -> Iterator[None]:
         """Within the block no other process trains in this folder. Raises `UsageError` when one does already.
 
-        The system drops the lock with the process, however that ends: there is no stale lock.
+        The system drops the lock with the process, however that ends: there is no stale lock. Raises `DataError` where
+        a link or something else than a folder would take what is written out of the run.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_what_leads_out()
+            handle = self.files.open(LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise BidafError(f"the run folder {self.folder} can't be made: {error.strerror or error}") from None
-        with (self.folder / LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"another process is training in {self.folder}; wait for it or end it") from None
+        try:
+            if not _lock(handle):
+                raise UsageError(f"another process is training in {self.folder}; wait for it or end it")
             yield
+        finally:
+            os.close(handle)
+
+    def _refuse_what_leads_out(self) -> None:
+        """Before any work, what writing would refuse only when it comes to it."""
+        for name in FOLDERS:
+            self.files.entries(name)
+        for name in (METRICS, LOG):
+            if os.path.lexists(self.folder / name):
+                os.close(self.files.open(name, os.O_RDONLY))
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
@@ -132,29 +151,24 @@ class Run:
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
-        clean_checkpoints(self.checkpoints)
+        clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        own = [
-            path
-            for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST)
-            for path in self.folder.glob(f".{name}.*tmp")
-        ]
-        for path in (*own, *self.predictions.glob(".*.json.*tmp")):
-            path.unlink()
+        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST):
+            remove_stale(self.folder, name)
+        remove_stale(self.files.path(PREDICTIONS), "*.json")
 
     def log_event(self, **event: Any) -> None:
         """Append one line to metrics.jsonl; in a deterministic run, nothing in it tells the time."""
         if self.deterministic:
             event |= dict.fromkeys(MEASURED & event.keys())
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        self.files.append(METRICS, json.dumps(event) + "\n")
 
     def log_end(self, status: str, step: int, message: str) -> None:
         """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
         message = " ".join(message.split())
         with suppress(OSError):
             self.log_event(event="end", step=step, status=status, message=message)
-            write_log(self.folder / LOG, message)
+            write_log(self.folder, message)
 
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
@@ -162,9 +176,8 @@ class Run:
 
     def settle(self) -> None:
         """Flush metrics and predictions to the disk: a checkpoint takes them for written."""
-        for path in (self.folder / METRICS, self.predictions, self.folder):
-            if path.exists():
-                sync(path)
+        for name in (METRICS, PREDICTIONS, ""):
+            self.files.sync(name)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Drop what came after this checkpoint (None: after the beginning): the resumed run makes it again.
@@ -172,14 +185,14 @@ class Run:
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
         step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
-        until = {"eval": evaluated, "end": -1}
+        until = {"eval": evaluated, "map": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
-        write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
-        self.predictions.mkdir(exist_ok=True)
-        for path in self.predictions.iterdir():
+        self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
+        self.files.make_folder(PREDICTIONS)
+        for path in self.files.entries(PREDICTIONS):
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
-                path.unlink()
-        rewind_snapshots(self.folder / SNAPSHOTS, checkpoint.step if checkpoint else None)
+                remove(path)
+        rewind_snapshots(self.files.path(SNAPSHOTS), checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -191,11 +204,11 @@ class Run:
         if best.exists():
             self.link(BEST, best)
         else:
-            (self.folder / BEST).unlink(missing_ok=True)
+            self.files.remove(BEST)
 
     def link(self, name: str, checkpoint: Path) -> None:
         """Point `best` or `last` at a checkpoint."""
-        point_link(self.folder / name, os.path.relpath(checkpoint, self.folder))
+        self.files.link(name, checkpoint)
 
     def linked(self, name: str) -> Path | None:
         """The checkpoint that `best` or `last` names."""
@@ -204,7 +217,7 @@ class Run:
 
     def prune(self, config: Config) -> None:
         """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
-        found = list_checkpoints(self.checkpoints)
+        found = list_checkpoints(self.files.path(CHECKPOINTS))
         best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
         kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
         for path in found:
@@ -222,7 +235,7 @@ class Run:
         """What to know when the run began with another count of threads or processes: sums are rounded otherwise."""
         here = {"processes": processes, "threads": torch.get_num_threads()}
         try:
-            began = json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            began = json.loads(read_regular(self.folder / ENVIRONMENT))
             changed = {name: began[name] for name in here if began.get(name, here[name]) != here[name]}
         except (OSError, ValueError, AttributeError):
             return None
@@ -252,6 +265,17 @@ def _copy_or_share(source: str, target: str) -> None:
     shutil.copy2(source, target)
 
 
+def _lock(handle: int) -> bool:
+    """Try for a moment: whoever lists the runs holds the lock of each while looking at it."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.02)
+    return False
+
+
 def point_latest(folder: Path) -> None:
     """Let `runs/latest` name this run, if it is one in `runs/`."""
     if folder.parent.name == RUNS_FOLDER:
@@ -273,11 +297,13 @@ def refuse_copy(source: Path, folder: Path) -> None:
 
 
 def new_run_folder(config_name: str) -> Path:
-    """`runs/<config>-<time>`, with a number behind it where that is taken."""
+    """Make the folder `runs/<config>-<time>`, with a number behind it where another process has that."""
     base = Path(RUNS_FOLDER, f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    for number in count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
     return folder
 
 

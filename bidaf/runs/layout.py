@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import os
 from datetime import datetime
 from pathlib import Path
 
+from bidaf.files.confined import ConfinedFolder
+from bidaf.messages import printable
 from bidaf.runs.weight_sets import file_stem
 
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS, SNAPSHOTS, SWEEPS = "checkpoints", "predictions", "snapshots", "sweeps"
+CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS = FOLDERS = (
+    "checkpoints",
+    "predictions",
+    "data",
+    "snapshots",
+    "sweeps",
+)
 REPORT = "report.html"
 N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
 BEST, LAST, LATEST = "best", "last", "latest"
@@ -23,14 +32,13 @@ def predictions_file(step: int, weights: str) -> str:
     return f"step-{step:06d}.{file_stem(weights)}.json"
 
 
-def write_log(path: Path, message: str) -> None:
-    """Append a message to a log, with the time before it."""
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{datetime.now():{_TIME}}  {message}\n")
+def write_log(folder: Path, message: str) -> None:
+    """Append a message to a run's log.txt, with the time before it."""
+    ConfinedFolder(folder).append(LOG, f"{datetime.now():{_TIME}}  {printable(message)}\n")
 
 
 def find_runs(base: Path) -> list[Path]:
     """The folders of runs in `base`, by name; links, as `latest` is one, are none of their own."""
     if not base.is_dir():
         return []
-    return sorted(path for path in base.iterdir() if not path.is_symlink() and (path / CONFIG).is_file())
+    return sorted(path for path in base.iterdir() if not path.is_symlink() and os.path.isfile(path / CONFIG))

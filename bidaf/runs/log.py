@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from bidaf.errors import DataError
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.reading import open_regular, read_regular
 from bidaf.runs.events import (
     KINDS,
     MAX_LINE_BYTES,
@@ -176,12 +179,15 @@ def read_events(folder: Path) -> list[dict[str, Any]]:
 def is_training(folder: Path) -> bool:
     """Whether a process holds the run's lock."""
     try:
-        with (folder / LOCK).open("rb") as file:
-            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        handle = ConfinedFolder(folder).open(LOCK, os.O_RDONLY)
+    except (OSError, DataError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
-    except OSError:
-        pass
+    finally:
+        os.close(handle)
     return False
 
 
@@ -196,7 +202,7 @@ def _ranked(evaluation: Evaluation, rank_by: Any) -> Evaluation:
 def _logged_ending(path: Path) -> Status:
     """What the last line of log.txt says; its lines begin with the time and two blanks."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, path.stat().st_size - MAX_LINE_BYTES))
             last = (file.read().decode("utf-8", "replace").splitlines() or [""])[-1]
     except OSError:
@@ -207,7 +213,7 @@ def _logged_ending(path: Path) -> Status:
 
 def _environment(folder: Path) -> dict[str, Any]:
     try:
-        environment = parse_json((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        environment = parse_json(read_regular(folder / ENVIRONMENT).decode())
     except (OSError, ValueError, RecursionError):
         return {}
     return environment if isinstance(environment, dict) else {}

@@ -18,7 +18,6 @@ from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import write_text
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
@@ -46,6 +45,9 @@ MAY_CHANGE = {
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
+    "evaluation.averages",
+    "evaluation.map",
+    "evaluation.map.questions",
 }
 
 
@@ -132,7 +134,7 @@ def resume_run(
         run.rewind(checkpoint)
         run.prune(config)
         run.deterministic = config.training.deterministic
-        write_text(run.folder / CONFIG, dump_config(config))
+        run.files.write_text(CONFIG, dump_config(config))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
         if remark := run.other_counts(group.size):
             echo(remark)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
+from bidaf.ema.average import trained_weights
+from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.files.writing import write_json, write_text
+from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST, SNAPSHOTS, predictions_file
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
@@ -47,7 +49,7 @@ class RunWriter:
         scores: Scores = {}
         for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / predictions_file(step, name), predictions)
+            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", predictions)
             scores[name] = score_answers(gold, predictions).metrics
         return scores
 
@@ -63,12 +65,23 @@ class RunWriter:
             for name, of_all in answers.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        write_text(self.run.predictions / N_BEST, text)
+        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
 
     def take_snapshot(self, trainer: Trainer) -> None:
         """Keep a copy of the shadow, if one of this step is due."""
         if self._snapshots and trainer.ema and self._snapshots.is_due(trainer.state.step):
             self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
+
+    def synthesize(self, trainer: Trainer, targets: Sequence[Target], max_error: float) -> list[Average]:
+        """Averages of the run as it is now, from the snapshots held so far; those longer than the run are left out."""
+        if self._snapshots is None or trainer.ema is None or self.run is None:
+            return []
+        ema, folder = trainer.ema, self.run.folder / SNAPSHOTS
+        decays = decays_of(ema.decay, ema.warmup, ema.steps)
+        snapshots = readers_of(folder, self._snapshots.flush(trainer.state.step))
+        sources = sources_of(decays, snapshots, lambda: ema.shadow, lambda: dict(trained_weights(trainer.model)))
+        fitting = [target for target in targets if target.kind != "tail" or target.percent or target.value <= ema.steps]
+        return synthesize(fitting, sources, decays, max_error=max_error)[0]
 
     def save(self, trainer: Trainer) -> None:
         """Save a checkpoint and prune old ones."""
@@ -77,7 +90,7 @@ class RunWriter:
         state = trainer.state
         if self._snapshots:
             state.snapshots = self._snapshots.flush(state.step)
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        folder = self.run.files.path(f"{CHECKPOINTS}/{checkpoint_name(state.step)}")
         self.run.settle()
         trainer.save(folder)
         self.run.link(LAST, folder)
