@@ -44,9 +44,9 @@ def export_model(
     if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
     if form == "onnx":
-        from bidaf.export.onnx import check_packages
+        from bidaf.export.onnx import check_can_export
 
-        check_packages()
+        check_can_export(checkpoint.config.model)
     tensors = checkpoint.weights(use_ema)
     about = _about(checkpoint, prepared, use_ema=use_ema, form=form)
     beside = folder.with_name(f".{folder.name}.tmp")

@@ -17,7 +17,7 @@ from bidaf.data.features import Features
 from bidaf.data.squad import Answer, Example
 from bidaf.data.tokenizer import Offsets, Tokenizer
 from bidaf.errors import DataError
-from bidaf.evaluation.evaluator import Answered, score_batches
+from bidaf.evaluation.evaluator import Answered
 from bidaf.files.reading import quote
 from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
@@ -77,12 +77,12 @@ def _read(predictor: Predictor, example: Example, n_best: int) -> Reading:
     features = predictor.features([example])
     loaded = predictor.loaded
     source = BatchSource(features, predictor.device)
-    settings = loaded.config.evaluation
     with predictor.precision():
         (answers,) = predictor.answer_n_best(features, n_best).values()
-        ((_, start, end),) = score_batches(loaded.model, source, settings.batch_tokens)
         with torch.inference_mode():
-            to_question, to_context = loaded.model.attention_weights(source.gather(np.array([0])))
+            (start, end), (to_question, to_context) = loaded.model.score_and_attend(source.gather(np.array([0])))
+    assert to_question is not None
+    assert to_context is not None
     return Reading(
         loaded.weights,
         to_question=_numpy(to_question),
