@@ -95,6 +95,15 @@ class ModelConfig(Section):
     """A bias in the similarity and in the output scores: in the released code, and without effect in a softmax."""
 
 
+class SnapshotsConfig(Section):
+    """Copies of the shadow kept while training, from which other averages are synthesised afterwards."""
+
+    every: int = Field(50, ge=1)
+    """Steps between two snapshots."""
+    density: int = Field(8, ge=1)
+    """How many of each age group stay: more give smaller errors and take more space (about 6 more files per unit)."""
+
+
 class EmaConfig(Section):
     """The moving average of the weights. The paper: decay 0.999, no warm-up."""
 
@@ -106,13 +115,22 @@ class EmaConfig(Section):
     """Steps after which a weight's share in the shadow has halved; another way to say `decay`."""
     warmup: Literal["none", "ramp", "power"] = "none"
     """Start with a smaller decay: `ramp` min(decay, (1+n)/(10+n)), `power` min(decay, 1-(1+n)^(-2/3))."""
-    every: int = Field(1, ge=1)
-    """Update once in so many steps, with the decay raised to that power, so that the horizon stays."""
+    snapshots: SnapshotsConfig | None = SnapshotsConfig()
+    """Copies of the shadow kept while training; null for none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_an_average_there_are_no_snapshots(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("enabled") is False:
+            return {"snapshots": None, **values}
+        return values
 
     @model_validator(mode="after")
-    def _decay_is_said_once(self) -> EmaConfig:
+    def _settings_agree(self) -> EmaConfig:
         if self.decay is not None and self.half_life is not None:
             raise ValueError("give `decay` or `half_life`, not both")
+        if self.snapshots and not self.enabled:
+            raise ValueError("`snapshots` are copies of the average, which `enabled: false` switches off; remove one")
         return self
 
 
@@ -174,7 +192,7 @@ class TrainingConfig(Section):
     keep_last: int = Field(3, ge=1)
     """Newest checkpoints that are kept, besides the best ones."""
     keep_best: int = Field(1, ge=1)
-    """Checkpoints that are kept for their dev F1 (the shadow's)."""
+    """Checkpoints that are kept for their dev F1 (`evaluation.rank_by`)."""
     deterministic: bool = False
     """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
 
@@ -196,8 +214,10 @@ class EvaluationConfig(Section):
     """Longest answer span considered; null for any (the paper)."""
     batch_tokens: int = Field(12_000, ge=1)
     """Padded context tokens in one evaluation batch."""
+    rank_by: Literal["raw", "ema"] = "ema"
+    """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations without a better shadow F1; null for never."""
+    """Stop after so many evaluations without a better F1; null for never."""
 
 
 class Config(Section):

@@ -25,7 +25,7 @@ from bidaf.config_file import find_config, load_config
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import choose_device
 from bidaf.ema.average import trained_weights
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.training.trainer import Trainer
 
@@ -54,11 +54,11 @@ def train_both(config: Config, prepared: Prepared, device: torch.device, seed: i
 
     def score(model: nn.Module) -> float:
         settings, source = config.evaluation, trainer.dev_source
-        answers = answer_all(
+        answers = predict_spans(
             model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens
         )
         gold = dict(zip(source.features.ids, source.features.answers, strict=True))
-        return score_answers(gold, {question: answer.text for question, answer in answers.items()}).f1
+        return score_answers(gold, {question: best.text for question, (best,) in answers.items()}).f1
 
     run("ours", lambda n: trainer.step.run(trainer.train_source, *trainer.order.batch(n), n + 1))
     raw = score(trainer.model)

@@ -14,7 +14,10 @@ import torch
 
 from bidaf.config import Config
 from bidaf.data.prepare import Prepared, prepare
+from bidaf.runs.state import weights_file
+from bidaf.runs.weight_sets import EMA, RAW
 
+RAW_FILE, EMA_FILE = weights_file(RAW), weights_file(EMA)  # in a checkpoint
 CPU = torch.device("cpu")
 
 PLACES = {

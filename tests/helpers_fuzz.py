@@ -29,7 +29,8 @@ from hypothesis.strategies import SearchStrategy
 from bidaf.data.prepare import MANIFEST_FILE
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
-from bidaf.runs.checkpoint import COMPLETE
+from bidaf.runs.checkpoint_folders import COMPLETE
+from bidaf.runs.state import WEIGHTS
 
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""
@@ -329,8 +330,8 @@ def sign_checkpoint(folder: Path) -> None:
     """Write the checksums of the files as they are now into the marker."""
     if not (folder / COMPLETE).is_file():  # a pipe, say
         return
-    parts = [path for path in sorted(folder.iterdir()) if path.name != COMPLETE]
-    files = {path.name: sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
+    parts = [path for path in sorted(folder.rglob("*")) if path.name not in (COMPLETE, WEIGHTS)]
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
     (folder / COMPLETE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
 
 

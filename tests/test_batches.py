@@ -218,7 +218,9 @@ def test_batches_by_length_hold_every_question_within_the_budget(lengths: list[i
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_every_shape_gives_every_question_the_same_scores(configure: Configure, prepared: Prepared, variant: str) -> None:
+def test_every_shape_gives_every_question_the_same_scores(
+    configure: Configure, prepared: Prepared, variant: str
+) -> None:
     source, vocabulary = BatchSource(prepared.features("train"), CPU), prepared.vocabulary()
     sizes = {"num_trained": len(vocabulary.trained_words), "num_chars": len(vocabulary.chars)}
     torch.manual_seed(0)

@@ -54,7 +54,7 @@ def test_training_again_gives_the_same_weights_and_prepares_nothing_again(tiny: 
     ran = succeed("train", *TINY, "--run-dir", "again", cwd=home)
     assert "questions\n" not in ran.err
     ours, theirs = (
-        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").glob("*.safetensors")}
+        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").rglob("*.safetensors")}
         for run in (home / "again", tiny.run)
     )
     assert len(ours) == 3
@@ -79,7 +79,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(
     monkeypatch.undo()
     assert Run.open(home / "runs" / "stopped").last_checkpoint().name == "step-000007"
     assert "at step 7 of 20" in succeed("train", "--resume", cwd=home).err
-    last = "checkpoints/step-000020/shadow.safetensors"
+    last = "checkpoints/step-000020/weights/ema.safetensors"
     assert (home / "runs" / "stopped" / last).read_bytes() == (tiny.run / last).read_bytes()
 
 
@@ -160,7 +160,7 @@ def test_score_says_which_questions_have_no_prediction(tmp_path: Path) -> None:
     assert ran.json["exact_match"] == pytest.approx(100 / 6)
     assert len(ran.json["missing"]) == 5
     assert ran.json["unknown"] == ["stranger"]
-    assert "5 questions have no prediction and count 0" in ran.err
+    assert "5 questions have no prediction and score 0" in ran.err
 
 
 # Errors
@@ -182,7 +182,7 @@ def forget(name: str) -> Arrange:
 
 
 def damage_checkpoint(home: Path) -> None:
-    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "raw.safetensors"
+    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "weights" / "raw.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
@@ -215,6 +215,20 @@ USAGE: dict[str, Case] = {
     "run without --resume": (["train", "tiny"], nothing, "bidaf train --resume tiny"),
     "resume with other settings": (["train", "--resume", "tiny", "-s", "training.seed=9"], nothing, "training.seed"),
     "resume into a folder": (["train", "--resume", "tiny", "--run-dir", "prepared"], nothing, "prepared exists"),
+    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
+    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
+    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
+    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
+    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+    "an option like no other": (["train", *TINY, "--seed", "1"], nothing, "No such option: --seed; see bidaf train"),
+    "an option misspelt": (["predict", "dev.json", "--n_best", "3"], nothing, "(Possible options: --n-best); see"),
+    "quiet": (["eval", "--quiet"], nothing, "2>/dev/null is quiet"),
+    "two choices of weights": (["eval", "-w", "raw", "--use-ema"], nothing, "contradict each other"),
+    "both and one of them": (["eval", "--both", "--no-use-ema"], nothing, "contradict each other"),
+    "one set to predict with": (["predict", "dev.json", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "one set to ask": (["ask", "-c", "dev.json", "-q", "Who?", "-w", "raw", "-w", "ema"], nothing, "takes one weight"),
+    "one set to export": (["export", "-o", "model", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "predictions of two sets": (["eval", "--both", "-p", "x.json"], nothing, "takes the answers of one weight set"),
 }
 DATA: dict[str, Case] = {
     "missing file": (train_on("trian.json"), nothing, "did you mean train.json?"),
@@ -234,13 +248,13 @@ DATA: dict[str, Case] = {
     "vectors missing": (["train", *TINY, "-s", "data.vectors=x.txt"], nothing, "x.txt: no such file"),
     "vectors ragged": (["train", *TINY, "-s", "data.vectors=x.txt"], write("x.txt", "a 1 2\nb 1\n"), "x.txt, line 2"),
     "unknown run": (["eval", "-m", "nowhere"], nothing, "no run nowhere, neither as a path nor in runs/"),
-    "no run at all": (["eval"], forget("runs"), "no run yet: runs/latest does not exist"),
+    "no run at all": (["eval"], forget("runs"), "no run yet in runs/"),
     "nothing to resume": (["train", "--resume"], forget("runs"), "no run yet"),
     "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
     "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
-    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
-    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
-    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
+    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no valid checkpoint"),
+    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
+    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no valid checkpoint"),
     "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
@@ -251,12 +265,7 @@ DATA: dict[str, Case] = {
 }
 FAILED: dict[str, Case] = {
     "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
-    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
-    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
-    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
-    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
-    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
 

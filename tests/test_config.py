@@ -281,7 +281,7 @@ def test_what_is_dumped_loads_to_the_same_config(tmp_path: Path, overrides: list
 def test_differences_name_each_setting_that_is_another(tmp_path: Path) -> None:
     ours = load(tmp_path, DATA)
     theirs = load(tmp_path, DATA, "training.optimizer.name=adam", "model.hidden_size=7", "data.dev=[x, y]")
-    assert differences(ours, theirs) == [
+    assert [str(each) for each in differences(ours, theirs)] == [
         "data.dev: ['dev.json'] -> ['x', 'y']",
         "model.hidden_size: 100 -> 7",
         "training.optimizer.name: adadelta -> adam",
@@ -290,7 +290,7 @@ def test_differences_name_each_setting_that_is_another(tmp_path: Path) -> None:
         "training.optimizer.beta1: absent -> 0.9",
         "training.optimizer.beta2: absent -> 0.999",
     ]
-    assert ours.to_dict() != theirs.to_dict()
+    assert differences(ours, theirs)[1] == ("model.hidden_size", 100, 7)
 
 
 def test_setting_names_are_those_of_a_dumped_config_and_of_the_other_optimizer(tmp_path: Path) -> None:
@@ -372,3 +372,39 @@ def test_a_setting_of_an_older_version_is_read_under_its_present_name(tmp_path: 
     assert load(tmp_path, DATA, "model.form=released").model.variant == "released"
     assert "model.variant (c.yaml, line 2): " in failure(tmp_path, DATA + "model: {form: papr}\n")
     assert "keep one" in failure(tmp_path, DATA + "model: {form: paper, variant: paper}\n")
+
+
+def test_a_removed_setting_is_accepted_with_the_value_that_every_run_now_has(tmp_path: Path) -> None:
+    assert load(tmp_path, DATA + "ema: {every: 1, decay: 0.9}\n") == load(tmp_path, DATA + "ema: {decay: 0.9}\n")
+    assert load(tmp_path, DATA, "ema.every=1") == load(tmp_path, DATA)
+    for every in ("2", "true", "1.0", "[1]"):
+        problem = failure(tmp_path, DATA + f"ema:\n  every: {every}\n")
+        assert "c.yaml, line 3: ema.every was removed" in problem
+        assert "ema.every was removed" in failure(tmp_path, DATA, f"ema.every={every}")
+
+
+def test_snapshots_go_with_an_average_and_can_be_switched_off(tmp_path: Path) -> None:
+    default = load(tmp_path, DATA).ema.snapshots
+    assert default is not None
+    assert (default.every, default.density) == (50, 8)
+    assert load(tmp_path, DATA, "ema.snapshots=null").ema.snapshots is None
+    without_average = load(tmp_path, DATA, "ema.enabled=false")
+    assert without_average.ema.snapshots is None
+    assert load(tmp_path, dump_config(without_average)) == without_average
+    for snapshots in ("{every: 10}", "{}"):
+        problem = failure(tmp_path, DATA + f"ema: {{enabled: false, snapshots: {snapshots}}}\n")
+        assert "snapshots" in problem
+        assert "enabled: false" in problem
+    assert "snapshots.every" in failure(tmp_path, DATA, "ema.snapshots.every=0")
+    assert load(tmp_path, DATA, "ema.snapshots.density=3").ema.snapshots.every == 50  # type: ignore[union-attr]
+
+
+def test_a_run_of_a_version_without_snapshots_has_none(tmp_path: Path) -> None:
+    written = dump_config(load(tmp_path, DATA))
+    old = yaml.safe_load(written)
+    del old["ema"]["snapshots"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.dump(old), encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is None
+    path.write_text(written, encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is not None

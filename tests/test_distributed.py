@@ -22,7 +22,7 @@ from torch import Tensor
 from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared
 from bidaf.errors import BidafError, UsageError
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss
 from bidaf.training import distributed
 from bidaf.training.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
@@ -184,8 +184,9 @@ def test_votes_travel_with_the_gradient(bench: MakeBench) -> None:
 def test_every_question_is_answered_by_one_process(bench: MakeBench, size: int, batch_tokens: int) -> None:
     of_one = bench()
     options: dict[str, Any] = {"batch_tokens": batch_tokens, "max_answer_tokens": None}
-    whole = answer_all(of_one.model, of_one.source, **options)
-    shares = [answer_all(of_one.model, of_one.source, **options, shard=Group(rank, size).shard) for rank in range(size)]
+    whole = predict_spans(of_one.model, of_one.source, **options)
+    shards = [Group(rank, size).shard for rank in range(size)]
+    shares = [predict_spans(of_one.model, of_one.source, **options, shard=shard) for shard in shards]
     assert sum(len(share) for share in shares) == len(whole)
     assert {question: answer for share in shares for question, answer in share.items()} == whole
 

@@ -17,7 +17,7 @@ import pytest
 from bidaf.config import DataConfig
 from bidaf.data.features import Features, Limits, build_features
 from bidaf.data.prepare import find_prepared, prepare
-from bidaf.data.squad import Answer, Example
+from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.vocabulary import UNK, Vocabulary
 from bidaf.errors import BidafError, DataError
@@ -27,7 +27,7 @@ VOCABULARY = Vocabulary(["<pad>", "<unk>", "zyx"], ["the", "cat", "."], ["<pad>"
 
 
 def ask(context: str, *answers: tuple[str, int], question: str = "What?", name: str = "q") -> Example:
-    return Example(name, question, context, tuple(Answer(text, start) for text, start in answers))
+    return Example(name, question, context, tuple(GoldAnswer(text, start) for text, start in answers))
 
 
 def build(*examples: Example, limits: Limits | None = None) -> Features:

@@ -17,7 +17,7 @@ import pytest
 from bidaf.data import hub
 from bidaf.data.hub import HubName, locate, parse_hub_name, read_hub
 from bidaf.data.sources import read_source, read_sources, source_identity
-from bidaf.data.squad import Answer
+from bidaf.data.squad import GoldAnswer
 from bidaf.errors import DataError
 
 CONTEXT = "The cat sat on the mat."
@@ -76,7 +76,7 @@ def test_every_local_form_gives_the_same_corpus(tmp_path: Path, make: Any) -> No
     corpus = read_source(make(tmp_path / "squad"), "train")
     first, second = corpus.examples
     assert (first.id, first.question, first.title) == ("a", "Who sat?", "Pets")
-    assert first.answers == second.answers == (Answer("cat", 4),)
+    assert first.answers == second.answers == (GoldAnswer("cat", 4),)
     assert first.context is second.context
     assert (corpus.counts.read, corpus.counts.kept, corpus.counts.realigned) == (2, 2, 1)
 

@@ -23,7 +23,7 @@ from bidaf.config import ModelConfig
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.errors import BidafError
 from bidaf.export import onnx
-from bidaf.inference.exported import GRAPH
+from bidaf.inference.exported import GRAPH, ShapeParity
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import Batch, Bidaf
 
@@ -40,7 +40,7 @@ def folder(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX export of the tiny run's shadow weights."""
     folder = tmp_path_factory.mktemp("onnx") / "model"
     about = succeed("export", "--format", "onnx", "-o", folder, "--json", cwd=tiny.folder).json
-    assert (about["form"], about["weights"]) == ("onnx", "ema")
+    assert (about["type"], about["weights"]) == ("onnx", "ema")
     assert [each["batch"] for each in about["parity"]] == [1, 1, 7, 7, 60, 60]
     return folder
 
@@ -80,7 +80,7 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
     if request.param == "trained":
         folder: Path = request.getfixturevalue("folder")
         with contextlib.chdir(tiny.folder):
-            loaded = load_model("tiny", use_ema=True, device=torch.device("cpu"))
+            loaded = load_model("tiny", weights="ema", device=torch.device("cpu"))
         return Exported(loaded.model, folder / GRAPH, loaded.vocabulary.max_word_chars)
     torch.manual_seed(3)
     config = ModelConfig(**SMALL, **RANDOM[request.param])
@@ -145,7 +145,8 @@ def test_a_graph_that_differs_is_noticed(exported: Exported, monkeypatch: pytest
         assert onnx._compare(onnx._Padded(model), sizes, session, 7, 9, 4).difference > onnx.TOLERANCE
         model.phrase.weight_hh.div_(1.25)
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: mock.Mock())
-    monkeypatch.setattr(onnx, "_compare", lambda *shape: onnx.Parity(1, 1, 1, math.nan))
+    differing = ShapeParity(batch=1, context=1, question=1, difference=math.nan)
+    monkeypatch.setattr(onnx, "_compare", lambda *shape: differing)
     with pytest.raises(BidafError, match="differs from the network by nan at batch 1, 1 context and 1 question words"):
         onnx.write_graph(model, graph.parent, word_chars=word_chars)
 

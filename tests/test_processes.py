@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, Configure, events
+from conftest import CPU, EMA_FILE, RAW_FILE, Configure, events
 from helpers_cli import succeed, write_tiny
 from one_of_several import STEP_OF_TROUBLE
 from safetensors.torch import load_file
@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.prepare import Prepared
-from bidaf.runs.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
+from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint
 from bidaf.training.launch import resume_run, start_run
 
 ROOT = Path(__file__).parents[1]
@@ -129,7 +129,7 @@ def assert_same_run(run: Path, other: Path) -> None:
     """Loss curve, scores, weights, shadow and optimizer, as near as sums in another order allow."""
     for kind, figures in (
         ("train", ("step", "loss", "grad_norm", "ema_decay")),
-        ("eval", ("step", "raw", "ema", "best")),
+        ("eval", ("step", "scores", "best")),
     ):
         ours, theirs = ([[line[key] for key in figures] for line in events(each, kind)] for each in (run, other))
         assert len(ours) >= len(theirs) > 0  # a run that was stopped was evaluated there, too
@@ -137,7 +137,7 @@ def assert_same_run(run: Path, other: Path) -> None:
             assert one == [pytest.approx(value, rel=1e-4) for value in another]
     checkpoints = [open_checkpoint(each / "last") for each in (run, other)]
     assert checkpoints[0].step == checkpoints[1].step == 8
-    for file in (RAW, SHADOW, OPTIMIZER):
+    for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
         tensors = [load_file(checkpoint.folder / file) for checkpoint in checkpoints]
         torch.testing.assert_close(*tensors, rtol=1e-3, atol=1e-5)
 
@@ -193,7 +193,7 @@ def test_a_signal_to_one_ends_both_at_the_same_step(folder: Path, seen: list[dic
         assert [of_one[name]["end"] for of_one in seen] == [143, 143]
         checkpoint = open_checkpoint(folder / name / "last")
         assert checkpoint.step == step
-    assert checkpoint.state["evaluated_step"] == 0
+    assert checkpoint.state.evaluated_step == 0
 
 
 def test_weights_that_differ_end_the_run_unsaved(folder: Path, seen: list[dict[str, Any]]) -> None:

@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidaf.data.questions import read_questions
-from bidaf.data.squad import Answer
+from bidaf.data.squad import GoldAnswer
 from bidaf.errors import DataError
 
 ONE = {"context": "The cat sat.", "question": "Who sat?"}
@@ -109,15 +109,15 @@ def test_a_repeated_id_is_named_with_both_places(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answers", "kept"),
     [
-        ([{"text": "cat", "answer_start": 4}], (Answer("cat", 4),)),
-        ([{"text": "dog", "answer_start": 99}], (Answer("dog", 99),)),
-        ([{"text": "cat", "answer_start": "here"}, {"text": "cat"}], (Answer("cat", -1), Answer("cat", -1))),
-        ({"text": ["cat", "sat"], "answer_start": [4, 8]}, (Answer("cat", 4), Answer("sat", 8))),
-        ({"text": ["cat", "sat"], "answer_start": [4]}, (Answer("cat", -1), Answer("sat", -1))),
+        ([{"text": "cat", "answer_start": 4}], (GoldAnswer("cat", 4),)),
+        ([{"text": "dog", "answer_start": 99}], (GoldAnswer("dog", 99),)),
+        ([{"text": "cat", "answer_start": "here"}, {"text": "cat"}], (GoldAnswer("cat", -1), GoldAnswer("cat", -1))),
+        ({"text": ["cat", "sat"], "answer_start": [4, 8]}, (GoldAnswer("cat", 4), GoldAnswer("sat", 8))),
+        ({"text": ["cat", "sat"], "answer_start": [4]}, (GoldAnswer("cat", -1), GoldAnswer("sat", -1))),
         (None, ()),
     ],
 )
-def test_answers_are_kept_as_given(tmp_path: Path, answers: Any, kept: tuple[Answer, ...]) -> None:
+def test_answers_are_kept_as_given(tmp_path: Path, answers: Any, kept: tuple[GoldAnswer, ...]) -> None:
     assert ask(tmp_path, json.dumps({**ONE, "answers": answers}))[0].answers == kept
 
 

@@ -97,7 +97,7 @@ def bare_pickle(path: Path) -> None:
 
 PLANTS = [bare_pickle, torch_file, objects_array]
 EXPORT_FILES = ["export.json", "config.yaml", "vocabulary.json", "vectors.npy", "model.safetensors"]
-CHECKPOINT_FILES = ["complete.json", "state.json", "config.yaml", "shadow.safetensors"]
+CHECKPOINT_FILES = ["complete.json", "state.json", "config.yaml", "weights/ema.safetensors"]
 PREPARED_FILES = ["manifest.json", "vocabulary.json", "vectors.npy", "dev/texts.json", "dev/chars.npy"]
 
 

@@ -135,7 +135,7 @@ def test_a_signal_saves_where_the_run_is(home: Path, prepared: Path, place: str,
     assert open_checkpoint(home / "run" / "last").step == told
     if place == "in an evaluation":
         assert told == 1
-        assert open_checkpoint(home / "run" / "last").state["evaluated_step"] == 0
+        assert open_checkpoint(home / "run" / "last").state.evaluated_step == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

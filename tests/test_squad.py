@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidaf.data.sources import read_source, read_sources, source_identity
-from bidaf.data.squad import Answer, Corpus, read_squad
+from bidaf.data.squad import Corpus, GoldAnswer, read_squad
 from bidaf.errors import DataError
 
 CONTEXT = "The cat sat on the mat. The dog sat too."
@@ -50,7 +50,7 @@ def test_questions_come_in_file_order_and_share_their_context(tmp_path: Path) ->
     corpus = read(tmp_path, squad(question("b", ("cat", 4), ("The cat", 0)), question("a", ("dog", 28))))
     first, second = corpus.examples
     assert (first.id, second.id) == ("b", "a")
-    assert first.answers == (Answer("cat", 4), Answer("The cat", 0))
+    assert first.answers == (GoldAnswer("cat", 4), GoldAnswer("The cat", 0))
     assert (first.question, first.context, first.title) == ("Who sat?", CONTEXT, "Pets")
     assert first.context is second.context
     assert (corpus.counts.read, corpus.counts.kept) == (2, 2)
@@ -74,10 +74,10 @@ def test_unanswerable_questions_are_skipped_and_counted(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("given_answer", "kept"),
     [
-        (("cat", 4), Answer("cat", 4)),
-        (("cat", 9), Answer("cat", 4)),
-        (("dog", 10**30), Answer("dog", 28)),
-        (("sat", 8), Answer("sat", 8)),
+        (("cat", 4), GoldAnswer("cat", 4)),
+        (("cat", 9), GoldAnswer("cat", 4)),
+        (("dog", 10**30), GoldAnswer("dog", 28)),
+        (("sat", 8), GoldAnswer("sat", 8)),
         (("sat", 7), None),
         (("bird", 4), None),
         (("", 0), None),
@@ -85,17 +85,17 @@ def test_unanswerable_questions_are_skipped_and_counted(tmp_path: Path) -> None:
     ],
 )
 def test_an_answer_off_its_offset_is_realigned_only_where_it_occurs_once(
-    tmp_path: Path, given_answer: tuple[str, int], kept: Answer | None
+    tmp_path: Path, given_answer: tuple[str, int], kept: GoldAnswer | None
 ) -> None:
     corpus = read(tmp_path, squad(question("sure", ("mat", 19)), question("q", ("mat", 19), given_answer)))
-    assert corpus.examples[1].answers == (Answer("mat", 19), *([kept] if kept else []))
+    assert corpus.examples[1].answers == (GoldAnswer("mat", 19), *([kept] if kept else []))
     assert corpus.counts.answers_dropped == (kept is None)
     assert corpus.counts.realigned == (kept is not None and kept.start != given_answer[1])
 
 
 def test_occurrences_that_overlap_are_more_than_one(tmp_path: Path) -> None:
     corpus = read(tmp_path, squad(question("q", ("aa", 2), ("aaa", 7)), context="aaa"))
-    assert corpus.examples[0].answers == (Answer("aaa", 0),)
+    assert corpus.examples[0].answers == (GoldAnswer("aaa", 0),)
 
 
 def test_questions_that_lose_every_answer_are_listed_by_reason(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ def test_a_repeated_id_is_named_with_both_places(tmp_path: Path) -> None:
 
 def test_a_nul_character_is_an_ordinary_character(tmp_path: Path) -> None:
     corpus = read(tmp_path, squad(question("q", ("\0b", 1)), context="a\0b"))
-    assert corpus.examples[0].answers == (Answer("\0b", 1),)
+    assert corpus.examples[0].answers == (GoldAnswer("\0b", 1),)
 
 
 @pytest.mark.parametrize("name", ["squad.json.gz", "squad.json"])

@@ -1,4 +1,4 @@
-"""The structure that ARCHITECTURE.md draws, held: imports point downwards, no import cycle, a wheel that stands alone."""
+"""The structure that ARCHITECTURE.md draws: imports point downwards, without cycles, and the wheel holds all of it."""
 
 from __future__ import annotations
 

@@ -11,9 +11,11 @@ import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bidaf.data import tokenizer
 from bidaf.data.squad import Example, read_squad
 from bidaf.data.tokenizer import SEPARATORS, Tokenizer
 from bidaf.data.tokens import tokenize_examples
+from bidaf.errors import BidafError
 
 BLANK = "\u200b\u2060\ufeff"
 SPLIT, WHOLE = Tokenizer(), Tokenizer(second_split=False)
@@ -157,10 +159,19 @@ def test_a_text_without_tokens_is_one_token_as_a_whole() -> None:
     assert tokens.question_offsets.tolist() == [0, 1]
 
 
-def test_a_missing_spacy_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bidaf.data import tokenizer
-    from bidaf.errors import BidafError
+def test_the_cache_is_bounded_and_changes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "MAX_CACHED_WORDS", 10)
+    texts = [" ".join(f"it's-{number}x" for number in range(start, start + 7)) for start in range(0, 60, 3)]
+    small, spacy_before = Tokenizer(), tokenizer._english()
+    for text in texts:
+        assert small.tokenize(text) == SPLIT.tokenize(text)
+        assert len(small._cuts) <= 10
+    assert tokenizer._english() is not spacy_before  # its own memory of words is bounded with ours
+    small.tokenize("y" * 200)
+    assert "y" * 200 not in small._cuts
 
+
+def test_a_missing_spacy_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(BidafError, match="needs spaCy"):
         tokenizer._english.__wrapped__()

@@ -17,7 +17,7 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.data.workers import usable_cpus
 from bidaf.ema.average import ExponentialMovingAverage
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.training.trainer import Trainer
 
 UPDATES = 50  # in one measurement of the average, which takes a millisecond
@@ -57,7 +57,7 @@ def time_prediction(
 
     def answer(model: torch.nn.Module, source: BatchSource) -> None:
         settings = config.evaluation
-        answer_all(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
+        predict_spans(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
 
     pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(plain, source), rounds, device)
     return PredictionTimes(pairs, len(source))

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, SetOption, print_json, print_table, say
+from bidaf.cli.common import DeviceOption, JsonOption, SetOption, print_json, print_table
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.bench.timing import Pairs, Spread

@@ -5,16 +5,15 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bidaf.cli.completion import complete_config, complete_run, complete_setting
-from bidaf.progress import bar
+from bidaf.messages import printable
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from bidaf.progress import Bar
 
 ConfigOption = Annotated[
     str,
@@ -46,14 +45,14 @@ UseEmaOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def say(message: str) -> None:
-    """A message for people: stderr, so that stdout carries data alone."""
-    print(message, file=sys.stderr, flush=True)
-
-
 def to_json(value: Any) -> str:
     """ASCII JSON: escapes carry any text through any encoding."""
     return json.dumps(value, indent=2) + "\n"
+
+
+def print_line(text: str) -> None:
+    """A result for people, on stdout; what a terminal would obey is escaped."""
+    print(printable(text))
 
 
 def print_json(value: Any) -> None:
@@ -61,8 +60,10 @@ def print_json(value: Any) -> None:
     print(to_json(value), end="")
 
 
-def questions_bar(total: int) -> tqdm[None]:
+def questions_bar(total: int) -> Bar:
     """Progress over questions on stderr; nothing when that is no terminal."""
+    from bidaf.progress import bar
+
     return bar("answer", "question", total)
 
 
@@ -76,18 +77,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if title:
-        print(title)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
-
-
-def write_output(path: Path, text: str) -> None:
-    """Write a result file. Raises `BidafError` when that fails."""
-    from bidaf.errors import BidafError
-    from bidaf.files.writing import write_text
-
-    try:
-        write_text(path, text)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+        print_line(title)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with console.capture() as shown:  # rich itself would end the process where nobody reads
+        console.print(table)
+    print(shown.get(), end="")

@@ -43,8 +43,8 @@ def diff_command(first: NameArgument, second: NameArgument, json: JsonOption = F
     """Print the settings in which two configs differ."""
     from bidaf.config_file import differences, find_config, load_config
 
-    lines = differences(load_config(find_config(first)), load_config(find_config(second)))
+    found = differences(load_config(find_config(first)), load_config(find_config(second)))
     if json:
-        print_json(dict(line.split(": ", 1) for line in lines))
+        print_json({each.key: [each.ours, each.theirs] for each in found})
     else:
-        print("\n".join(lines) if lines else "no difference")
+        print("\n".join(map(str, found)) or "no difference")

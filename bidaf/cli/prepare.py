@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_table, say
+from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_table
+from bidaf.messages import say
 
 
 def prepare_command(

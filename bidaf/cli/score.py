@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, print_json, print_table
+from bidaf.messages import say
 
 SHOWN_IDS = 5
 
@@ -17,19 +18,18 @@ def score_command(
     predictions: Annotated[Path, typer.Argument(help="JSON of {id: answer}.")],
     json: JsonOption = False,
 ) -> None:
-    """Score predictions exactly as the official SQuAD v1.1 evaluator does; unanswered questions count 0."""
-    from bidaf.evaluation.squad_v1 import score_file
+    """Score predictions exactly as the official SQuAD v1.1 evaluator does; questions without a prediction score 0."""
+    from bidaf.evaluation.squad_v1 import METRIC_LABELS, score_file
 
     score = score_file(data, predictions)
-    _report("questions have no prediction and count 0", score.missing)
-    _report("predicted ids are not in the data and count nothing", score.unknown)
+    _report("questions have no prediction and score 0", score.missing)
+    _report("predicted ids are not in the data and are ignored", score.unknown)
     if score.unanswerable:
         say(f"{score.unanswerable:,} questions without an answer are not scored")
     if json:
         print_json(
             {
-                "exact_match": score.exact_match,
-                "f1": score.f1,
+                **score.metrics,
                 "questions": score.questions,
                 "missing": list(score.missing),
                 "unknown": list(score.unknown),
@@ -37,8 +37,10 @@ def score_command(
             }
         )
         return
-    row = (f"{score.exact_match:.2f}", f"{score.f1:.2f}", f"{score.questions:,}", f"{len(score.missing):,}")
-    print_table(f"{predictions} on {data}", ("EM", "F1", "questions", "unanswered"), [row])
+    columns = (*(METRIC_LABELS[name] for name in score.metrics), "questions", "without a prediction")
+    figures = (f"{value:.2f}" for value in score.metrics.values())
+    row = (*figures, f"{score.questions:,}", f"{len(score.missing):,}")
+    print_table(f"{predictions} on {data}", columns, [row])
 
 
 def _report(what: str, ids: tuple[str, ...]) -> None:

@@ -9,17 +9,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.common import DeviceOption, SetOption, print_table
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
-from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.errors import UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.runs.state import TrainingState
     from bidaf.training.distributed import Group
-    from bidaf.training.trainer import TrainingState
 
 
 def train_command(
@@ -101,11 +102,17 @@ def _start(
         print_dry_run(settings, device)
         return 0
     folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    try:
+        return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    finally:
+        if run_dir is None:
+            with suppress(OSError):  # not empty: the run began
+                folder.rmdir()
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
     """Train and tell how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
 
@@ -113,33 +120,17 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
         state = work()
     except Interrupted as interrupted:
         if folder is not None:
-            _log_end(folder, "interrupted and saved")
             say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
         return interrupted.exit_code
-    except (UsageError, DataError):  # before the first step: nothing ran that could fail
-        raise
-    except BidafError as error:
-        if folder is not None:
-            _log_end(folder, f"failed: {error}")
-        raise
     if folder is not None:
         for weights, score in (state.scores or {}).items():
             say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
-        message = f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
-        _log_end(folder, message)
-        say(f"{message}, in {folder}")
+        if verdict := judge_run(folder):
+            say(f"verdict: {verdict.sentence}")
+        say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
         if (page := folder / REPORT).exists():
             say(f"what the average did, to open in a browser: {page}")
     return 0
-
-
-def _log_end(folder: Path, message: str) -> None:
-    """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
-    from bidaf.runs.layout import CONFIG, LOG, write_log
-
-    with suppress(OSError):  # a full disk, say, which is what the run failed of
-        if (folder / CONFIG).exists():
-            write_log(folder / LOG, " ".join(message.split()))
 
 
 def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
@@ -158,7 +149,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     if config is None and not overrides:
         return None
     Run.open(source)
-    return load_config(find_config(config) if config else source / CONFIG, overrides)
+    return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
 def print_dry_run(config: Config, device: torch.device) -> None:

@@ -25,7 +25,7 @@ from bidaf.files.reading import refuse_strange_files
 from bidaf.progress import watched
 
 if TYPE_CHECKING:
-    from bidaf.data.squad import Answer, Example
+    from bidaf.data.squad import Example, GoldAnswer
 
 TEXTS_FILE = "texts.json"
 _TEXTS = ("ids", "questions", "contexts", "answers")
@@ -245,7 +245,7 @@ def _gold_spans(
     )
 
 
-def _span(answer: Answer, bounds: Int32) -> tuple[int, int] | None:
+def _span(answer: GoldAnswer, bounds: Int32) -> tuple[int, int] | None:
     """First and last of the tokens that overlap the answer's characters (squad/utils.py get_word_span)."""
     if answer.start < 0 or not answer.text:
         return None

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 from pydantic import TypeAdapter, model_validator
 
 from bidaf.data.records import NonBlank, Offset, Strict, Text, validate
-from bidaf.data.squad import Answer, Corpus, Example, collect
+from bidaf.data.squad import Corpus, Example, GoldAnswer, collect
 from bidaf.errors import DataError
 from bidaf.files.reading import no_such_file
 
@@ -94,7 +94,7 @@ def read_hub(name: str, split: str) -> Corpus:
     placed = []
     for number, row in enumerate(records):
         pairs = zip(row.answers.text, row.answers.answer_start, strict=True)
-        answers = tuple(Answer(text, start) for text, start in pairs)
+        answers = tuple(GoldAnswer(text, start) for text, start in pairs)
         placed.append(((f"row {number}",), Example(row.id, row.question, row.context, answers, row.title)))
     return collect(placed, name)
 

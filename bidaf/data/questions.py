@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,11 +12,11 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, TypeAdapter
 
 from bidaf.data.records import NonBlank, Strict, Text, refuse_repeats, validate
-from bidaf.data.squad import Answer, Example, SquadFile
+from bidaf.data.squad import Example, GoldAnswer, SquadFile
 from bidaf.errors import DataError
-from bidaf.files.reading import Place, decode, kind_of, parse_json, read_bounded, read_text
+from bidaf.files.reading import Place, kind_of, parse_json, read_stdin, read_text
 
-QUESTION_FORM = 'expected SQuAD JSON, or {"context": ..., "question": ...} alone, in a list or one a line'
+QUESTION_SCHEMA = 'expected SQuAD JSON, or {"context": ..., "question": ...} alone, in a list or one per line'
 
 
 def _number_as_text(value: Any) -> Any:
@@ -67,28 +66,41 @@ def read_questions(path: Path | str | None) -> list[Example]:
     ever skipped.
     """
     if path is None or str(path) == "-":
-        where = "standard input"
-        if sys.stdin is None:  # closed by the caller: `<&-`
-            raise DataError(f"{where}: is closed; {QUESTION_FORM}")
-        text = decode(read_bounded(sys.stdin.buffer, where), where)
+        where, text = "standard input", read_stdin()
     else:
-        where = str(path)
-        text = read_text(Path(path))
+        where, text = str(path), read_text(Path(path))
     placed = _parse(text, where)
     if not placed:
-        raise DataError(f"{where}: holds no question; {QUESTION_FORM}")
+        raise DataError(f"{where}: holds no question; {QUESTION_SCHEMA}")
     return _with_ids(placed, where)
 
 
-def as_examples(records: Sequence[Mapping[str, Any]]) -> list[Example]:
-    """Questions that a program holds, `{"context", "question"}` each, as `read_questions` takes them from a list."""
+def as_examples(records: Any) -> list[Example]:
+    """Questions that a program holds: `{"id"?, "context", "question"}`, one or several, or a pandas data frame.
+
+    Several are anything that can be iterated over, a data set of the library `datasets` for one. Raises `DataError` for
+    anything else, and as `read_questions` does.
+    """
     where = "the questions"
-    items = validate(_MANY, [dict(record) for record in records], where)
+    if isinstance(records, Mapping):
+        records = [records]
+    elif hasattr(records, "iterrows"):
+        records = _rows(records)
+    if isinstance(records, str | bytes) or not isinstance(records, Iterable):
+        raise DataError(f"{where}: found {type(records).__name__}; {QUESTION_SCHEMA}")
+    items = validate(_MANY, [dict(row) if isinstance(row, Mapping) else row for row in records], where)
     if not items:
         raise DataError(f"{where}: there is none")
     placed: list[tuple[Place, Example]]
     placed = [((number,), _example(item, item.context, item.title)) for number, item in enumerate(items)]
     return _with_ids(placed, where)
+
+
+def _rows(frame: Any) -> list[dict[str, Any]]:
+    """The rows of a data frame as records of what a question needs; None where pandas has NaN."""
+    columns = frame[[name for name in ("id", "context", "question") if name in frame]].astype(object)
+    rows: list[dict[str, Any]] = columns.where(columns.notna(), None).to_dict("records")
+    return rows
 
 
 def _parse(text: str, where: str) -> list[tuple[Place, Example]]:
@@ -104,7 +116,7 @@ def _parse(text: str, where: str) -> list[tuple[Place, Example]]:
         items = validate(_MANY, value, where)
         return [((number,), _example(item, item.context, item.title)) for number, item in enumerate(items)]
     if not isinstance(value, dict):
-        raise DataError(f"{where}: the top level is {kind_of(value)}; {QUESTION_FORM}")
+        raise DataError(f"{where}: the top level is {kind_of(value)}; {QUESTION_SCHEMA}")
     if "data" in value and "context" not in value:
         questions = validate(_SQUAD_FILE, value, where).walk()
         return [(place, _example(asked, at.context, article.title)) for place, article, at, asked in questions]
@@ -125,7 +137,7 @@ def _is_json_lines(text: str) -> bool:
 
 
 def _example(asked: Asked, context: str, title: str) -> Example:
-    answers = tuple(Answer(given.text, _offset(given.answer_start)) for given in asked.answers)
+    answers = tuple(GoldAnswer(given.text, _offset(given.answer_start)) for given in asked.answers)
     return Example(asked.id or "", asked.question, context, answers, title)
 
 

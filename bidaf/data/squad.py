@@ -22,7 +22,7 @@ Q = TypeVar("Q")
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GoldAnswer:
     """An answer's text and its character offset in the context (-1 where a question to predict gave none)."""
 
     text: str
@@ -36,7 +36,7 @@ class Example:
     id: str
     question: str
     context: str
-    answers: tuple[Answer, ...]
+    answers: tuple[GoldAnswer, ...]
     title: str = ""
 
 
@@ -125,7 +125,7 @@ def read_squad(path: Path) -> Corpus:
     placed = []
     for place, article, paragraph, question in validate(_SQUAD_FILE, value, where).walk():
         given = () if question.is_impossible else question.answers
-        answers = tuple(Answer(answer.text, answer.answer_start) for answer in given)
+        answers = tuple(GoldAnswer(answer.text, answer.answer_start) for answer in given)
         placed.append((place, Example(question.id, question.question, paragraph.context, answers, article.title)))
     return collect(placed, where)
 
@@ -144,7 +144,7 @@ def collect(placed: Sequence[tuple[Place, Example]], where: str) -> Corpus:
             counts.unanswerable += 1
             continue
         outcomes = [align(answer, example.context) for answer in example.answers]
-        answers = tuple(outcome for outcome in outcomes if isinstance(outcome, Answer))
+        answers = tuple(outcome for outcome in outcomes if isinstance(outcome, GoldAnswer))
         if not answers:
             counts.dropped.setdefault(str(outcomes[0]), []).append(example.id)
             continue
@@ -152,7 +152,7 @@ def collect(placed: Sequence[tuple[Place, Example]], where: str) -> Corpus:
         counts.answers_dropped += len(outcomes) - len(answers)
         # align returns the very same answer where it is well placed
         counts.realigned += sum(
-            isinstance(new, Answer) and new is not old for new, old in zip(outcomes, example.answers, strict=True)
+            isinstance(new, GoldAnswer) and new is not old for new, old in zip(outcomes, example.answers, strict=True)
         )
         context = contexts.setdefault(example.context, example.context)
         examples.append(replace(example, context=context, answers=answers))
@@ -166,7 +166,7 @@ def collect(placed: Sequence[tuple[Place, Example]], where: str) -> Corpus:
     return Corpus(examples, counts)
 
 
-def align(answer: Answer, context: str) -> Answer | str:
+def align(answer: GoldAnswer, context: str) -> GoldAnswer | str:
     """Return the answer at an offset where its text stands, or the reason why there is no such offset."""
     if not answer.text.strip():
         return "answer is empty"
@@ -177,4 +177,4 @@ def align(answer: Answer, context: str) -> Answer | str:
         return "answer not in context"
     if context.find(answer.text, first + 1) >= 0:
         return "answer not at its offset and more than once in context"
-    return Answer(answer.text, first)
+    return GoldAnswer(answer.text, first)

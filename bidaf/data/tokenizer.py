@@ -27,6 +27,9 @@ _SECOND_SPLIT = re.compile(f"[{re.escape(SEPARATORS)}]|[^{re.escape(SEPARATORS)}
 
 # spaCy strips affixes one by one, quadratic in the length of a word: longer ones get plain rules instead.
 _LONG_WORD = 101
+# Cached words, so that a process that answers for weeks does not grow (SQuAD has about 200,000 words, but frequent ones
+# come back soon). They, and what spaCy keeps of them, take up to about 70 MB.
+MAX_CACHED_WORDS = 1 << 17
 _PLAIN_RULES = re.compile(r"\w+|\W")
 
 # Zero-width space, word joiner and byte order mark part words like a blank. Every replacement is one character for
@@ -70,7 +73,7 @@ class Tokenizer:
     def __init__(self, second_split: bool = True, split_questions: bool = True) -> None:
         self.second_split = second_split
         self.split_questions = second_split and split_questions
-        self._cuts: dict[str, Cuts] = {"": ()}
+        self._cuts: dict[str, Cuts] = {}
 
     def tokenize(self, text: str) -> list[Offsets]:
         """Character offsets of the tokens of a context."""
@@ -84,7 +87,9 @@ class Tokenizer:
         """Offsets in the word of the tokens of a text's part between blanks."""
         cuts = self._cuts.get(word)
         if cuts is None:
-            cuts = self._cuts[word] = cut_word(word)
+            cuts = cut_word(word)
+            if len(word) < _LONG_WORD:
+                self._keep(word, cuts)
         spans = pairwise((0, *cuts))
         return [piece for span in spans for piece in _split_token(word, span)] if second_split else list(spans)
 
@@ -98,6 +103,12 @@ class Tokenizer:
     def learn(self, words: Iterable[str], cuts: Iterable[Cuts]) -> None:
         """Take over what `cut_word` said of these words, maybe in another process."""
         self._cuts.update(zip(words, cuts, strict=True))
+
+    def _keep(self, word: str, cuts: Cuts) -> None:
+        if len(self._cuts) >= MAX_CACHED_WORDS:
+            self._cuts.clear()
+            _english.cache_clear()  # spaCy keeps every word it has ever met: a new one starts from nothing
+        self._cuts[word] = cuts
 
     def _tokens(self, text: str, second_split: bool) -> list[Offsets]:
         tokens, start = [], 0

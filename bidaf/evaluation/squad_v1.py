@@ -17,6 +17,9 @@ from typing import Any, NamedTuple
 from bidaf.errors import DataError
 from bidaf.files.reading import Place, kind_of, quote, read_json, show_place
 
+METRIC_LABELS = {"exact_match": "EM", "f1": "F1"}
+"""Name of each metric -> how tables call it."""
+
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
@@ -53,6 +56,11 @@ class Score:
     """Predicted ids that are not in the data; they change no figure."""
     unanswerable: int = 0
     """SQuAD 2.0 questions without an answer, left out of every figure."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures by name, in percent."""
+        return {"exact_match": self.exact_match, "f1": self.f1}
 
 
 def normalize_answer(text: str) -> str:
@@ -157,13 +165,29 @@ def read_predictions(path: Path) -> dict[str, str]:
 
     Raises `DataError` for an unreadable file, an id that stands in it twice and an answer that is not text.
     """
-    predictions = read_json(path)
-    if not isinstance(predictions, dict):
-        raise DataError(f"{path}: expected one JSON object {{id: answer text}}, found {kind_of(predictions)}")
+    return check_predictions(read_json(path), str(path))
+
+
+def check_predictions(predictions: Any, where: str) -> dict[str, str]:
+    """Raise `DataError` unless these are `{id: answer text}`."""
+    if not isinstance(predictions, Mapping):
+        raise DataError(f"{where}: expected one JSON object {{id: answer text}}, found {kind_of(predictions)}")
     for id, text in predictions.items():
         if not isinstance(text, str):
-            raise DataError(f"{path}: the answer to {quote(id)} must be text, found {kind_of(text)}")
-    return predictions
+            raise DataError(f"{where}: the answer to {quote(str(id))} must be text, found {kind_of(text)}")
+    return dict(predictions)
+
+
+def check_gold(gold: Any, where: str) -> dict[str, list[str]]:
+    """Raise `DataError` unless these are `{id: gold answers}`, one answer or more each."""
+    if not isinstance(gold, Mapping):
+        raise DataError(f"{where}: expected {{id: list of gold answers}}, found {kind_of(gold)}")
+    for id, answers in gold.items():
+        if isinstance(answers, str) or not isinstance(answers, Sequence) or not answers:
+            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be a list of one text or more")
+        if not all(isinstance(answer, str) for answer in answers):
+            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be texts")
+    return {id: list(answers) for id, answers in gold.items()}
 
 
 def _questions(document: Any, path: Path) -> Iterator[tuple[Any, Place]]:

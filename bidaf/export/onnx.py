@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor, nn
 
 from bidaf.config import ModelConfig
 from bidaf.errors import BidafError, UsageError
-from bidaf.inference.exported import GRAPH
+from bidaf.inference.exported import GRAPH, ShapeParity
 from bidaf.model.bidaf import Batch, Bidaf
 from bidaf.model.embedding import WordTypeEmbedding
 from bidaf.model.encoder import BiLstm
@@ -42,34 +42,28 @@ CHECKED_SHAPES = ((1, 1, 1), (1, 600, 30), (7, 1, 9), (7, 250, 1), (60, 37, 13),
 TOLERANCE = 1e-3
 
 
-class Parity(NamedTuple):
-    """How far the graph is from the network on random words of one shape."""
-
-    batch: int
-    context: int
-    question: int
-    difference: float
-    """The greatest absolute difference of a log-probability."""
-
-
-def check_can_export(config: ModelConfig) -> None:
-    """Raise `UsageError` for a network that no graph can hold, `BidafError` when a package is not installed."""
-    if config.attention == "dynamic":
-        raise UsageError(
-            "a model with model.attention: dynamic has no ONNX form: its LSTM attends to the question at each step, "
-            "and ONNX's LSTM can't; export it with --format safetensors"
-        )
+def check_packages() -> None:
+    """Raise `BidafError` when what this takes is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise BidafError(f"an ONNX export needs {', '.join(missing)}; install: pip install {' '.join(PACKAGES)}")
     if find_spec("torch.onnx.ops") is None:
         raise BidafError(f"an ONNX export needs PyTorch 2.8 or newer; this is {torch.__version__}")
 
 
-def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[Parity]:
-    """Write `GRAPH` and its weights beside it, run it, and tell how near it is to the network.
+def check_network(config: ModelConfig) -> None:
+    """Raise `UsageError` for a network that no graph can hold."""
+    if config.attention == "dynamic":
+        raise UsageError(
+            "a model with model.attention: dynamic has no ONNX form: its LSTM attends to the question at each step, "
+            "and ONNX's LSTM can't; export it with --format safetensors"
+        )
 
-    `model` is on the CPU, in evaluation mode, and of a config that `check_can_export` accepts. Raises `BidafError`
-    where the two differ by more than `TOLERANCE`.
+
+def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[ShapeParity]:
+    """Write `GRAPH` and its weights next to it, run it, and compare it with the network.
+
+    `model` is on the CPU, in evaluation mode, and of a config that `check_network` accepts. Raises `BidafError` where
+    the two differ by more than `TOLERANCE`.
     """
     from onnxruntime import InferenceSession
 
@@ -212,7 +206,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> Parity:
+def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> ShapeParity:
     words = sizes.random_words(batch, context, question)
     with torch.inference_mode():
         ours = [scores.numpy() for scores in reader(*map(torch.from_numpy, words))]
@@ -223,4 +217,4 @@ def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: 
         # Padding must be padding on both sides, and the difference of two infinities is no number.
         apart = np.abs(here[real] - there[real]).max() if np.array_equal(real, np.isfinite(there)) else np.inf
         difference = max(difference, float(apart))
-    return Parity(batch, context, question, difference)
+    return ShapeParity(batch=batch, context=context, question=question, difference=difference)

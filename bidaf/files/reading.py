@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import hashlib
 import io
 import json
 import os
 import stat
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -48,6 +50,22 @@ def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
         if len(content) > MAX_BYTES:
             raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
     return content
+
+
+def read_stdin() -> str:
+    """Read standard input to its end as UTF-8 text, gunzipped where it is gzip, or raise `DataError`."""
+    where = "standard input"
+    if sys.stdin is None:  # closed by the caller: `<&-`
+        raise DataError(f"{where}: is closed")
+    return decode(read_bounded(sys.stdin.buffer, where), where)
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file. Raises `OSError`, also for a pipe or device: these may have no end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        return file.read()
 
 
 def sha256_of(path: Path) -> str:

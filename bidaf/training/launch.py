@@ -1,4 +1,4 @@
-"""Starting a run, going on with one, and trying one out."""
+"""Starting a run, resuming one, and trying one out."""
 
 from __future__ import annotations
 
@@ -17,20 +17,22 @@ from bidaf.config_file import differences, dump_config
 from bidaf.data.counts import without_ids
 from bidaf.data.prepare import Prepared, prepare
 from bidaf.device import peak_memory
-from bidaf.errors import DataError, UsageError
-from bidaf.files.writing import write_text
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
-from bidaf.runs.checkpoint import Checkpoint, DamagedCheckpoint, list_checkpoints, open_checkpoint
-from bidaf.runs.folder import Run, refuse_existing_run
+from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
+from bidaf.runs.checkpoint_folders import list_checkpoints
+from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
 from bidaf.runs.layout import CONFIG
+from bidaf.runs.state import TrainingState
 from bidaf.training.distributed import ALONE, Group
+from bidaf.training.interrupt import Interrupted
 from bidaf.training.loop import train
 from bidaf.training.run_writer import Report
-from bidaf.training.trainer import Trainer, TrainingState
+from bidaf.training.trainer import Trainer
 
 Echo = Callable[[str], None]
 
-# Settings that say how long a run goes on, what it tells and keeps, and how it reacts, not how it computes.
+# Settings that are safe to change on resume: how long a run takes, what it reports and keeps, not how it computes.
 MAY_CHANGE = {
     "data.prepared_dir",
     "training.epochs",
@@ -82,7 +84,7 @@ def start_run(
         run = Run.create(folder, config, str(device), processes=group.size)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
-        return train(trainer, run, report)
+        return _train(trainer, run, report)
 
 
 def resume_run(
@@ -95,41 +97,63 @@ def resume_run(
     folder: Path | None = None,
     group: Group = ALONE,
 ) -> TrainingState:
-    """Go on from the newest sound checkpoint of the run in `source`, there or in a copy of it in `folder`.
+    """Resume from the newest valid checkpoint of the run in `source`, there or in a copy of it in `folder`.
 
-    A run that was stopped before its first checkpoint begins anew. Without `config` the run's own settings hold. Raises
-    `UsageError` listing settings that may not change.
+    A run that was stopped before its first checkpoint starts over. Without `config` the run's own settings are used.
+    Raises `UsageError` listing settings that may not change, or for a `folder` that can't take the copy.
     """
     run = Run.open(source)
     copying = folder is not None and folder.resolve() != source.resolve()
+    if folder is not None and copying:
+        refuse_copy(source, folder)
     with ExitStack() as stack:
+        lock = stack.enter_context(ExitStack())
+        lock.enter_context(run.locked())  # of the source, too, until it is copied: training would change it meanwhile
         if not copying:
-            stack.enter_context(run.locked())
             run.clean_up()
-        checkpoint = newest_sound_checkpoint(run, echo)
+        checkpoint = newest_valid_checkpoint(run, echo)
         began_with = checkpoint.config if checkpoint else run.config()
         config = config or run.config()
+        if began_with.ema.snapshots is None and config.ema.snapshots is not None:
+            echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
+            config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
         check_changes(began_with, config)
         config, prepared = _prepare_together(config, group, echo)
         trainer = Trainer(config, prepared, device, group)
         if checkpoint:
             check_features(trainer, checkpoint)
             trainer.restore(checkpoint)
-        if copying:
-            assert folder is not None
+        if folder is not None and copying:
             run = run.copy(folder)
+            lock.close()
             stack.enter_context(run.locked())
             run.clean_up()
         run.rewind(checkpoint)
-        run.prune(config.training.keep_last, config.training.keep_best)
+        run.prune(config)
         run.deterministic = config.training.deterministic
-        write_text(run.folder / CONFIG, dump_config(config))
+        run.files.write_text(CONFIG, dump_config(config))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
         if remark := run.other_counts(group.size):
             echo(remark)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
-        return train(trainer, run, report)
+        return _train(trainer, run, report)
+
+
+def _train(trainer: Trainer, run: Run, report: Report) -> TrainingState:
+    """`train`, and a record in the run of how it ended, while the run is still locked."""
+    try:
+        state = train(trainer, run, report)
+    except Interrupted:
+        run.log_end("interrupted", trainer.state.step, "interrupted and saved")
+        raise
+    except BidafError as error:
+        run.log_end("failed", trainer.state.step, f"failed: {error}")
+        raise
+    run.log_end(
+        "finished", state.step, f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
+    )
+    return state
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
@@ -192,38 +216,38 @@ def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:
     )
 
 
-def newest_sound_checkpoint(run: Run, echo: Echo) -> Checkpoint | None:
-    """The newest checkpoint that is complete and undamaged; says which ones were passed over.
+def newest_valid_checkpoint(run: Run, echo: Echo) -> Checkpoint | None:
+    """The newest checkpoint that is complete and not corrupted; reports those that are skipped.
 
-    None for a run that was stopped before its first one. Raises `DataError` when there were some and none is sound.
+    None for a run that was stopped before its first one. Raises `DataError` when there were some and none is valid.
     """
     found = list_checkpoints(run.checkpoints)
     for folder in reversed(found):
         try:
             return open_checkpoint(folder)
-        except DamagedCheckpoint as error:
-            echo(f"passed over: {error}")
+        except CorruptedCheckpoint as error:
+            echo(f"skipping corrupted checkpoint: {error}")
     if not found and not run.has_saved():
-        echo(f"{run.folder} was stopped before its first checkpoint: it begins anew")
+        echo(f"{run.folder} was stopped before its first checkpoint: starting over")
         return None
-    raise DataError(f"{run.folder} holds no sound checkpoint; start anew with another --run-dir")
+    raise DataError(f"{run.folder} holds no valid checkpoint; start a new run with another --run-dir")
 
 
 def check_features(trainer: Trainer, checkpoint: Checkpoint) -> None:
     """Raise `DataError` when the prepared data is not that of the checkpoint."""
-    if trainer.prepared_key != checkpoint.state["features"]:
+    if trainer.prepared_key != checkpoint.features:
         raise DataError(
-            f"the data changed since the run began: its features were {checkpoint.state['features']}, now they "
-            f"are {trainer.prepared_key}"
+            f"the data changed since the run began: its features were {checkpoint.features}, now they are "
+            f"{trainer.prepared_key}"
         )
 
 
 def check_changes(before: Config, after: Config) -> None:
     """Raise `UsageError` with each difference that would make the resumed run another run."""
-    changed = [line for line in differences(before, after) if line.split(":")[0] not in MAY_CHANGE]
+    changed = [each for each in differences(before, after) if each.key not in MAY_CHANGE]
     if changed:
         raise UsageError(
             "a resumed run keeps its settings; these differ:\n  "
-            + "\n  ".join(changed)
+            + "\n  ".join(map(str, changed))
             + "\nLeave them out, or start a new run without --resume."
         )

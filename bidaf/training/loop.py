@@ -10,16 +10,15 @@ import torch
 
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError
-from bidaf.evaluation.evaluator import Answered, answer_n_best
-from bidaf.runs.checkpoint import dev_f1
+from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import LOG
+from bidaf.runs.state import TrainingState, ranking_f1
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
-from bidaf.training.run_writer import Answers, Record, Report
+from bidaf.training.run_writer import Report, RunWriter
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
-from bidaf.training.trainer import Trainer, TrainingState
+from bidaf.training.trainer import Trainer
 
 STORED_ANSWERS = 5  # a question, of the best evaluation
 
@@ -32,11 +31,11 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
 
     Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
     """
-    log = run.folder / LOG if run else None
-    progress = Progress(log, total=trainer.total_steps, start=trainer.state.step)
+    progress = Progress(run.folder if run else None, total=trainer.total_steps, start=trainer.state.step)
+    writer = RunWriter(run, report, trainer)
     try:
         with InterruptRequests(alone=trainer.group.size == 1) as requests:
-            _Loop(trainer, Record(run, report), progress, requests).run()
+            _Loop(trainer, writer, progress, requests).run()
     except OSError as error:
         if run is None:
             raise
@@ -44,18 +43,19 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
         progress.close()
+        writer.close()
     return trainer.state
 
 
 class _Loop:
     """One sitting of a run."""
 
-    def __init__(self, trainer: Trainer, record: Record, progress: Progress, requests: InterruptRequests) -> None:
+    def __init__(self, trainer: Trainer, writer: RunWriter, progress: Progress, requests: InterruptRequests) -> None:
         self.trainer = trainer
         self.state = trainer.state
         self.config = trainer.config
         self.group = trainer.group
-        self.record = record
+        self.writer = writer
         self.progress = progress
         self.requests = requests
         trainer.step.votes = requests.votes
@@ -70,10 +70,11 @@ class _Loop:
         state, total = self.state, self.trainer.total_steps
         try:
             while True:
+                self.writer.take_snapshot(self.trainer)
                 if self._evaluation_due():
                     self._evaluate()
                     self._save()
-                    self.record.report(self.progress.say)
+                    self.writer.report(self.progress.say)
                 elif self._save_due():
                     self._save()
                 if state.step >= total or self._out_of_patience():
@@ -83,8 +84,8 @@ class _Loop:
         except (Interrupted, LostProcess) as end:
             if self.saved_step != state.step:
                 self._save()
-            if isinstance(end, LostProcess) and self.record.run is not None:
-                go_on = f"bidaf train --resume {self.record.run.folder}"
+            if isinstance(end, LostProcess) and self.writer.run is not None:
+                go_on = f"bidaf train --resume {self.writer.run.folder}"
                 raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
             raise
 
@@ -142,7 +143,7 @@ class _Loop:
             if result.updated:
                 raise nonfinite_error(step, (loss, grad_norm), ids, saved="the checkpoints are from before it")
             state.skipped += 1
-            self.record.note(event="skip", step=step, loss=repr(loss), questions=ids)
+            self.writer.event(event="skip", step=step, loss=repr(loss), questions=ids)
             self.progress.say(f"step {step}: loss or gradient is not finite, step skipped")
         self._unread.clear()
 
@@ -154,7 +155,7 @@ class _Loop:
         loss = sum(losses) / len(losses) if losses else float("nan")
         rate = self._interval_questions / self._interval_seconds
         epoch = state.step / trainer.order.batches_per_epoch
-        self.record.note(
+        self.writer.event(
             event="train",
             step=state.step,
             epoch=round(epoch, 4),
@@ -166,66 +167,74 @@ class _Loop:
             elapsed=round(state.elapsed, 3),
         )
         line = f"step {state.step}/{trainer.total_steps}  epoch {epoch:.2f}  loss {loss:.3f}  {rate:.0f} questions/s"
-        f1 = "".join(f"  {weights} F1 {score['f1']:.1f}" for weights, score in (state.scores or {}).items())
+        f1 = "".join(f"  {name} F1 {scores['f1']:.1f}" for name, scores in (state.scores or {}).items())
         self.progress.train(line, f"loss {loss:.3f}{f1}")
         state.interval_losses, self._interval_seconds, self._interval_questions = [], 0.0, 0
 
     def _evaluate(self) -> None:
         self._read()
         state, trainer, began = self.state, self.trainer, time.perf_counter()
+        trainer.require_finite()
         trainer.require_same()
-        answers: Answers = {"raw": self._answer("raw")}
-        if trainer.ema is not None:
-            with trainer.ema.applied():
-                answers["ema"] = self._answer("ema")
-        scores = self.group.from_first(self.record.scores(answers, trainer.dev_source.features, state.step))
+        answers = {}
+        for each in trainer.scored_sets:
+            with each.applied():
+                answers[each.name] = self._answer(each.name)
+        scores = self.group.from_first(self.writer.score(answers, trainer.dev_source.features, state.step))
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
-        f1 = dev_f1(scores)
+        f1 = ranking_f1(scores, self.config.evaluation.rank_by)
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
-            self.record.keep_n_best(answers, state.step)
+            self.writer.keep_n_best(answers, state.step)
         else:
             state.evaluations_without_gain += 1
         self._tick_clock()
         epoch = state.step / trainer.order.batches_per_epoch
-        self.record.note(
+        self.writer.event(
             event="eval",
             step=state.step,
             epoch=round(epoch, 4),
-            **scores,
+            scores=scores,
             distance=trainer.ema.distance() if trainer.ema else None,
             best=improved,
             seconds=round(seconds, 3),
             elapsed=round(state.elapsed, 3),
         )
-        figures = "  ".join(f"{kind} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for kind, s in scores.items())
+        figures = "  ".join(f"{name} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for name, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _answer(self, weights: str) -> dict[str, list[Answered]]:
-        """The best answers to the dev questions by the weights the model holds now."""
+    def _answer(self, name: str) -> dict[str, list[Prediction]]:
+        """The best answers to the dev questions by the weight set `name`, which the model holds now."""
         trainer, group = self.trainer, self.group
-        ours: dict[str, list[Answered]] = {}
-        with self.progress.evaluation(f"dev, {weights}", len(trainer.dev_source)) as bar:
+        ours: dict[str, list[Prediction]] = {}
+        diverged = None
+        with self.progress.evaluation(f"dev, {name}", len(trainer.dev_source)) as bar:
 
-            def tick(questions: int) -> None:
+            def count(questions: int) -> None:
                 self.requests.check_own()
                 bar.update(questions * group.size)
 
-            # A process that is asked to end leaves its share unfinished, and tells the others instead.
-            with suppress(Interrupted), trainer.precision():
-                ours = answer_n_best(
-                    trainer.model,
-                    trainer.dev_source,
-                    STORED_ANSWERS,
-                    batch_tokens=self.config.evaluation.batch_tokens,
-                    max_answer_tokens=self.config.evaluation.max_answer_tokens,
-                    tick=tick,
-                    shard=group.shard,
-                )
-        answers: dict[str, list[Answered]] = {}
-        for share, votes in group.gather((ours, self.requests.votes())):
+            # A process that must end leaves its share unfinished and tells the others: all of them end here, together.
+            try:
+                with suppress(Interrupted), trainer.precision():
+                    ours = predict_spans(
+                        trainer.model,
+                        trainer.dev_source,
+                        STORED_ANSWERS,
+                        batch_tokens=self.config.evaluation.batch_tokens,
+                        max_answer_tokens=self.config.evaluation.max_answer_tokens,
+                        weights=f"step {self.state.step}: the {name} weights",
+                        on_progress=count,
+                        shard=group.shard,
+                    )
+            except NonfiniteScores as error:
+                diverged = str(error)
+        answers: dict[str, list[Prediction]] = {}
+        for share, votes, problem in group.gather((ours, self.requests.votes(), diverged)):
+            if problem:
+                raise NonfiniteScores(problem)
             answers |= share
             self.requests.agree(votes)
         self.requests.check()
@@ -233,8 +242,9 @@ class _Loop:
 
     def _save(self) -> None:
         self._read()
+        self.trainer.require_finite()
         self._tick_clock()
-        self.record.save(self.trainer)
+        self.writer.save(self.trainer)
         self.saved_step = self.state.step
 
     def _tick_clock(self) -> None:

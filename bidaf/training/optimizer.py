@@ -1,13 +1,25 @@
-"""The optimizers, with the constants of the recipe they come from."""
+"""The optimizers, with the constants of the recipe they come from, and their state by weight name."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from bidaf.config import AdadeltaConfig, AdamConfig
+from bidaf.ema.average import trained_weights
+from bidaf.errors import DataError
+from bidaf.model.weights import check_tensors
+
+STEP = "step"  # how often a weight was updated: a scalar
+# What an optimizer keeps for each weight besides that, in the weight's shape.
+FIELDS: dict[type[torch.optim.Optimizer], tuple[str, ...]] = {
+    torch.optim.Adadelta: ("square_avg", "acc_delta"),
+    torch.optim.Adam: ("exp_avg", "exp_avg_sq"),
+}
+EXACT_FLOAT = 2**24  # PyTorch counts in float32, which stays here once it is reached
 
 
 def build_optimizer(model: nn.Module, config: AdadeltaConfig | AdamConfig) -> torch.optim.Optimizer:
@@ -27,3 +39,38 @@ def build_optimizer(model: nn.Module, config: AdadeltaConfig | AdamConfig) -> to
         )
     betas = (config.beta1, config.beta2)
     return torch.optim.Adam(weights, lr=config.lr, betas=betas, eps=config.eps, foreach=True, capturable=on_gpu)
+
+
+def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as `weight/field` -> tensor; empty before the first update."""
+    return {
+        f"{name}/{field}": torch.as_tensor(value)
+        for name, weight in trained_weights(model)
+        for field, value in optimizer.state.get(weight, {}).items()
+    }
+
+
+def check_optimizer_tensors(
+    model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, updates: int, what: str
+) -> None:
+    """Raise `DataError` unless this is the state of this optimizer after so many updates of every weight."""
+    expected: dict[str, Tensor] = {}
+    for name, weight in trained_weights(model) if updates else ():
+        expected[f"{name}/{STEP}"] = torch.zeros(())
+        expected |= {f"{name}/{field}": weight for field in FIELDS[type(optimizer)]}
+    check_tensors(expected, tensors, what)
+    steps = {float(tensor) for key, tensor in tensors.items() if key.endswith(f"/{STEP}")}
+    if steps - {float(min(updates, EXACT_FLOAT))}:
+        raise DataError(f"{what} is of another step: it counts {min(steps):g} to {max(steps):g} updates, not {updates}")
+
+
+def load_optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put the state back to the weights by name, wherever these stand among the optimizer's own."""
+    weights = [weight for group in optimizer.param_groups for weight in group["params"]]
+    places = {weight: number for number, weight in enumerate(weights)}
+    numbers = {name: places[weight] for name, weight in trained_weights(model)}
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        name, field = key.rsplit("/", 1)
+        state.setdefault(numbers[name], {})[field] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

@@ -14,24 +14,26 @@ from torch import Tensor
 
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
-from bidaf.data.squad import Answer, Example
-from bidaf.data.tokenizer import Offsets, Tokenizer
+from bidaf.data.questions import read_questions
+from bidaf.data.squad import Example, GoldAnswer
+from bidaf.data.tokenizer import Offsets
 from bidaf.errors import DataError
-from bidaf.evaluation.evaluator import Answered
+from bidaf.evaluation.evaluator import Prediction, find_spans
 from bidaf.files.reading import quote
 from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
+from bidaf.model.bidaf import Batch
 
 Float32 = NDArray[np.float32]
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How one set of weights reads a context of T tokens for a question of J."""
+class Explanation:
+    """How one weight set answers a question of J tokens on a context of T: all of it from one forward pass."""
 
     weights: str
-    """`raw` or `ema`."""
+    """Name of the weight set."""
     to_question: Float32
     """Context-to-question attention `[T, J]`: what each context word attends to; rows add up to 1."""
     to_context: Float32
@@ -40,61 +42,76 @@ class Reading:
     """Probability `[T]` that the answer starts here."""
     end: Float32
     """Probability `[T]` that it ends here."""
-    answers: list[Answered]
+    answers: list[Prediction]
     """The best spans, most probable first."""
 
 
 @dataclass(frozen=True)
-class Explained:
-    """One question with its words, and a reading of each set of weights."""
+class ExplainedQuestion:
+    """One question with its words, and an explanation per weight set."""
 
     example: Example
     context_words: list[Offsets]
     """Characters of the T tokens of the context."""
     question_words: list[Offsets]
     """Characters of the J tokens of the question."""
-    readings: list[Reading]
+    explanations: list[Explanation]
 
 
-def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: int = 5) -> Iterator[Explained]:
-    """Explain one question after the other, as each model of the same run answers it.
+def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: int = 5) -> Iterator[ExplainedQuestion]:
+    """Explain one question after the other, as each of these weight sets of one run answers it.
 
-    Raises `BidafError` for a context that this machine's memory can't hold.
+    Raises `BidafError` for a context that this machine's memory can't hold, and for weights that have diverged.
     """
     predictors = [Predictor(model) for model in models]
-    data = models[0].config.data
-    tokenizer = Tokenizer(data.second_split, data.split_questions)
     for example in examples:
-        yield Explained(
+        features = predictors[0].features([example])
+        batch = BatchSource(features, predictors[0].device).gather(np.array([0]))
+        yield ExplainedQuestion(
             example,
-            tokenizer.tokenize(example.context) or [(0, len(example.context))],
-            tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
-            [_read(predictor, example, n_best) for predictor in predictors],
+            [(start, end) for start, end in features.context_spans.tolist()],
+            predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
+            [_explain(predictor, features, batch, n_best) for predictor in predictors],
         )
 
 
-def _read(predictor: Predictor, example: Example, n_best: int) -> Reading:
-    features = predictor.features([example])
+def _explain(predictor: Predictor, features: Features, batch: Batch, n_best: int) -> Explanation:
     loaded = predictor.loaded
-    source = BatchSource(features, predictor.device)
-    with predictor.precision():
-        (answers,) = predictor.answer_n_best(features, n_best).values()
-        with torch.inference_mode():
-            (start, end), (to_question, to_context) = loaded.model.score_and_attend(source.gather(np.array([0])))
-    assert to_question is not None
-    assert to_context is not None
-    return Reading(
+    with predictor.precision(), torch.inference_mode():
+        scores, attention = loaded.model.score_and_attend(batch)
+    (answers,) = find_spans(
+        features,
+        [0],
+        scores,
+        n_best,
+        max_answer_tokens=loaded.config.evaluation.max_answer_tokens,
+        weights=f"the {loaded.description}",
+    )
+    return Explanation(
         loaded.weights,
-        to_question=_numpy(to_question),
-        to_context=_numpy(to_context),
-        start=_numpy(start.exp()),
-        end=_numpy(end.exp()),
+        to_question=_numpy(attention.to_question),
+        to_context=_numpy(attention.to_context),
+        start=_numpy(scores.start.exp()),
+        end=_numpy(scores.end.exp()),
         answers=answers,
     )
 
 
 def _numpy(batch_of_one: Tensor) -> Float32:
     return batch_of_one[0].float().cpu().numpy()
+
+
+def find_questions(model: LoadedModel, ids: Sequence[str], data: str | None = None) -> list[Example]:
+    """The questions with these ids: of the file `data`, or of the dev set that the model was scored on.
+
+    Raises `DataError` for an id that is not among them, and for an export, which has no dev set.
+    """
+    if data is not None:
+        known = {example.id: example for example in read_questions(data)}
+        return [find_id(id, known, data) for id in ids]
+    if (features := model.dev_features()) is None:
+        raise DataError(f"{model.origin} is an export and has no dev set; name the file of the ids with --data")
+    return dev_examples(features, ids)
 
 
 def dev_examples(features: Features, ids: Sequence[str]) -> list[Example]:
@@ -123,5 +140,5 @@ def _dev_example(features: Features, number: int) -> Example:
     texts = features.answers[number]
     if len(starts) != len(texts):  # some of them had no token
         starts = [-1] * len(texts)
-    answers = tuple(Answer(text, start) for text, start in zip(texts, starts, strict=True))
+    answers = tuple(GoldAnswer(text, start) for text, start in zip(texts, starts, strict=True))
     return Example(features.ids[number], features.questions[number], features.contexts[context], answers)

@@ -1,0 +1,177 @@
+"""Snapshots of a run's shadow, written while it trains: RUN/snapshots/step-NNNNNN.safetensors.
+
+Other averages of the run are synthesised from them (bidaf.ema.synthesis). Step 0 holds the initial weights. A thread
+writes each file; the checkpoint that follows waits until all are on the disk, and its state lists their checksums.
+Nothing newer than the newest checkpoint counts: a resumed run removes it and writes it again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bidaf.config import SnapshotsConfig
+from bidaf.ema.synthesis import is_kept
+from bidaf.errors import DataError
+from bidaf.files.reading import refuse_strange_files, sha256_of
+from bidaf.files.writing import sync
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_NAME = re.compile(r"step-(\d{6,})\.safetensors")
+_Count = Annotated[int, Field(ge=0, le=10**15)]
+
+
+class SnapshotRecord(BaseModel):
+    """What a checkpoint knows of a snapshot."""
+
+    model_config = ConfigDict(frozen=True, strict=True)
+
+    step: _Count
+    """The run's step after which it was taken."""
+    updates: _Count
+    """Updates of the average until then: fewer than the steps when some were skipped. They decide its profile."""
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class CorruptedSnapshot(DataError):
+    """A snapshot that is missing, or is not what was written; `name` is that of the file without its ending."""
+
+    def __init__(self, path: Path, problem: str) -> None:
+        super().__init__(f"{path} {problem}")
+        self.name = path.stem
+
+
+class SnapshotWriter:
+    """Takes a run's snapshots, one file at a time."""
+
+    def __init__(self, folder: Path, settings: SnapshotsConfig, known: Sequence[SnapshotRecord] = ()) -> None:
+        self._folder = folder
+        self._settings = settings
+        self._known = {record.step: record for record in known}
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._writing: Future[SnapshotRecord] | None = None
+        self._unflushed: list[Path] = []
+
+    def is_due(self, step: int) -> bool:
+        """Whether a snapshot of this step belongs to the run and was not taken yet."""
+        return step % self._settings.every == 0 and step not in self._known
+
+    def take(self, step: int, updates: int, shadow: Mapping[str, Tensor]) -> None:
+        """Copy the shadow as it is now; a thread writes it. Raises the `OSError` of an earlier snapshot."""
+        self._finish()  # one copy in memory at most
+        copies, wait = _copy(shadow)
+        path = snapshot_path(self._folder, step)
+
+        def write() -> SnapshotRecord:
+            wait()
+            return SnapshotRecord(step=step, updates=updates, sha256=_write(path, copies))
+
+        self._writing = self._thread.submit(write)
+        self._unflushed.append(path)
+
+    def flush(self, step: int) -> list[SnapshotRecord]:
+        """Wait until all snapshots are on the disk; the records of those that are kept at this step, oldest first."""
+        self._finish()
+        for path in self._unflushed:
+            with suppress(FileNotFoundError):  # somebody removed it: the run needs none of its snapshots
+                sync(path)
+        if self._unflushed:
+            sync(self._folder)
+        self._unflushed.clear()
+        kept = kept_steps(self._known, [step], self._settings)
+        self._known = {taken: record for taken, record in sorted(self._known.items()) if taken in kept}
+        return list(self._known.values())
+
+    def close(self) -> None:
+        """Wait for the thread. What it wrote since the last checkpoint does not count."""
+        self._thread.shutdown()
+
+    def _finish(self) -> None:
+        if self._writing is not None:
+            record, self._writing = self._writing.result(), None
+            self._known[record.step] = record
+
+
+def snapshot_path(folder: Path, step: int) -> Path:
+    """Where the snapshot of a step lies."""
+    return folder / f"step-{step:06d}.safetensors"
+
+
+def read_snapshot(folder: Path, record: SnapshotRecord) -> dict[str, Tensor]:
+    """The shadow's tensors by name. Raises `CorruptedSnapshot`."""
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    path = snapshot_path(folder, record.step)
+    try:
+        refuse_strange_files(folder, [path.name])
+        unchanged = sha256_of(path) == record.sha256
+        tensors = load_file(path) if unchanged else {}
+    except FileNotFoundError:
+        raise CorruptedSnapshot(path, "is missing") from None
+    except (OSError, SafetensorError, DataError) as error:
+        raise CorruptedSnapshot(path, f"can't be read: {error}") from None
+    if not unchanged:
+        raise CorruptedSnapshot(path, "is corrupted: it changed since it was written")
+    return tensors
+
+
+def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
+    """The snapshot files in a folder with their steps, oldest first."""
+    paths: Iterable[Path] = folder.iterdir() if folder.is_dir() else ()
+    return sorted((int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name)))
+
+
+def rewind_snapshots(folder: Path, step: int | None) -> None:
+    """Remove the snapshots that were taken after the checkpoint of this step; all where there is none."""
+    for taken, path in list_snapshots(folder):
+        if step is None or taken > step:
+            path.unlink()
+
+
+def thin_snapshots(folder: Path, settings: SnapshotsConfig, checkpoint_steps: Sequence[int]) -> None:
+    """Remove the snapshots that none of these checkpoints needs; call it once the newest of them is complete."""
+    taken = {step: path for step, path in list_snapshots(folder) if step <= max(checkpoint_steps, default=-1)}
+    for step in taken.keys() - kept_steps(taken, checkpoint_steps, settings):
+        taken[step].unlink(missing_ok=True)
+
+
+def kept_steps(taken: Iterable[int], checkpoint_steps: Sequence[int], settings: SnapshotsConfig) -> set[int]:
+    """Those of the snapshots taken that at least one of these checkpoints needs."""
+    every, density = settings.every, settings.density
+    return {step for step in taken if any(is_kept(step, now, every=every, density=density) for now in checkpoint_steps)}
+
+
+def _copy(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
+    """A copy in the processor's memory, and what waits for it. From a GPU it is made while training continues."""
+    import torch
+
+    device = next(iter(tensors.values())).device
+    on_gpu = device.type == "cuda"
+    copies = {name: tensor.detach().to("cpu", copy=True, non_blocking=on_gpu) for name, tensor in tensors.items()}
+    if not on_gpu:
+        return copies, lambda: None
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record(torch.cuda.current_stream(device))
+    return copies, copied.synchronize
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
+    """Write a new file, never through a link or into one that another run shares; its checksum."""
+    from safetensors.torch import save
+
+    content = save(dict(tensors))
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    with path.open("xb") as file:
+        file.write(content)
+    return hashlib.sha256(content).hexdigest()

@@ -1,0 +1,49 @@
+"""The sweeps of a run, one file per step: RUN/sweeps/step-NNNNNN.json. Each score is kept as soon as it is made."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from bidaf.errors import BidafError, DataError
+from bidaf.evaluation.sweep import Sweep
+from bidaf.files.reading import read_text
+from bidaf.files.writing import write_text
+from bidaf.runs.layout import SWEEPS
+
+
+def sweep_path(run: Path, step: int) -> Path:
+    """Where the sweep of a step lies."""
+    return run / SWEEPS / f"step-{step:06d}.json"
+
+
+def read_sweep(path: Path) -> Sweep:
+    """Raises `DataError` for a file that is missing, or is no sweep."""
+    try:
+        return Sweep.model_validate_json(read_text(path))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"]))
+        raise DataError(f"{path} can't be read as a sweep: {place}: {first['msg']}; delete it") from None
+
+
+def newest_sweep(run: Path) -> Sweep | None:
+    """The sweep of the latest step in which something was scored; None where there is none.
+
+    Raises `DataError` as `read_sweep` does.
+    """
+    for path in sorted((run / SWEEPS).glob("step-*.json"), key=lambda path: (len(path.name), path.name), reverse=True):
+        if (sweep := read_sweep(path)).sets:
+            return sweep
+    return None
+
+
+def write_sweep(run: Path, sweep: Sweep) -> None:
+    """Replace the file of the sweep's step at once. Raises `BidafError` when it can't be written."""
+    path = sweep_path(run, sweep.step)
+    try:
+        path.parent.mkdir(exist_ok=True)
+        write_text(path, sweep.model_dump_json())
+    except OSError as error:
+        raise BidafError(f"{path} can't be written: {error.strerror or error}") from None
