@@ -228,8 +228,11 @@ def test_the_example_runs_where_neither_pytorch_nor_bidaf_is(folder: Path, tiny:
     assert child.returncode == 0, child.stderr
     printed = [line.split("\t") for line in child.stdout.splitlines()]
     options = ("ask", "-m", "tiny", "-c", tmp_path / "passage.txt", "-q", "Where?", "-q", "How many?")
-    assert [text for _, text in printed] == succeed(*options, cwd=tiny.folder).out.splitlines()
-    assert all(0 < float(probability) <= 1 for probability, _ in printed)
+    asked_here = [line.split("\t") for line in succeed(*options, cwd=tiny.folder).out.splitlines()]
+    assert [text for _, text in printed] == [text for _, text in asked_here]
+    probabilities = [[float(probability) for probability, _ in lines] for lines in (printed, asked_here)]
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4)
+    assert all(0 < probability <= 1 for probability in probabilities[0])
 
 
 def test_the_folder_holds_what_it_takes_and_its_card_says_how(folder: Path) -> None:

@@ -120,7 +120,7 @@ class _Sizes:
 
 
 class _Padded(nn.Module):
-    """The network behind the inputs of the graph."""
+    """The network, with the inputs of the graph."""
 
     def __init__(self, model: Bidaf) -> None:
         super().__init__()
@@ -129,7 +129,7 @@ class _Padded(nn.Module):
     def forward(
         self, context_words: Tensor, context_chars: Tensor, question_words: Tensor, question_chars: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # Every token is a form of its own: finding the distinct ones pays in training, but asks more of a runtime.
+        # Every token counts as a word type of its own: finding the distinct ones pays in training only.
         tokens, others = context_words.numel(), question_words.numel()
         places = torch.arange(tokens + others)
         scores = self.model(

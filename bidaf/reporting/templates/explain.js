@@ -1,6 +1,6 @@
 // Everything shown is made with textContent, or drawn: data is text here, whatever it says.
 const CELL = { width: 17, height: 19, gutter: 84, labels: 78 };
-const PRINTED = 32; // words in a row of the printed heat map
+const PRINTED = 34; // words in a row of the printed heat map
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(p < 0.0995 ? 1 : 0)) + "%";
 
 function make(tag, attributes, ...children) {
@@ -243,7 +243,8 @@ function heatMap(asked, attention, explanation, state, select, panels) {
       const y = CELL.labels + (row + 0.5) * CELL.height;
       shapes.push(shape("text", { x: CELL.gutter - 6, y, "text-anchor": "end", "dominant-baseline": "middle" }, clip(word, 11)));
     });
-    return shape("svg", { viewBox: `0 0 ${CELL.gutter + size * CELL.width} ${height}` }, ...shapes);
+    const width = CELL.gutter + size * CELL.width + CELL.labels / 2; // the last label leans out to the right
+    return shape("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, ...shapes);
   }
 
   function point(event) {
