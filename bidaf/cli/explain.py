@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
 from bidaf.cli.weights import (
     AllowErrorOption,
     AtOption,
@@ -53,11 +53,6 @@ def explain_command(
     Attention between context and question as a heat map, start and end probabilities under the text, the most probable
     answers: of each weight set of the run, side by side, or of those named with --weights.
     """
-    from bidaf.device import choose_device
-    from bidaf.inference.explain import find_questions
-    from bidaf.inference.loading import load_weight_sets
-    from bidaf.reporting.explain import write_explanation
-
     if bool(ids) == bool(question):
         raise UsageError("name ids of a dev set, or give --context FILE with --question TEXT (and not both)")
     if (context is None) != (not question):
@@ -71,6 +66,12 @@ def explain_command(
         if path is not None:
             check_output(path)
     examples = [] if context is None else _own_questions(context, question or [])
+
+    from bidaf.device import choose_device
+    from bidaf.inference.explain import find_questions
+    from bidaf.inference.loading import load_weight_sets
+    from bidaf.reporting.explain import write_explanation
+
     models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
     say_notes(models)
     write_explanation(models, examples or find_questions(models[0], ids or [], data), output, png)
@@ -79,7 +80,7 @@ def explain_command(
         return
     for path in (output, png):
         if path is not None:
-            print(path)
+            print_line(str(path))
 
 
 def _own_questions(context: str, questions: list[str]) -> list[Example]:

@@ -23,6 +23,7 @@ from bidaf.runs.snapshots import CorruptedSnapshot, SnapshotRecord, read_snapsho
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, Synthesis, WeightSet
 
 MAX_ERROR, NOTABLE_ERROR = 0.05, 0.01  # predicted: refused above the one, reported above the other
+LISTED_PROBLEMS = 3
 MAX_UPDATES = 1_000_000  # profiles of a longer run take gigabytes
 
 
@@ -121,7 +122,9 @@ def _synthesize_at(
         averages, left_out = synthesize(targets, sources, decays, max_error=max_error)
     except ValueError as error:
         raise UsageError(f"{checkpoint.folder}: {error}") from None
-    notes = [f"left out of the synthesis: {problem}" for problem in left_out]
+    notes = [f"left out of the synthesis: {problem}" for problem in left_out[:LISTED_PROBLEMS]]
+    if len(left_out) > LISTED_PROBLEMS:
+        notes.append(f"left out of the synthesis: {len(left_out) - LISTED_PROBLEMS} more")
     made: dict[str, tuple[dict[str, Tensor], WeightSet]] = {}
     for average in averages:
         record = average.record(run.name)

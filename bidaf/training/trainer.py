@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.device import matrix_precision, set_deterministic, set_up
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError
@@ -47,7 +47,7 @@ class Trainer:
         vocabulary = prepared.vocabulary()
         self.config = config
         self.group = group
-        self.prepared_key = prepared.folder.name
+        self.prepared_key = prepared.key
         self.model: Bidaf = build_model(
             config.model,
             num_trained=len(vocabulary.trained_words),
@@ -111,9 +111,8 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.weights(EMA)
             check_tensors(self.ema.shadow, shadow, f"the {EMA} weights of {where}")
-            made = checkpoint.weight_sets[EMA].model_dump()
             try:
-                self.ema.load_state_dict({**self.ema.state_dict(), **made, "shadow": shadow})
+                self.ema.load_state_dict({**checkpoint.weight_sets[EMA].model_dump(), "shadow": shadow})
             except ValueError as error:
                 raise DataError(f"{where} does not fit this run: {error}") from None
         self.state = state.model_copy(deep=True)
