@@ -13,7 +13,7 @@ from typing import Any
 from bidaf.config import MapConfig
 from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
-from bidaf.evaluation.questions import drawn_evenly, questions_of_features
+from bidaf.evaluation.questions import drawn_evenly
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.runs.averages import MAX_ERROR, Average
 from bidaf.training.run_writer import RunWriter
@@ -62,7 +62,7 @@ class Averages:
         if settings is None or ema is None or not map_is_due(settings, self._trainer):
             return None
         began = time.perf_counter()
-        sample = drawn_evenly([question.article for question in questions_of_features(features)], settings.questions)
+        sample = drawn_evenly(features.titles, settings.questions)
         gold = {features.ids[number]: features.answers[number] for number in sample}
         averages = self._synthesize(map_targets(self._trainer.total_steps))
         scores: dict[str, list[float | None]] = {"exact_match": [], "f1": []}
