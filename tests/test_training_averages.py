@@ -14,12 +14,14 @@ from bidaf.data.cache import Prepared
 from bidaf.errors import UsageError
 from bidaf.evaluation.questions import drawn_evenly
 from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.evaluation.sweep import Sweep
 from bidaf.inference.evaluate import evaluate
 from bidaf.inference.loading import load_weight_sets
 from bidaf.inference.predictor import Predictor
 from bidaf.runs.averages import resolve_weights
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.folder import Run
+from bidaf.runs.sweeps import write_sweep
 from bidaf.runs.weight_sets import Synthesis
 from bidaf.training import averages
 from bidaf.training.averages import map_is_due, map_targets
@@ -148,10 +150,13 @@ def test_a_resumed_run_logs_the_same_maps_and_scores(configure: Configure, run: 
         )
 
 
-def test_a_map_of_an_evaluation_that_is_done_again_is_dropped(run: Path, tmp_path: Path) -> None:
+def test_what_is_made_again_is_dropped(run: Path, tmp_path: Path) -> None:
     copy = Run.open(run).copy(tmp_path / "copy")
+    for step in (6, 12):
+        write_sweep(copy.folder, Sweep(step=step, checkpoint="", ids=[], articles=[]))
     copy.rewind(checkpoint_of(copy.folder, 6))
     assert [event["step"] for event in events(copy.folder, "map")] == [6]
+    assert [path.name for path in (copy.folder / "sweeps").iterdir()] == ["step-000006.json"]
 
 
 def test_half_lives_of_the_map_reach_from_ten_steps_to_half_the_run() -> None:
