@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from bidaf.config import MapConfig
@@ -83,7 +84,14 @@ class Averages:
         }
 
     def _synthesize(self, targets: Sequence[Target]) -> list[Average]:
-        return self._trainer.group.from_first(self._writer.synthesize(self._trainer, targets, MAX_ERROR))
+        """What rank 0, which has the snapshots, makes of them; the same in every process."""
+        group = self._trainer.group
+        made = self._writer.synthesize(self._trainer, targets, MAX_ERROR)
+        averages = []
+        for number, each in enumerate(group.from_first([asdict(replace(average, tensors=None)) for average in made])):
+            own = made[number].tensors if made else None
+            averages.append(Average(**{**each, "tensors": group.tensors_from_first(own or {}) or None}))
+        return averages
 
 
 def map_targets(total_steps: int) -> list[Target]:
