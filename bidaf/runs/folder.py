@@ -52,6 +52,7 @@ from bidaf.runs.layout import (
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
+    SWEEPS,
     find_runs,
     write_log,
 )
@@ -189,7 +190,7 @@ class Run:
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.files.make_folder(PREDICTIONS)
-        for path in self.files.entries(PREDICTIONS):
+        for path in [*self.files.entries(PREDICTIONS), *self.files.entries(SWEEPS)]:
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 remove(path)
         rewind_snapshots(self.files.path(SNAPSHOTS), checkpoint.step if checkpoint else None)
