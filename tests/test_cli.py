@@ -264,7 +264,11 @@ DATA: dict[str, Case] = {
     "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
 }
 FAILED: dict[str, Case] = {
-    "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
+    "loss not finite": (
+        ["train", *TINY, "-s", "data.vectors=x.txt"],
+        write("x.txt", "in 3e38 -3e38\nthe 3e38 3e38\n"),
+        "is not finite; no weight",
+    ),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
