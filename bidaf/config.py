@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # A YAML list arrives as `list`; the frozen section keeps a tuple. A single name is a list of one.
 Sources = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
@@ -70,6 +70,10 @@ class ModelConfig(Section):
 
     variant: Literal["paper", "released"] = "paper"
     """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
+    embeddings: Literal["both", "word", "char"] = "both"
+    """What a token's vector is made of: word and characters, or one of them alone (the paper's ablations)."""
+    attention: Literal["both", "context_to_query", "query_to_context", "dynamic"] = "both"
+    """Directions of attention: both, one alone, or attention inside the modeling LSTM (the paper's ablations)."""
     hidden_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Units d of each LSTM direction."""
     word_size: int = Field(100, ge=1, le=MAX_SIZE)
@@ -206,6 +210,13 @@ class TrainingConfig(Section):
         return values
 
 
+class MapConfig(Section):
+    """The map: at evaluations, averages of several half-lives are scored on some dev questions."""
+
+    questions: int = Field(1_000, ge=1)
+    """Dev questions that each average is scored on, drawn evenly over the articles."""
+
+
 class EvaluationConfig(Section):
     """When and how the dev questions are scored."""
 
@@ -219,6 +230,24 @@ class EvaluationConfig(Section):
     """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: Count | None = None
     """Stop after so many evaluations without a better F1; null for never."""
+    averages: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Other averages to score at every evaluation and keep in its checkpoint, as in `half-life:2000`, `tail:25%`."""
+    map: MapConfig | None = MapConfig()
+    """Draw the map, in at most 5 % of the run's time; null for none. It needs `ema.snapshots`."""
+
+    @field_validator("averages")
+    @classmethod
+    def _names_of_averages(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            return names
+        from bidaf.ema.synthesis import Target
+
+        targets = [Target.parse(name) for name in names]
+        if any(target.kind in ("raw", "ema") for target in targets):
+            raise ValueError("raw and ema are scored in any case; name other averages")
+        if len(spelt := tuple(dict.fromkeys(map(str, targets)))) < len(names):
+            raise ValueError("an average is named twice")
+        return spelt
 
 
 class Config(Section):
@@ -243,6 +272,8 @@ class Config(Section):
                 f"training.accumulate ({self.training.accumulate}) can't be more than "
                 f"training.batch_size ({self.training.batch_size})"
             )
+        if self.evaluation.averages and not self.ema.snapshots:
+            problems.append("evaluation.averages are made of ema.snapshots, which are switched off")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from bidaf.config import MAX_LR, Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
@@ -749,3 +750,12 @@ def test_a_run_that_is_being_trained_is_not_resumed_beside_it(configure: Configu
     with Run.open(folder).locked(), pytest.raises(UsageError, match="another process"):
         resume_run(folder, CPU, silent)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_moved_source_of_the_same_content_resumes(configure: Configure, corpus: Path, tmp_path: Path) -> None:
+    sources = {name: shutil.copy(corpus / f"{name}.json", tmp_path) for name in ("train", "dev")}
+    data = {**sources, "prepared_dir": str(tmp_path / "prepared")}
+    start(configure(data=data, training={"max_steps": 1}), tmp_path / "run")
+    moved = {name: shutil.move(path, tmp_path / f"moved-{name}.json") for name, path in sources.items()}
+    config = configure(data={**data, **{name: str(path) for name, path in moved.items()}}, training={"max_steps": 2})
+    assert resume_run(tmp_path / "run", CPU, silent, config=config).step == 2

@@ -12,6 +12,7 @@ from typing import Annotated, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from bidaf.errors import DataError
+from bidaf.files.reading import read_regular
 from bidaf.runs import format1
 from bidaf.runs.snapshots import SnapshotRecord
 from bidaf.runs.weight_sets import EMA, RAW, Count, MovingAverage, Name, RawWeights, WeightSet, file_stem
@@ -117,7 +118,7 @@ def read_state(folder: Path) -> tuple[SavedState, dict[str, str]]:
     Raises `ValueError` (or what a value of another type leads to) for a state that is invalid, `DataError` for another
     format.
     """
-    text = (folder / STATE).read_text(encoding="utf-8")
+    text = read_regular(folder / STATE).decode()
     state = json.loads(text)
     version = state["format"]
     if version == format1.FORMAT_VERSION:
