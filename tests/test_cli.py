@@ -92,7 +92,7 @@ def test_training_says_what_it_does_where_and_prints_its_scores(home: Path) -> N
     assert sizes == "3,075 parameters; 20 steps, 1 per epoch of batches of 6"
     assert ran.json["scores"].keys() == {"raw", "ema"}
     logged = next(event for event in reversed(Run.open(home / "new").events()) if event["event"] == "eval")
-    assert ran.json["scores"]["ema"] == logged["ema"]
+    assert ran.json["scores"] == logged["scores"]
     assert (ran.json["run"], ran.json["step"]) == ("new", 20)
 
 

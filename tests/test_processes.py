@@ -142,7 +142,8 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert checkpoints[0].step == checkpoints[1].step == 8
     for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
         tensors = [load_file(checkpoint.folder / file) for checkpoint in checkpoints]
-        torch.testing.assert_close(*tensors, rtol=1e-3, atol=1e-5)
+        # The biases within softmaxes have no gradient but rounding, and are the furthest apart.
+        torch.testing.assert_close(*tensors, rtol=1e-3, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", ["without dropout", "with dropout"])

@@ -88,8 +88,8 @@ class _Loop:
             if self.saved_step != state.step:
                 self._save()
             if isinstance(end, LostProcess) and self.writer.run is not None:
-                go_on = f"bidaf train --resume {self.writer.run.folder}"
-                raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
+                command = f"bidaf train --resume {self.writer.run.folder}"
+                raise LostProcess(f"{end}; the run is saved at step {state.step}, resume with: {command}") from None
             raise
 
     def _evaluation_due(self) -> bool:
