@@ -24,20 +24,27 @@ OnProgress = Callable[[int], None]
 
 
 def load(
-    model: str | Path | None = None, *, weights: str | None = None, at: int | None = None, device: str = "auto"
+    model: str | Path | None = None,
+    *,
+    weights: str | None = None,
+    at: int | None = None,
+    allow_error: bool = False,
+    device: str = "auto",
 ) -> Predictor:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
 
     `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
-    where there is one. `at` takes the run's checkpoint of that step. Raises `DataError` for a folder that is missing or
-    corrupted, or lacks the weights asked for.
+    where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
+    predicted error is above 5 % raises `UsageError`, unless `allow_error`. `at` takes the run's checkpoint of that
+    step. Raises `DataError` for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
     from bidaf.inference.loading import load_model
     from bidaf.inference.predictor import Predictor
 
     name = None if model is None else str(model)
-    return Predictor(load_model(name, weights=weights, at=at, device=choose_device(device)))
+    loaded = load_model(name, weights=weights, at=at, allow_error=allow_error, device=choose_device(device))
+    return Predictor(loaded)
 
 
 @overload

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Configure
 
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.data.squad import Example, GoldAnswer, read_squad
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of, question_word

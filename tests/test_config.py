@@ -374,6 +374,24 @@ def test_a_setting_of_an_older_version_is_read_under_its_present_name(tmp_path: 
     assert "keep one" in failure(tmp_path, DATA + "model: {form: paper, variant: paper}\n")
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("training.optimizer.lr=1e10", "training.optimizer.lr=3e38", "training.optimizer.eps=1e-300"),
+        *("training.optimizer.eps=2.0", "training.clip_norm=1e300", "ema.half_life=1e300"),
+        *("training.epochs=1e300", f"training.epochs={10**30}", f"training.batch_size={10**9}"),
+        *(f"{name}={10**30}" for name in ("training.max_steps", "training.keep_last", "evaluation.every_steps")),
+        *(f"{name}={10**30}" for name in ("data.max_context_tokens", "data.min_word_count", "training.accumulate")),
+        *("evaluation.rank_by=tail:25%", "evaluation.rank_by=null"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adam", "adadelta"])
+def test_settings_that_no_run_survives_are_refused(tmp_path: Path, setting: str, optimizer: str) -> None:
+    load(tmp_path, DATA, f"training.optimizer.name={optimizer}", "training.optimizer.lr=100.0")
+    message = failure(tmp_path, DATA, f"training.optimizer.name={optimizer}", setting)
+    assert f"{setting.partition('=')[0]} (--set)" in message
+
+
 def test_a_removed_setting_is_accepted_with_the_value_that_every_run_now_has(tmp_path: Path) -> None:
     assert load(tmp_path, DATA + "ema: {every: 1, decay: 0.9}\n") == load(tmp_path, DATA + "ema: {decay: 0.9}\n")
     assert load(tmp_path, DATA, "ema.every=1") == load(tmp_path, DATA)

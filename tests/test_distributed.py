@@ -20,7 +20,7 @@ from test_step import QUESTIONS, Bench, nan_loss, plain_descent
 from torch import Tensor
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss

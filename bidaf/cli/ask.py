@@ -11,7 +11,7 @@ import typer
 
 from bidaf.cli.answers import print_answers, print_record
 from bidaf.cli.common import DeviceOption, ModelOption
-from bidaf.cli.weights import AtOption, UseEmaOption, WeightsOption, one_weight_set
+from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.errors import DataError, UsageError
 from bidaf.messages import say
 
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bidaf.inference.predictor import Predictor
 
 STDIN = "-"
-MAX_LINE_BYTES = 1 << 20  # of a question: a stream without line breaks has no end
 
 
 def ask_command(
@@ -33,6 +32,7 @@ def ask_command(
     weights: WeightsOption = None,
     use_ema: UseEmaOption = None,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     n_best: Annotated[int, typer.Option(min=1, help="Number of answers per question.")] = 1,
     device: DeviceOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per question, each on its line.")] = False,
@@ -62,7 +62,8 @@ def ask_command(
         text = read_stdin() if context == STDIN else read_context(Path(context))
         if not text.strip():
             raise DataError("standard input: is empty")
-    predictor = load(model, weights=name, at=at, device=device)
+    predictor = load(model, weights=name, at=at, allow_error=allow_error, device=device)
+    say_notes([predictor.loaded])
     say(f"answering with the {predictor.loaded.description}")
     if text is not None and (question or piped):
         answer_each(predictor, text, question or _lines(), n_best=n_best, json=json)
@@ -82,14 +83,11 @@ def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *,
 
 def _lines() -> Iterator[str]:
     """Questions from standard input as they come; blank lines are none."""
-    from bidaf.files.reading import decode
+    from bidaf.files.reading import stdin_lines
 
-    found, number = False, 0
-    while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
-        number += 1
-        if len(line) == MAX_LINE_BYTES:
-            raise DataError(f"standard input, line {number}: has {MAX_LINE_BYTES:,} bytes or more; give one question")
-        if question := decode(line, f"standard input, line {number}").strip():
+    found = False
+    for line in stdin_lines():
+        if question := line.strip():
             found = True
             yield question
     if not found:

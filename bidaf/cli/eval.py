@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, to_json
-from bidaf.cli.weights import AtOption, BothOption, SeveralWeightsOption, UseEmaOption, weight_sets
+from bidaf.cli.weights import (
+    AllowErrorOption,
+    AtOption,
+    BothOption,
+    SeveralWeightsOption,
+    UseEmaOption,
+    say_notes,
+    weight_sets,
+)
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output, write_output
 from bidaf.messages import say
@@ -26,6 +34,7 @@ def eval_command(
     use_ema: UseEmaOption = None,
     both: BothOption = False,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", "-p", help="Write {id: answer} to this file.")
     ] = None,
@@ -38,7 +47,7 @@ def eval_command(
         if names is not None and len(names) > 1:
             raise UsageError("--predictions takes the answers of one weight set: run it once for each of them")
         check_output(predictions)
-    evaluations = evaluate(model, names, at=at, data=data, device=device)
+    evaluations = evaluate(model, names, at=at, data=data, device=device, allow_error=allow_error)
     if predictions is not None:
         write_output(predictions, to_json(evaluations[0].predictions))
     if unanswerable := evaluations[0].unanswerable:
@@ -51,7 +60,7 @@ def eval_command(
 
 
 def evaluate(
-    model: str | None, names: list[str] | None, *, at: int | None, data: str | None, device: str
+    model: str | None, names: list[str] | None, *, at: int | None, data: str | None, device: str, allow_error: bool
 ) -> list[Evaluation]:
     """Load these weight sets of a model (None: its default one) and score them."""
     from bidaf.device import choose_device
@@ -60,8 +69,11 @@ def evaluate(
 
     chosen = choose_device(device)
     if names is None:
-        return evaluate([load_model(model, at=at, device=chosen)], data)
-    return evaluate(load_weight_sets(model, names, chosen, at=at), data)
+        models = [load_model(model, at=at, device=chosen)]
+    else:
+        models = load_weight_sets(model, names, chosen, at=at, allow_error=allow_error)
+    say_notes(models)
+    return evaluate(models, data)
 
 
 def _result(evaluation: Evaluation) -> dict[str, Any]:

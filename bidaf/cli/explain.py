@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json
-from bidaf.cli.weights import AtOption, BothOption, SeveralWeightsOption, UseEmaOption, weight_sets
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
+from bidaf.cli.weights import (
+    AllowErrorOption,
+    AtOption,
+    BothOption,
+    SeveralWeightsOption,
+    UseEmaOption,
+    say_notes,
+    weight_sets,
+)
 from bidaf.errors import DataError, UsageError
 from bidaf.files.writing import check_output
 
@@ -34,6 +42,7 @@ def explain_command(
     use_ema: UseEmaOption = None,
     both: BothOption = False,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page here.")] = Path("explain.html"),
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the one question too.")] = None,
     device: DeviceOption = "auto",
@@ -63,14 +72,15 @@ def explain_command(
     from bidaf.inference.loading import load_weight_sets
     from bidaf.reporting.explain import write_explanation
 
-    models = load_weight_sets(model, names, choose_device(device), at=at)
+    models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
+    say_notes(models)
     write_explanation(models, examples or find_questions(models[0], ids or [], data), output, png)
     if json:
         print_json({"page": str(output), "png": str(png) if png else None})
         return
     for path in (output, png):
         if path is not None:
-            print(path)
+            print_line(str(path))
 
 
 def _own_questions(context: str, questions: list[str]) -> list[Example]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import DeviceOption, ModelOption, questions_bar, to_json
-from bidaf.cli.weights import AtOption, UseEmaOption, WeightsOption, one_weight_set
+from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.files.writing import check_output, write_output
 from bidaf.messages import say
 
@@ -23,6 +23,7 @@ def predict_command(
     weights: WeightsOption = None,
     use_ema: UseEmaOption = None,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     n_best: Annotated[
         int | None, typer.Option(min=1, help="Number of answers per question, with offsets and probabilities.")
     ] = None,
@@ -40,7 +41,8 @@ def predict_command(
     if output is not None:
         check_output(output)
     examples = read_questions(input)
-    predictor = load(model, weights=name, at=at, device=device)
+    predictor = load(model, weights=name, at=at, allow_error=allow_error, device=device)
+    say_notes([predictor.loaded])
     say(f"answering with the {predictor.loaded.description}")
     with questions_bar(len(examples)) as bar:
         text = to_json(predict_examples(predictor, examples, n_best=n_best, on_progress=bar.update))

@@ -121,7 +121,7 @@ class Reader:
 def best_span(
     start: NDArray[np.float32], end: NDArray[np.float32], max_tokens: int | None
 ) -> tuple[int, int, np.float32]:
-    """First token, last token and log-probability of the best span; of equals the one with the first end, then start.
+    """First token, last token and log-probability of the best span; of equal ones, the smaller end, then start.
 
     `start`, `end` [context]; a span may have `max_tokens` tokens, or any number for None.
     """

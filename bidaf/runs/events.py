@@ -19,6 +19,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from bidaf.files.reading import open_regular
+
 # Far beyond what a run can write, and within what can be drawn.
 Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
 Count = Annotated[int, Field(ge=0, le=10**18)]
@@ -137,7 +139,7 @@ KINDS: dict[str, type[Event]] = {"start": Start, "train": Interval, "eval": Eval
 
 def lines_of(path: Path) -> Iterator[bytes]:
     """The lines of a file that are not blank, each cut at a length that no event has."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while line := file.readline(MAX_LINE_BYTES):
             if line.strip():
                 yield line

@@ -11,7 +11,7 @@ from typing import Any, Literal
 
 from bidaf.errors import DataError
 from bidaf.files.confined import ConfinedFolder
-from bidaf.files.reading import read_regular
+from bidaf.files.reading import open_regular, read_regular
 from bidaf.runs.events import (
     KINDS,
     MAX_LINE_BYTES,
@@ -202,7 +202,7 @@ def _ranked(evaluation: Evaluation, rank_by: Any) -> Evaluation:
 def _logged_ending(path: Path) -> Status:
     """What the last line of log.txt says; its lines begin with the time and two blanks."""
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             file.seek(max(0, path.stat().st_size - MAX_LINE_BYTES))
             last = (file.read().decode("utf-8", "replace").splitlines() or [""])[-1]
     except OSError:

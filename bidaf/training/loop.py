@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 
 import torch
@@ -13,6 +14,7 @@ from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
 from bidaf.runs.state import TrainingState, ranking_f1
+from bidaf.training.averages import Averages
 from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
@@ -59,6 +61,7 @@ class _Loop:
         self.progress = progress
         self.requests = requests
         trainer.step.votes = requests.votes
+        self.averages = Averages(trainer, writer, self._answer, progress.say)
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._unread: list[tuple[int, Numbers, StepResult]] = []
         self._grad_norm: float | None = None  # of the newest step that was read
@@ -176,8 +179,10 @@ class _Loop:
         state, trainer, began = self.state, self.trainer, time.perf_counter()
         trainer.require_finite()
         trainer.require_same()
+        column = self.averages.map_column()
+        trainer.averages = self.averages.named_sets()
         answers = {}
-        for each in trainer.scored_sets:
+        for each in [*trainer.scored_sets, *trainer.averages]:
             with each.applied():
                 answers[each.name] = self._answer(each.name)
         scores = self.group.from_first(self.writer.score(answers, trainer.dev_source.features, state.step))
@@ -202,15 +207,18 @@ class _Loop:
             seconds=round(seconds, 3),
             elapsed=round(state.elapsed, 3),
         )
+        if column:
+            self.writer.event(event="map", step=state.step, **column)
         figures = "  ".join(f"{name} EM {s['exact_match']:.2f} F1 {s['f1']:.2f}" for name, s in scores.items())
         self.progress.say(f"step {state.step}  epoch {epoch:.2f}  dev: {figures}{'  (best)' if improved else ''}")
 
-    def _answer(self, name: str) -> dict[str, list[Prediction]]:
-        """The best answers to the dev questions by the weight set `name`, which the model holds now."""
+    def _answer(self, name: str, questions: Sequence[int] | None = None) -> dict[str, list[Prediction]]:
+        """The best answers to the dev questions, or those of some numbers, by the weight set that the model holds."""
         trainer, group = self.trainer, self.group
+        asked = range(len(trainer.dev_source)) if questions is None else questions
         ours: dict[str, list[Prediction]] = {}
         diverged = None
-        with self.progress.evaluation(f"dev, {name}", len(trainer.dev_source)) as bar:
+        with self.progress.evaluation(f"dev, {name}", len(asked)) as bar:
 
             def count(questions: int) -> None:
                 self.requests.check_own()
@@ -228,6 +236,7 @@ class _Loop:
                         weights=f"step {self.state.step}: the {name} weights",
                         on_progress=count,
                         shard=group.shard,
+                        questions=asked,
                     )
             except NonfiniteScores as error:
                 diverged = str(error)
@@ -238,7 +247,7 @@ class _Loop:
             answers |= share
             self.requests.agree(votes)
         self.requests.check()
-        return {question: answers[question] for question in trainer.dev_source.features.ids}
+        return {id: answers[id] for id in (trainer.dev_source.features.ids[number] for number in asked)}
 
     def _save(self) -> None:
         self._read()
