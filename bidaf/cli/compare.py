@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table
+from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say_report
 from bidaf.cli.completion import complete_run
 from bidaf.errors import UsageError
 from bidaf.messages import say
@@ -61,7 +61,8 @@ def compare_command(
     if output is not None:
         check_suffix(output)
         check_output(output)
-    comparison = compare_named(pair_names(names_a, names_b, weights or []), data=data, device=device)
+    pair = pair_names(names_a, names_b, weights or [])
+    comparison = compare_named(pair, data=data, device=device, on_report=say_report)
     if output is not None:
         write_comparison(comparison, output)
         say(f"written: {output}")

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_table
+from bidaf.cli.common import ConfigOption, JsonOption, SetOption, StrictOption, print_json, print_table
 from bidaf.messages import say
 
 
@@ -17,6 +17,7 @@ def prepare_command(
         int | None,
         typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
     ] = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Read, tokenize and index the data of a config; say what was kept, cut and dropped, and why.
@@ -27,7 +28,7 @@ def prepare_command(
     from bidaf.config_file import find_config, load_config
     from bidaf.data.prepare import prepare
 
-    prepared = prepare(load_config(find_config(config), set or ()).data, workers=workers, echo=say)
+    prepared = prepare(load_config(find_config(config), set or ()).data, strict=strict, workers=workers, echo=say)
     if json:
         print_json({"folder": str(prepared.folder), "counts": prepared.counts})
         return

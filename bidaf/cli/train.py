@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table
+from bidaf.cli.common import DeviceOption, SetOption, StrictOption, print_table
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import UsageError
@@ -43,6 +43,7 @@ def train_command(
         Path | None,
         typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
     ] = None,
+    strict: StrictOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
     ] = False,
@@ -77,7 +78,7 @@ def train_command(
             code = _resume(run, config, overrides, run_dir, chosen, group)
         else:
             assert config is not None
-            code = _start(config, overrides, run_dir, prepared, chosen, group, dry_run=dry_run)
+            code = _start(config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run)
     raise typer.Exit(code)
 
 
@@ -104,9 +105,10 @@ def _start(
     device: torch.device,
     group: Group,
     *,
+    strict: bool,
     dry_run: bool,
 ) -> int:
-    from bidaf.data.prepare import use_prepared
+    from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
@@ -116,6 +118,8 @@ def _start(
     if prepared is not None:
         data, features = use_prepared(settings.data, prepared)
         settings = settings.model_copy(update={"data": data})
+    if strict:
+        prepare(settings.data, key=features, strict=True, echo=say)
     if dry_run:
         print_dry_run(settings, device, features)
         return 0

@@ -23,7 +23,7 @@ from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
 from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
-from bidaf.runs.layout import CONFIG, LOG, write_log
+from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
 from bidaf.training.distributed import ALONE, Group
 from bidaf.training.interrupt import Interrupted
@@ -93,7 +93,7 @@ def start_run(
             made_from = ", ".join((*prepared.manifest.config.train, *prepared.manifest.config.dev))
             message = f"training on {prepared.folder}, as asked with --prepared; it was made from {made_from}"
             echo(message)
-            write_log(run.folder / LOG, message)
+            write_log(run.folder, message)
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
         return _train(trainer, run, report)
