@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from bidaf.config import AdadeltaConfig, AdamConfig
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
 from bidaf.errors import DataError
 from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint

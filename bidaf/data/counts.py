@@ -31,7 +31,7 @@ MIN_EXACT_SPANS = 0.9
 def remarks(counts: dict[str, dict[str, Any]], language: str) -> list[str]:
     """What somebody should know before training on prepared data with these counts."""
     return [
-        f"data.{split}: only {counts[split]['exact_spans']:.1%} of the gold spans are their answer to the letter, which "
+        f"data.{split}: only {counts[split]['exact_spans']:.1%} of the gold spans spell their answer exactly, which "
         "bounds exact match: answers begin or end inside of words, as the texts are split into these. If the texts are "
         f"not in the language {language!r}, name theirs with data.language"
         for split in SPLITS

@@ -21,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bidaf.errors import DataError
 from bidaf.files.archives import archive_of, member_of, open_unpacked, unpacking
 from bidaf.files.reading import no_such_file, sha256_of
-from bidaf.progress import bar
+from bidaf.files.writing import claim_folder
+from bidaf.progress import Bar, bar
 
 Matrix = NDArray[np.float32]
 
@@ -137,8 +137,11 @@ def _locate(name: str) -> Path | None:
 
 
 def cache_folder() -> Path:
-    """Where fetched vectors are kept."""
-    return Path(os.environ.get("BIDAF_CACHE") or Path.home() / ".cache" / "bidaf")
+    """Where fetched vectors are kept. Raises `DataError` for a user without a home folder."""
+    folder = Path(os.environ.get("BIDAF_CACHE") or os.path.expanduser("~/.cache/bidaf"))
+    if folder.parts[:1] == ("~",):
+        raise DataError("this user has no home folder; name one for fetched vectors with BIDAF_CACHE=FOLDER")
+    return folder
 
 
 def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
@@ -226,7 +229,7 @@ def _is_number(field: bytes) -> bool:
     return True
 
 
-def _progress(name: str, size: int | None) -> tqdm[None]:
+def _progress(name: str, size: int | None) -> Bar:
     """A bar in bytes that only a terminal shows."""
     return bar(name, "B", size, unit_scale=True)
 
@@ -235,28 +238,30 @@ def _download(name: str) -> Path:
     """Fetch the archive of named vectors into the cache folder, whole or not at all."""
     archive = NAMED[name]
     target = cache_folder() / archive.url.rpartition("/")[2]
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(archive.url, timeout=30) as answer, partial.open("wb") as file:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            with _progress(target.name, expected or None) as bar:
-                digest = hashlib.sha256()
-                while block := answer.read(1 << 20):
-                    digest.update(block)
-                    bar.update(file.write(block))
-                    if file.tell() > archive.max_bytes:
-                        raise OSError(f"it is larger than {archive.max_bytes:,} bytes")
-            if expected and file.tell() != expected:
-                raise OSError("the connection broke off")
-            if digest.hexdigest() != archive.sha256:
-                raise OSError("what came is not the published archive: its SHA-256 is another")
-        partial.replace(target)
+        with claim_folder(target) as unfinished:
+            _fetch(archive, unfinished / target.name)
+            (unfinished / target.name).replace(target)
     except (OSError, HTTPException) as error:
         raise DataError(
             f"{name}: could not be fetched ({error}); download {archive.url} elsewhere and put it at {target}, "
             "or name a local file: data.vectors: PATH"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return target / f"{name}.txt"
+
+
+def _fetch(archive: Archive, path: Path) -> None:
+    """Write the published archive to `path`. Raises `OSError` or `HTTPException` where that is not what comes."""
+    with urllib.request.urlopen(archive.url, timeout=30) as answer, path.open("wb") as file:
+        expected = int(answer.headers.get("Content-Length") or 0)
+        digest = hashlib.sha256()
+        with _progress(path.name, expected or None) as shown:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                shown.update(file.write(block))
+                if file.tell() > archive.max_bytes:
+                    raise OSError(f"it is larger than {archive.max_bytes:,} bytes")
+        if expected and file.tell() != expected:
+            raise OSError("the connection broke off")
+    if digest.hexdigest() != archive.sha256:
+        raise OSError("what came is not the published archive: its SHA-256 is another")

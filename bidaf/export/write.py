@@ -75,6 +75,10 @@ def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safet
     checkpoint, prepared = loaded.source, loaded.prepared
     if not isinstance(checkpoint, Checkpoint) or prepared is None:
         raise UsageError(f"{loaded.origin} is an export already; copy the folder, or export the run it came from")
+    if type == "onnx":
+        from bidaf.export.onnx import check_network
+
+        check_network(loaded.config.model)
     _check_scores(loaded, prepared.features("dev"))
     info = _info(loaded, checkpoint, prepared, type)
     try:

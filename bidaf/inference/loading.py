@@ -210,9 +210,9 @@ def _build(
     if not np.isfinite(vectors).all():
         raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
     model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
-    fixed = model.embedding.word.fixed
+    shared = {id(vectors): vectors for vectors in model.buffers()}
     models: dict[str, Bidaf] = {}
     for name, tensors in weights.items():
-        models[name] = copy.deepcopy(model, {id(fixed): fixed}) if models else model
+        models[name] = copy.deepcopy(model, {**shared}) if models else model
         load_weights(models[name], tensors, f"the {name} weights of {origin}")
     return {name: each.eval() for name, each in models.items()}
