@@ -41,6 +41,8 @@ class DataConfig(Section):
     """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
     prepared_dir: str = Field("prepared", pattern=r"^[^\x00]+$")
     """Folder that holds prepared features, one subfolder a key."""
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$")
+    """Whose rules spaCy's blank pipeline splits words by; a code such as en, de or zh."""
     second_split: bool = True
     """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
     split_questions: bool = True

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table
+from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say_report
 from bidaf.cli.completion import complete_run
 from bidaf.cli.weights import AllowErrorOption
 from bidaf.errors import UsageError
@@ -63,9 +63,8 @@ def compare_command(
     if output is not None:
         check_suffix(output)
         check_output(output)
-    comparison = compare_named(
-        pair_names(names_a, names_b, weights or []), data=data, device=device, allow_error=allow_error
-    )
+    pair = pair_names(names_a, names_b, weights or [])
+    comparison = compare_named(pair, data=data, device=device, allow_error=allow_error, on_report=say_report)
     if output is not None:
         write_comparison(comparison, output)
         say(f"written: {output}")

@@ -10,8 +10,8 @@ from pathlib import Path
 from bidaf.data.features import Features
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
+from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
-from bidaf.evaluation.squad_v1 import read_predictions
 from bidaf.inference.exported import is_export
 from bidaf.inference.loading import default_weights, find_checkpoint, find_features, load_model
 from bidaf.inference.predictor import Predictor
