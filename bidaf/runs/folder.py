@@ -192,7 +192,7 @@ class Run:
         for path in self.files.entries(PREDICTIONS):
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 remove(path)
-        rewind_snapshots(self.files.path(SNAPSHOTS), checkpoint.step if checkpoint else None)
+        rewind_snapshots(self.files, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -225,7 +225,7 @@ class Run:
                 remove_checkpoint(path)
         if config.ema.snapshots:
             steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
-            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
+            thin_snapshots(self.files, config.ema.snapshots, steps)
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
