@@ -62,7 +62,7 @@ class Average:
             coefficients=self.coefficients,
             predicted_error=self.predicted_error,
             initial_share=self.initial_share,
-            run=run,
+            run=run.encode(errors="replace").decode(),  # the name of a folder need not be text
         )
 
 
