@@ -26,6 +26,7 @@ from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.snapshots import (
     SnapshotRecord,
     SnapshotWriter,
+    expected_records,
     kept_steps,
     list_snapshots,
     rewind_snapshots,
@@ -155,19 +156,33 @@ def test_the_number_kept_grows_with_the_logarithm_of_the_run() -> None:
 
 
 def test_a_checkpoint_keeps_its_own_snapshots(tmp_path: Path) -> None:
-    settings = SnapshotsConfig(every=1, density=1)
-    folder = tmp_path / "snapshots"
-    folder.mkdir()
+    settings, run = SnapshotsConfig(every=1, density=2), ConfinedFolder(tmp_path)
+    (tmp_path / "snapshots").mkdir()
     for step in range(40):
-        snapshot_path(folder, step).write_text("")
-    thin_snapshots(ConfinedFolder(tmp_path), settings, [17, 30])
-    expected = kept_steps(range(31), [17], settings) | kept_steps(range(31), [30], settings) | set(range(31, 40))
-    assert set(steps_in(tmp_path)) == expected
-    assert len(expected) < 30
-    thin_snapshots(ConfinedFolder(tmp_path), settings, [30])
-    assert set(steps_in(tmp_path)) == kept_steps(range(31), [30], settings) | set(range(31, 40))
-    thin_snapshots(ConfinedFolder(tmp_path), settings, [])
-    assert 31 in steps_in(tmp_path)
+        snapshot_path(tmp_path / "snapshots", step).write_text("")
+
+    def of(step: int, density: int) -> set[int]:
+        return kept_steps(range(step + 1), [step], SnapshotsConfig(every=1, density=density))
+
+    newer = set(range(31, 40))
+    thin_snapshots(run, settings, [9, 30], [20])
+    assert set(steps_in(tmp_path)) == of(9, 2) | of(30, 2) | of(20, 1) | newer
+    assert not of(20, 2) <= of(9, 2) | of(30, 2) | of(20, 1)
+    thin_snapshots(run, settings, [30])
+    assert set(steps_in(tmp_path)) == of(30, 2) | newer
+    thin_snapshots(run, settings, [])
+    assert newer <= set(steps_in(tmp_path))
+
+
+def test_snapshots_that_were_thinned_are_not_expected(tmp_path: Path) -> None:
+    settings = SnapshotsConfig(every=1, density=4)
+    taken = sorted(kept_steps(range(41), [40], settings))
+    records = [SnapshotRecord(step=step, updates=step, sha256="a" * 64) for step in taken]
+    sparse = kept_steps(taken, [40], SnapshotsConfig(every=1, density=2))
+    (extra,) = sorted(set(taken) - sparse)[:1]
+    snapshot_path(tmp_path, extra).write_text("")
+    expected = expected_records(tmp_path, records, settings, 40)
+    assert {record.step for record in expected} == {*sparse, extra}
 
 
 # ---- in a run
@@ -210,7 +225,7 @@ def test_the_snapshots_of_a_run_are_its_shadows(configure: Configure, whole: Pat
     run = whole
     kept = set(steps_in(run))
     settings = SnapshotsConfig(every=2, density=1)
-    assert kept == needed(run) == kept_steps(range(0, 13, 2), checkpoint_steps(run), settings)
+    assert kept == needed(run) == kept_steps(range(0, 13, 2), checkpoint_steps(run), settings)  # half of 1 is 1
     assert 0 in kept
     assert 12 in kept
     assert len(kept) < 7

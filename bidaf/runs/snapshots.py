@@ -143,17 +143,37 @@ def rewind_snapshots(run: ConfinedFolder, step: int | None) -> None:
             remove(path)
 
 
-def thin_snapshots(run: ConfinedFolder, settings: SnapshotsConfig, checkpoint_steps: Sequence[int]) -> None:
-    """Remove the snapshots that none of these checkpoints needs; call it once the newest of them is complete."""
-    taken = {step: path for step, path in list_snapshots(run) if step <= max(checkpoint_steps, default=-1)}
-    for step in taken.keys() - kept_steps(taken, checkpoint_steps, settings):
+def thin_snapshots(
+    run: ConfinedFolder, settings: SnapshotsConfig, full: Sequence[int], sparse: Sequence[int] = ()
+) -> None:
+    """Remove the snapshots that no checkpoint needs; call it once the newest of them is complete.
+
+    The checkpoints of the steps `full` need all of theirs (the newest and the best); those of `sparse` half as many.
+    """
+    newest = max([*full, *sparse], default=-1)
+    taken = {step: path for step, path in list_snapshots(run) if step <= newest}
+    needed = kept_steps(taken, full, settings) | kept_steps(taken, sparse, sparser(settings))
+    for step in taken.keys() - needed:
         remove(taken[step])
 
 
 def kept_steps(taken: Iterable[int], checkpoint_steps: Sequence[int], settings: SnapshotsConfig) -> set[int]:
-    """Those of the snapshots taken that at least one of these checkpoints needs."""
+    """Those of the snapshots taken that at least one of these checkpoints keeps."""
     every, density = settings.every, settings.density
     return {step for step in taken if any(is_kept(step, now, every=every, density=density) for now in checkpoint_steps)}
+
+
+def sparser(settings: SnapshotsConfig) -> SnapshotsConfig:
+    """How dense the snapshots of a checkpoint stay that is neither the newest nor the best."""
+    return SnapshotsConfig(every=settings.every, density=max(1, settings.density // 2))
+
+
+def expected_records(
+    folder: Path, records: Sequence[SnapshotRecord], settings: SnapshotsConfig, step: int
+) -> list[SnapshotRecord]:
+    """The records of a checkpoint without those that were thinned since it was saved at this step."""
+    kept = kept_steps([record.step for record in records], [step], sparser(settings))
+    return [record for record in records if record.step in kept or snapshot_path(folder, record.step).is_file()]
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
