@@ -70,6 +70,10 @@ class ModelConfig(Section):
 
     variant: Literal["paper", "released"] = "paper"
     """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
+    embeddings: Literal["both", "word", "char"] = "both"
+    """What a token's vector is made of: word and characters, or one of them alone (the paper's ablations)."""
+    attention: Literal["both", "context_to_query", "query_to_context", "dynamic"] = "both"
+    """Directions of attention: both, one alone, or attention inside the modeling LSTM (the paper's ablations)."""
     hidden_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Units d of each LSTM direction."""
     word_size: int = Field(100, ge=1, le=MAX_SIZE)

@@ -51,9 +51,21 @@ def find_config(name: str) -> Path:
     if os.path.isdir(name):
         raise UsageError(f"--config {name} is a folder; name a YAML file")
     known = known_configs()
-    close = difflib.get_close_matches(Path(name).name, known, n=1)
+    near = {path.name: str(path) for pattern in ("*.yaml", "*.yml") for path in Path(name).parent.glob(pattern)}
+    close = [near.get(match, match) for match in difflib.get_close_matches(Path(name).name, [*near, *known], n=1)]
     hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}" if known else ""
     raise UsageError(f"no config {name}, neither as a path nor in {CONFIGS_FOLDER}/{hint}")
+
+
+def explain_missing(config: Config, path: Path) -> str:
+    """A line for each source of the config that lies next to its file, and not where its path leads; or nothing."""
+    sources = {"train": config.data.train, "dev": config.data.dev, "vectors": (config.data.vectors or "",)}
+    return "".join(
+        f"\ndata.{name}: paths are relative to the current folder; {source} lies next to {path.name}: {neighbor}"
+        for name, names in sources.items()
+        for source in names
+        if source and not os.path.exists(source) and os.path.isfile(neighbor := path.parent / source)
+    )
 
 
 def known_configs() -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import Configure
 
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.data.squad import Example, GoldAnswer, read_squad
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of, question_word
@@ -192,9 +192,7 @@ def test_features_and_their_file_have_the_same_questions(configure: Configure, p
     of_file = questions_of_examples(read_squad(Path(source)).examples)
     of_features = questions_of_features(prepared.features("dev"))
     for one, other in zip(of_file, of_features, strict=True):
-        assert (one.id, one.question, one.context, one.answers, one.start) == (
-            other.id, other.question, other.context, other.answers, other.start,
-        )  # fmt: skip
+        assert one == other
 
 
 def test_a_title_is_the_article() -> None:

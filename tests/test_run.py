@@ -41,7 +41,7 @@ def test_a_new_run_holds_its_settings_and_its_surroundings(configure: Configure,
 
 def test_a_run_is_not_made_where_one_stands(configure: Configure, tmp_path: Path) -> None:
     Run.create(tmp_path / "run", configure(training={"seed": 1}), "cpu")
-    with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
+    with pytest.raises(UsageError, match="already holds a run; resume it with --resume"):
         Run.create(tmp_path / "run", configure(training={"seed": 2}), "cpu")
     assert load_config(tmp_path / "run" / "config.yaml").training.seed == 1
 

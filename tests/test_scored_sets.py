@@ -26,9 +26,7 @@ from bidaf.training.scored_sets import ScoredSet, scored_sets
 pytestmark = pytest.mark.usefixtures("prepared")
 
 NAME = "tail:50%"
-MADE = Synthesis(
-    target=NAME, coefficients={"raw": 0.5, "ema": 0.5}, predicted_error=0.25, initial_share=0.0, run="run"
-)
+MADE = Synthesis(target=NAME, coefficients={"raw": 0.5, "ema": 0.5}, predicted_error=0.25, initial_share=0.0, run="run")
 
 
 def middle(model: Bidaf, ema: ExponentialMovingAverage) -> ScoredSet:

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidaf.data.sources import read_source, read_sources, source_identity
+from bidaf.data.sources import find_source, read_source, read_sources
 from bidaf.data.squad import Corpus, GoldAnswer, read_squad
 from bidaf.errors import DataError
 
@@ -39,6 +39,14 @@ def read(folder: Path, value: Any) -> Corpus:
     return read_squad(write(folder, value))
 
 
+def read_named(name: str) -> Corpus:
+    return read_source(find_source(name, "train"))
+
+
+def identity(name: str) -> dict[str, Any]:
+    return find_source(name, "train").identity
+
+
 def failure(path: Path) -> str:
     with pytest.raises(DataError) as caught:
         read_squad(path)
@@ -60,7 +68,7 @@ def test_questions_come_in_file_order_and_share_their_context(tmp_path: Path) ->
 def test_extra_keys_and_a_missing_title_are_fine(tmp_path: Path, extra: dict[str, Any]) -> None:
     value = {**squad(question(plausible_answers=None)), **extra}
     del value["data"][0]["title"]
-    assert read(tmp_path, value).examples[0].title == ""
+    assert read(tmp_path, value).examples[0].title is None
 
 
 def test_unanswerable_questions_are_skipped_and_counted(tmp_path: Path) -> None:
@@ -283,12 +291,12 @@ def test_a_missing_file_names_the_place_and_the_nearest_name(tmp_path: Path, mon
     write(tmp_path, squad(question()), "train-v1.1.json")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(DataError) as caught:
-        read_source("train-v11.json", "train")
+        read_named("train-v11.json")
     assert str(caught.value) == f"{tmp_path / 'train-v11.json'}: no such file; did you mean train-v1.1.json?"
     with pytest.raises(DataError, match=r"train\.json: no such file; the folder .*elsewhere does not exist"):
-        read_source("elsewhere/train.json", "train")
+        read_named("elsewhere/train.json")
     with pytest.raises(DataError, match="no such file"):
-        read_source("train-v1.1.json/inside.json", "train")
+        read_named("train-v1.1.json/inside.json")
 
 
 @pytest.mark.parametrize(
@@ -299,7 +307,7 @@ def test_what_looks_like_a_path_is_never_asked_of_the_hub(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "near").mkdir()
-    for look in (lambda: read_source(source, "train"), lambda: source_identity(source)):
+    for look in (lambda: read_named(source), lambda: identity(source)):
         with pytest.raises(DataError, match=": no such file"):
             look()
 
@@ -307,17 +315,17 @@ def test_what_looks_like_a_path_is_never_asked_of_the_hub(
 @pytest.mark.parametrize("source", ["", "  ", "a\0b"])
 def test_a_blank_or_impossible_source_is_an_error(source: str) -> None:
     with pytest.raises(DataError, match="names no data"):
-        read_source(source, "train")
+        read_named(source)
 
 
 def test_a_file_of_any_name_is_read_as_json(tmp_path: Path) -> None:
-    assert read_source(str(write(tmp_path, squad(question()), "train")), "train").counts.kept == 1
+    assert read_named(str(write(tmp_path, squad(question()), "train"))).counts.kept == 1
 
 
 def test_several_sources_become_one_corpus(tmp_path: Path) -> None:
     first = write(tmp_path, squad(question("a"), question("x", ("bird", 0))), "first.json")
     second = write(tmp_path, squad(question("b", ("cat", 0)), question("y", ("fish", 0))), "second.json")
-    corpus = read_sources([str(first), str(second)], "train")
+    corpus = read_sources([find_source(str(path), "train") for path in (first, second)])
     assert [example.id for example in corpus.examples] == ["a", "b"]
     assert (corpus.counts.read, corpus.counts.kept, corpus.counts.realigned) == (4, 2, 1)
     assert corpus.counts.dropped == {"answer not in context": ["x", "y"]}
@@ -326,28 +334,28 @@ def test_several_sources_become_one_corpus(tmp_path: Path) -> None:
 def test_an_id_in_two_sources_names_both(tmp_path: Path) -> None:
     names = [str(write(tmp_path, squad(question("a")), name)) for name in ("first.json", "second.json")]
     with pytest.raises(DataError) as caught:
-        read_sources(names, "train")
+        read_sources([find_source(name, "train") for name in names])
     assert f"the id 'a' is in both {names[0]} and {names[1]}" in str(caught.value)
 
 
 def test_the_identity_is_the_content_and_not_the_path(tmp_path: Path) -> None:
     one, same = (write(tmp_path, squad(question()), name) for name in ("one.json", "same.json"))
     other = write(tmp_path, squad(question("other")), "other.json")
-    assert source_identity(str(one)) == source_identity(str(same)) != source_identity(str(other))
-    assert source_identity(str(one))["bytes"] == one.stat().st_size
-    assert source_identity("rajpurkar/squad@train") == {"hub": "rajpurkar/squad@train"}
+    assert identity(str(one)) == identity(str(same)) != identity(str(other))
+    assert identity(str(one))["bytes"] == one.stat().st_size
+    assert identity("rajpurkar/squad@train") == {"hub": "rajpurkar/squad@train"}
 
 
 def test_the_identity_of_a_folder_changes_with_any_file_in_it(tmp_path: Path) -> None:
     for name in ("here", "there"):
         (tmp_path / name / "deep").mkdir(parents=True)
         write(tmp_path / name / "deep", squad(question()))
-    here, there = (source_identity(str(tmp_path / name)) for name in ("here", "there"))
+    here, there = (identity(str(tmp_path / name)) for name in ("here", "there"))
     assert here == there
     assert list(here["files"]) == ["deep/squad.json"]
     write(tmp_path / "there", squad(question()), "more.json")
-    assert source_identity(str(tmp_path / "there")) != here
-    assert source_identity(f"{tmp_path / 'here'}@train") != here
+    assert identity(str(tmp_path / "there")) != here
+    assert identity(f"{tmp_path / 'here'}@train") != here
 
 
 json_values = st.recursive(

@@ -127,14 +127,14 @@ def test_a_corpus_has_the_tokens_of_its_texts(split_questions: bool, asked: list
         place = slice(*tokens.context_offsets[number : number + 2])
         expected = tokenizer.tokenize(context) or [(0, len(context))]
         assert list(map(tuple, tokens.context_spans[place].tolist())) == expected
-        forms = [tokens.forms[form - 1] for form in tokens.context_forms[place]]
-        assert forms == [context[start:end] for start, end in expected]
+        words = [tokens.types[number - 1] for number in tokens.context_types[place]]
+        assert words == [context[start:end] for start, end in expected]
     for number, (context, question) in enumerate(asked):
         assert tokens.contexts[tokens.question_context[number]] == context
         place = slice(*tokens.question_offsets[number : number + 2])
-        forms = [tokens.forms[form - 1] for form in tokens.question_forms[place]]
+        words = [tokens.types[number - 1] for number in tokens.question_types[place]]
         expected = tokenizer.tokenize_question(question) or [(0, len(question))]
-        assert forms == [question[start:end] for start, end in expected]
+        assert words == [question[start:end] for start, end in expected]
 
 
 def test_a_shared_context_is_tokenized_once_and_counted_for_each_question() -> None:
@@ -146,8 +146,8 @@ def test_a_shared_context_is_tokenized_once_and_counted_for_each_question() -> N
     tokens = tokenize_examples(examples, SPLIT)
     assert tokens.contexts == ["Ann ran.", "Bob."]
     assert tokens.question_context.tolist() == [0, 0, 1]
-    assert tokens.forms == ["Ann", "ran", ".", "Who", "?", "Bob", "Why"]
-    assert tokens.context_forms.tolist() == [1, 2, 3, 6, 3]
+    assert tokens.types == ["Ann", "ran", ".", "Who", "?", "Bob", "Why"]
+    assert tokens.context_types.tolist() == [1, 2, 3, 6, 3]
     assert tokens.context_spans.tolist() == [[0, 3], [4, 7], [7, 8], [0, 3], [3, 4]]
     assert tokens.counts().tolist() == [0, 3, 3, 3, 1, 3, 1, 1]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import types
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +19,7 @@ from safetensors.torch import load_file
 
 from bidaf.config import MAX_LR, Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
@@ -33,6 +34,7 @@ from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import MovingAverage
 from bidaf.training import loop, run_writer
 from bidaf.training import trainer as trainer_module
+from bidaf.training.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
@@ -198,7 +200,7 @@ def test_metrics_hold_the_documented_keys(whole_runs: Callable[[str], Path]) -> 
         assert all(set(metrics) == {"exact_match", "f1"} for metrics in line["scores"].values())
         assert line["distance"] > 0.0
         assert line["epoch"] == line["step"] / 6
-    times = [line["elapsed"] for line in events(run) if line["event"] != "start"]
+    times = [line["elapsed"] for line in events(run) if line["event"] not in ("start", "end")]
     assert times == sorted(times)
 
 
@@ -285,7 +287,7 @@ DIVERGED: dict[str, tuple[Callable[[TrainingStep], object], str]] = {
         "the ema weights diverged: .*, .* hold",
     ),
     "finite raw weights that score NaN": (
-        lambda step: fill(step.model.modeling.parameters(), 3e38),
+        lambda step: fill([*step.model.modeling.parameters(), *step.model.start_scorer.parameters()], 3e38),
         "the raw weights diverged: the scores of question",
     ),
     "a finite shadow that scores NaN": (
@@ -313,6 +315,20 @@ def test_weights_that_diverge_end_the_run_with_their_name_and_nothing_of_them_is
     assert "step-000004.raw.json" not in predictions(tmp_path)
     monkeypatch.undo()
     assert resume(tmp_path).step == 12
+
+
+def test_weights_that_diverge_on_the_share_of_another_process_end_this_one_too(
+    configure: Configure, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(evaluation={"every_steps": 2})
+    trainer = Trainer(config, prepared, CPU, Group())
+    other = [{}, [0.0, 0.0], "step 2: the ema weights diverged"]
+    monkeypatch.setattr(trainer.group, "gather", lambda ours: [ours, other if trainer.ema.is_applied else ours])  # type: ignore[union-attr]
+    with pytest.raises(BidafError, match="the ema weights diverged"):
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
+    assert trainer.ema is not None
+    assert not trainer.ema.is_applied
+    assert checkpoint_steps(tmp_path / "run") == []
 
 
 def test_diverged_weights_are_not_saved_between_evaluations_either(
@@ -692,7 +708,7 @@ def test_a_run_is_resumed_in_a_copy_and_left_as_it_was(
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
     assert_same_run(copy, whole_runs("adam"))
     assert (copy / "best").resolve().is_relative_to(copy)
-    with pytest.raises(UsageError, match="exists; name a new"):
+    with pytest.raises(UsageError, match="name another --run-dir"):
         resume(source, into=copy)
 
 
@@ -749,3 +765,12 @@ def test_a_run_that_is_being_trained_is_not_resumed_beside_it(configure: Configu
     with Run.open(folder).locked(), pytest.raises(UsageError, match="another process"):
         resume_run(folder, CPU, silent)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_moved_source_of_the_same_content_resumes(configure: Configure, corpus: Path, tmp_path: Path) -> None:
+    sources = {name: shutil.copy(corpus / f"{name}.json", tmp_path) for name in ("train", "dev")}
+    data = {**sources, "prepared_dir": str(tmp_path / "prepared")}
+    start(configure(data=data, training={"max_steps": 1}), tmp_path / "run")
+    moved = {name: shutil.move(path, tmp_path / f"moved-{name}.json") for name, path in sources.items()}
+    config = configure(data={**data, **{name: str(path) for name, path in moved.items()}}, training={"max_steps": 2})
+    assert resume_run(tmp_path / "run", CPU, silent, config=config).step == 2

@@ -67,20 +67,26 @@ app = typer.Typer(
     help="BiDAF on SQuAD with an exponential moving average of all weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("prepare")(prepare_command)
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("predict")(predict_command)
-app.command("ask")(ask_command)
-app.command("score")(score_command)
-app.command("compare")(compare_command)
-app.command("sweep")(sweep_command)
-app.command("export")(export_command)
-app.command("report")(report_command)
-app.command("explain")(explain_command)
-app.command("runs")(runs_command)
+for command in (
+    prepare_command,
+    train_command,
+    eval_command,
+    predict_command,
+    ask_command,
+    score_command,
+    compare_command,
+    sweep_command,
+    export_command,
+    report_command,
+    explain_command,
+    runs_command,
+):
+    # The overview shows what the command's module says of itself.
+    summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
+    app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
 app.add_typer(config_app, name="config")
 app.add_typer(bench_app, name="bench")
 
@@ -160,9 +166,10 @@ def _explain_usage(error: Any) -> str:
             )
         # The parser suggests names that share a few letters; only a misspelling is worth a hint.
         error.possibilities = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75)
-    # Without arguments the message is the help, and typer has printed that already.
-    message = "no command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message().rstrip(".")
-    return f"{message}; see {command} --help"
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())
+        return f"no command; see {command} --help"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
 
 
 def _explain(error: Exception) -> str | None:

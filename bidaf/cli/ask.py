@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from bidaf.inference.predictor import Predictor
 
 STDIN = "-"
-MAX_LINE_BYTES = 1 << 20  # of a question: a stream without line breaks has no end
 
 
 def ask_command(
@@ -84,14 +83,11 @@ def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *,
 
 def _lines() -> Iterator[str]:
     """Questions from standard input as they come; blank lines are none."""
-    from bidaf.files.reading import decode
+    from bidaf.files.reading import stdin_lines
 
-    found, number = False, 0
-    while line := sys.stdin.buffer.readline(MAX_LINE_BYTES):
-        number += 1
-        if len(line) == MAX_LINE_BYTES:
-            raise DataError(f"standard input, line {number}: has {MAX_LINE_BYTES:,} bytes or more; give one question")
-        if question := decode(line, f"standard input, line {number}").strip():
+    found = False
+    for line in stdin_lines():
+        if question := line.strip():
             found = True
             yield question
     if not found:

@@ -52,7 +52,7 @@ def to_json(value: Any) -> str:
 
 def print_line(text: str) -> None:
     """A result for people, on stdout; what a terminal would obey is escaped."""
-    print(printable(text))
+    print(printable(text), flush=True)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, SetOption, print_json
+from bidaf.cli.common import JsonOption, SetOption, print_json, print_line
 from bidaf.cli.completion import complete_config
 
 config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def validate_command(config: NameArgument, set: SetOption = None) -> None:
 
     path = find_config(config)
     load_config(path, set or ())
-    print(f"{path} is valid")
+    print_line(f"{path} is valid")
 
 
 @config_app.command("diff")
@@ -47,4 +47,4 @@ def diff_command(first: NameArgument, second: NameArgument, json: JsonOption = F
     if json:
         print_json({each.key: [each.ours, each.theirs] for each in found})
     else:
-        print("\n".join(map(str, found)) or "no difference")
+        print_line("\n".join(map(str, found)) or "no difference")

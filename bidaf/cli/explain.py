@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
 from bidaf.cli.weights import (
     AllowErrorOption,
     AtOption,
@@ -80,7 +80,7 @@ def explain_command(
         return
     for path in (output, png):
         if path is not None:
-            print(path)
+            print_line(str(path))
 
 
 def _own_questions(context: str, questions: list[str]) -> list[Example]:

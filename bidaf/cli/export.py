@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, print_json, print_table
+from bidaf.cli.common import JsonOption, ModelOption, print_json, print_line, print_table
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.messages import say
 
@@ -57,7 +57,7 @@ def export_command(
     if json:
         print_json({"folder": str(output), **info.model_dump()})
         return
-    print(f"{info.weights} weights of step {info.step:,} in {output}")
+    print_line(f"{info.weights} weights of step {info.step:,} in {output}")
     if info.parity:
         columns = ("batch", "context", "question", "greatest difference")
         rows = [

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json
+from bidaf.cli.common import JsonOption, print_json, print_line
 from bidaf.files.writing import check_output
 from bidaf.messages import say
 
@@ -43,4 +43,4 @@ def report_command(
         if json:
             print_json({"page": str(page)})
         else:
-            print(page, flush=True)
+            print_line(str(page))

@@ -24,11 +24,10 @@ SQUAD_SITE = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
 class HubName(NamedTuple):
-    """`owner/name:config@split`, of which only the name is needed."""
+    """`owner/name:config`, of which only the name is needed."""
 
     name: str
     config: str | None
-    split: str | None
 
 
 class AnswerColumns(Strict):
@@ -47,21 +46,21 @@ class Row(Strict):
     question: NonBlank
     context: NonBlank
     answers: AnswerColumns
-    title: Text = ""
+    title: Text | None = None
 
 
 _ROWS = TypeAdapter(list[Row])
 
 
-def parse_hub_name(source: str) -> HubName | None:
-    """Split a hub name into its parts, or return None when it cannot be one."""
+def parse_hub_name(source: str) -> tuple[HubName, str | None] | None:
+    """Read `owner/name:config@split` as a hub name and a split, or return None when it cannot be one."""
     part = r"[A-Za-z0-9][\w.-]*"
     match = re.fullmatch(rf"({part}(?:/{part})?)(?::([^@:/\\\s]+))?(?:@([\w.-]+))?", source, re.ASCII)
-    return HubName(*match.groups()) if match else None
+    return (HubName(match[1], match[2]), match[3]) if match else None
 
 
-def locate(source: str) -> tuple[Path, str | None] | HubName:
-    """Return the local path that a source names and the split asked of it (`folder@split`), or its hub name.
+def locate(source: str) -> tuple[Path | HubName, str | None]:
+    """Return the local path or the hub name that a source names, and the split it asks for (`folder@split`).
 
     The path need not exist: what cannot be a hub name, ends like a file, or starts with a folder that is there
     is meant as a path.
@@ -76,14 +75,14 @@ def locate(source: str) -> tuple[Path, str | None] | HubName:
     return (Path(whole), None) if hub is None or is_path else hub
 
 
-def read_hub(name: str, split: str) -> Corpus:
+def read_hub(name: str, place: Path | HubName, asked: str | None, split: str) -> Corpus:
     """Read a data set of the SQuAD columns (id, title, context, question, answers{text[], answer_start[]}).
 
-    `name` is a local `.parquet` or `.arrow` file, a local folder (saved by `datasets`, or holding data files),
-    or a hub name `owner/name:config@split`; a folder takes `@split` too. Without it `split` is read. Raises
-    `DataError` for what cannot be reached or read, and for rows that are not of this schema.
+    `place` is a local `.parquet` or `.arrow` file, a local folder (saved by `datasets`, or holding data files), or a
+    hub name; `name` is what messages call it. The split `asked` is read, without one `split`. Raises `DataError` for
+    what cannot be reached or read, and for rows that are not of this schema.
     """
-    table = _read_table(name, split)
+    table = _read_table(name, place, asked, split)
     missing = [column for column in COLUMNS if column not in table.column_names]
     if missing:
         has = ", ".join(table.column_names) or "no column"
@@ -95,22 +94,20 @@ def read_hub(name: str, split: str) -> Corpus:
     for number, row in enumerate(records):
         pairs = zip(row.answers.text, row.answers.answer_start, strict=True)
         answers = tuple(GoldAnswer(text, start) for text, start in pairs)
-        placed.append(((f"row {number}",), Example(row.id, row.question, row.context, answers, row.title)))
+        placed.append(((f"row {number}",), Example(row.id, row.question, row.context, answers, row.title or None)))
     return collect(placed, name)
 
 
-def _read_table(name: str, split: str) -> Any:
+def _read_table(name: str, place: Path | HubName, asked: str | None, split: str) -> Any:
     """Return the `pyarrow.Table` of a source."""
-    located = locate(name)
-    if isinstance(located, HubName):
-        return _choose_split(_download(located, split), name, split, located.split)
-    path, asked = located
-    if not os.path.exists(path):
-        raise no_such_file(path)
+    if isinstance(place, HubName):
+        return _choose_split(_download(place, asked or split), name, split, asked)
+    if not os.path.exists(place):
+        raise no_such_file(place)
     try:
-        if path.is_dir():
-            return _choose_split(_read_folder(path), name, split, asked, only_one_will_do=True)
-        return _read_arrow(path)
+        if place.is_dir():
+            return _choose_split(_read_folder(place), name, split, asked, only_one_will_do=True)
+        return _read_arrow(place)
     except DataError:
         raise
     except Exception as error:  # pyarrow and datasets raise of every kind on damaged files
@@ -182,7 +179,7 @@ def _remedy(hub: HubName, split: str) -> str:
     if hub.name.lower() in ("squad", "rajpurkar/squad"):
         file = f"{key}-v1.1.json"
         return f"download {SQUAD_SITE}/{file} and name the file instead: data.{key}: path/to/{file}"
-    wanted = f"its {hub.split or split} split as SQuAD JSON or Parquet"
+    wanted = f"its {split} split as SQuAD JSON or Parquet"
     return f"download {wanted} where there is a network and name the file instead: data.{key}: path/to/FILE"
 
 

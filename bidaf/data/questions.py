@@ -50,7 +50,7 @@ class Asked(Strict):
 
 class AskedOnContext(Asked):
     context: NonBlank
-    title: Text = ""
+    title: Text | None = None
 
 
 _SQUAD_FILE = TypeAdapter(SquadFile[Asked])
@@ -136,9 +136,9 @@ def _is_json_lines(text: str) -> bool:
     return True
 
 
-def _example(asked: Asked, context: str, title: str) -> Example:
+def _example(asked: Asked, context: str, title: str | None) -> Example:
     answers = tuple(GoldAnswer(given.text, _offset(given.answer_start)) for given in asked.answers)
-    return Example(asked.id or "", asked.question, context, answers, title)
+    return Example(asked.id or "", asked.question, context, answers, title or None)
 
 
 def _offset(value: Any) -> int:

@@ -37,7 +37,8 @@ class Example:
     question: str
     context: str
     answers: tuple[GoldAnswer, ...]
-    title: str = ""
+    title: str | None = None
+    """Of the article; None where the source names none."""
 
 
 @dataclass(slots=True)
@@ -91,7 +92,7 @@ class Paragraph(Strict, Generic[Q]):
 
 
 class Article(Strict, Generic[Q]):
-    title: Text = ""
+    title: Text | None = None
     paragraphs: list[Paragraph[Q]]
 
 
@@ -126,7 +127,9 @@ def read_squad(path: Path) -> Corpus:
     for place, article, paragraph, question in validate(_SQUAD_FILE, value, where).walk():
         given = () if question.is_impossible else question.answers
         answers = tuple(GoldAnswer(answer.text, answer.answer_start) for answer in given)
-        placed.append((place, Example(question.id, question.question, paragraph.context, answers, article.title)))
+        placed.append(
+            (place, Example(question.id, question.question, paragraph.context, answers, article.title or None))
+        )
     return collect(placed, where)
 
 

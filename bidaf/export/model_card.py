@@ -21,7 +21,7 @@ or in Python:
     print(model.ask("Who wrote it?", "The novel was written by Mary Shelley.")[0].text)
 
 `model.safetensors` holds the weights under their plain names, `config.yaml` all settings, `vocabulary.json` words and
-characters, `vectors.npy` the fixed word vectors, `export.json` what this page says, for programs.
+characters, `vectors.safetensors` the fixed word vectors, `export.json` what this page says, for programs.
 """,
     "onnx": """    pip install onnxruntime numpy spacy
     python THIS_FOLDER/answer.py --context passage.txt --question "Who wrote it?"

@@ -95,10 +95,17 @@ def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """
     from safetensors.torch import save_file
 
+    if not is_utf8(path):
+        raise OSError(errno.EILSEQ, "the name is not UTF-8, which safetensors files need", str(path))
     with path.open("xb") as file:
         mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
     save_file({name: tensor.detach().contiguous() for name, tensor in tensors.items()}, path)
     path.chmod(mode)  # the library makes files of mode 0600
+
+
+def is_utf8(path: Path) -> bool:
+    """Whether a name can be written in UTF-8; those that the system took from other bytes can't."""
+    return not any("\ud800" <= char <= "\udfff" for char in str(path))
 
 
 def point_link(link: Path, target: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bidaf.data.features import Features
 from bidaf.data.questions import read_questions
-from bidaf.data.sources import read_sources
+from bidaf.data.sources import find_source, read_sources
 from bidaf.data.squad import Example
 from bidaf.errors import DataError
 from bidaf.evaluation.squad_v1 import Gold, read_gold, score_answers
@@ -85,5 +85,5 @@ def _read(sources: list[str]) -> tuple[list[Example], Gold | dict[str, list[str]
     """Questions with their gold answers. In a JSON file every question counts, as for the official evaluator."""
     if len(sources) == 1 and sources[0].endswith((".json", ".json.gz")):
         return read_questions(sources[0]), read_gold(Path(sources[0]))
-    examples = read_sources(sources, "validation").examples
+    examples = read_sources([find_source(source, "dev") for source in sources]).examples
     return examples, {example.id: [answer.text for answer in example.answers] for example in examples}

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
+from bidaf.data.cache import Prepared, open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared, open_prepared
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
@@ -134,13 +134,13 @@ def find_checkpoint(folder: Path, at: int | None = None) -> Path:
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
     """The prepared data that holds the checkpoint's vocabulary. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, checkpoint.features)
-    if (prepared := open_prepared(folder)) is None:
+    try:
+        return open_by_key(checkpoint.config.data.prepared_dir, checkpoint.features)
+    except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
-            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
-        )
-    return prepared
+            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
+            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        ) from None
 
 
 def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel:
@@ -210,9 +210,9 @@ def _build(
     if not np.isfinite(vectors).all():
         raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
     model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
-    fixed = model.embedding.word.fixed
+    shared = {id(vectors): vectors for vectors in model.buffers()}
     models: dict[str, Bidaf] = {}
     for name, tensors in weights.items():
-        models[name] = copy.deepcopy(model, {id(fixed): fixed}) if models else model
+        models[name] = copy.deepcopy(model, {**shared}) if models else model
         load_weights(models[name], tensors, f"the {name} weights of {origin}")
     return {name: each.eval() for name, each in models.items()}

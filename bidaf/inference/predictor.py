@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.features import Features, build_features
+from bidaf.data.features import Features
+from bidaf.data.indexing import build_features
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision

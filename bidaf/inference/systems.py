@@ -52,21 +52,25 @@ def pair_names(a: Sequence[str], b: Sequence[str], weights: Sequence[str]) -> Pa
     return Pair(models, models, first, last)
 
 
-def compare_named(pair: Pair, *, data: str | None, device: str = "auto") -> Comparison:
+def compare_named(pair: Pair, *, data: str | None, device: str = "auto", allow_error: bool = False) -> Comparison:
     """Compare two systems on the questions of `data`, or on the dev questions of the first run that is named.
 
-    Answers that an evaluation of the run has stored are read; others are made now, on `device`. Raises `UsageError`
-    where there are no questions, and `DataError` as `compare` does.
+    Answers that an evaluation of the run has stored are read; others are made now, on `device`, by averages with large
+    predicted errors only with `allow_error`. Raises `UsageError` where there are no questions, and `DataError` as
+    `compare` does.
     """
-    sides = [[_open(name, weights) for name in names] for names, weights in (
-        (pair.a, pair.weights_a), (pair.b, pair.weights_b)
-    )]  # fmt: skip
-    questions = _questions(data, [*sides[0], *sides[1]])
-    a, b = (
-        System(", ".join(str(each) for each in side), [_answers(each, questions, device) for each in side])
-        for side in sides
-    )
-    return compare(questions, a, b)
+    a = [_open(name, pair.weights_a) for name in pair.a]
+    b = [_open(name, pair.weights_b) for name in pair.b]
+    questions = _questions(data, [*a, *b])
+
+    def system(side: Sequence[Path | StoredModel]) -> System:
+        answers = [
+            read_predictions(each) if isinstance(each, Path) else each.answers(questions, device, allow_error)
+            for each in side
+        ]
+        return System(", ".join(map(str, side)), answers)
+
+    return compare(questions, system(a), system(b))
 
 
 def _open(name: str | None, weights: str | None) -> Path | StoredModel:
@@ -86,7 +90,3 @@ def _questions(data: str | None, systems: Sequence[Path | StoredModel]) -> list[
         if not isinstance(system, Path) and (questions := system.dev_questions()):
             return questions
     raise UsageError("prediction files and exports do not hold the questions: name these with --data")
-
-
-def _answers(system: Path | StoredModel, questions: Sequence[GoldQuestion], device: str) -> dict[str, str]:
-    return read_predictions(system) if isinstance(system, Path) else system.answers(questions, device)

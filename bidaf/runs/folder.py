@@ -27,7 +27,7 @@ from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import read_regular
-from bidaf.files.writing import claim_folder, point_link, put_folder, remove, remove_stale, sync
+from bidaf.files.writing import claim_folder, is_utf8, point_link, put_folder, remove, remove_stale, sync
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
@@ -52,6 +52,7 @@ from bidaf.runs.layout import (
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
+    SWEEPS,
     find_runs,
     write_log,
 )
@@ -189,7 +190,7 @@ class Run:
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.files.make_folder(PREDICTIONS)
-        for path in self.files.entries(PREDICTIONS):
+        for path in [*self.files.entries(PREDICTIONS), *self.files.entries(SWEEPS)]:
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 remove(path)
         rewind_snapshots(self.files, checkpoint.step if checkpoint else None)
@@ -283,13 +284,16 @@ def point_latest(folder: Path) -> None:
 
 
 def refuse_existing_run(folder: Path) -> None:
-    """Raise `UsageError` where a run stands already."""
+    """Raise `UsageError` where a run stands already, or none can be."""
+    if not is_utf8(folder):
+        raise UsageError(f"{folder}: the name of a run's folder must be UTF-8; name another --run-dir")
     if (folder / CONFIG).exists():
-        raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+        raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
 
 
 def refuse_copy(source: Path, folder: Path) -> None:
     """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
+    refuse_existing_run(folder)
     if folder.exists():
         raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
     if folder.resolve().is_relative_to(source.resolve()):

@@ -25,6 +25,7 @@ function show(asked, main) {
   main.replaceChildren(
     ...(data.length > 1 ? [make("h2", { class: "paper" }, asked.question)] : []),
     make("p", { class: "headline" }, asked.verdict), ...gold,
+    ...(asked.lacks ? [make("p", { id: "lacks" }, asked.lacks)] : []),
     make("p", { class: "key" },
       make("span", {}, make("i", { class: "swatch", style: "background: var(--start)" }), "probability that the answer starts here"),
       make("span", {}, make("i", { class: "swatch", style: "background: var(--end)" }), "that it ends here"),
@@ -52,7 +53,7 @@ function show(asked, main) {
     const bytes = Uint8Array.from(atob(explanation.toQuestion), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer);
     const attention = (word, questionWord) => view.getUint16(2 * (word * width + questionWord), true) / 65535;
-    const strongest = Math.max(...explanation.toContext);
+    const strongest = Math.max(...explanation.toContext) || 1; // all 0 where the variant has no such attention
     const answers = new Set(explanation.isAnswer), golds = new Set(asked.isGold);
 
     const buttons = asked.questionWords.map((text, number) => {
@@ -138,7 +139,7 @@ function show(asked, main) {
     function describe() {
       if (state.word === null) {
         if (state.questionWord !== null) return `The stronger a word is tinted, the more it attends to “${asked.questionWords[state.questionWord]}”.`;
-        return `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
+        return asked.lacks || `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
       }
       const order = [...asked.questionWords.keys()].sort((a, b) => attention(state.word, b) - attention(state.word, a));
       const most = order.slice(0, 3).map((number) => `“${asked.questionWords[number]}” ${percent(attention(state.word, number))}`);
