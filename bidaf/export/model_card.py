@@ -103,10 +103,7 @@ def describe_made(made: WeightSet) -> str:
                 f"{made.steps:,} updates)"
             )
         case Synthesis():
-            return (
-                f"an average synthesized after training ({made.target}) from {len(made.coefficients)} sets of weights, "
-                f"with a predicted error of {made.predicted_error:.2%} of its distance to the raw weights"
-            )
+            return f"an average ({made.target}) synthesised after training from snapshots of {made.run}: {made.summary}"
 
 
 def _scores(info: ExportInfo) -> str:
