@@ -165,6 +165,7 @@ class _Loop:
             epoch=round(epoch, 4),
             loss=loss if losses else None,
             grad_norm=self._grad_norm,
+            learning_rate=trainer.optimizer.param_groups[0]["lr"],
             ema_decay=trainer.ema.decay_at(trainer.ema.steps) if trainer.ema else None,
             questions_per_second=round(rate, 2),
             memory_bytes=peak_memory(trainer.train_source.device),
