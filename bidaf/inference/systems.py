@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.errors import UsageError
 from bidaf.evaluation.comparison import Comparison, System, compare
+from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_examples
 
 if TYPE_CHECKING:
