@@ -24,20 +24,27 @@ OnProgress = Callable[[int], None]
 
 
 def load(
-    model: str | Path | None = None, *, weights: str | None = None, at: int | None = None, device: str = "auto"
+    model: str | Path | None = None,
+    *,
+    weights: str | None = None,
+    at: int | None = None,
+    allow_error: bool = False,
+    device: str = "auto",
 ) -> Predictor:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
 
     `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
-    where there is one. `at` takes the run's checkpoint of that step. Raises `DataError` for a folder that is missing or
-    corrupted, or lacks the weights asked for.
+    where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
+    predicted error is above 5 % raises `UsageError`, unless `allow_error`. `at` takes the run's checkpoint of that
+    step. Raises `DataError` for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
     from bidaf.inference.loading import load_model
     from bidaf.inference.predictor import Predictor
 
     name = None if model is None else str(model)
-    return Predictor(load_model(name, weights=weights, at=at, device=choose_device(device)))
+    loaded = load_model(name, weights=weights, at=at, allow_error=allow_error, device=choose_device(device))
+    return Predictor(loaded)
 
 
 @overload
@@ -112,9 +119,10 @@ def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Pat
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
     `DataError` for anything else.
     """
-    from bidaf.evaluation.squad_v1 import check_gold, check_predictions, read_gold, read_predictions, score_answers
+    from bidaf.evaluation.predictions import check_predictions, read_predictions
+    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
-    gold = read_gold(Path(data)) if isinstance(data, str | Path) else check_gold(data, "the data")
+    gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
     if isinstance(predictions, str | Path):
         return score_answers(gold, read_predictions(Path(predictions)))
     return score_answers(gold, check_predictions(predictions, "the predictions"))

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from bidaf.bench.plain import PlainTraining
 from bidaf.config import Config
 from bidaf.config_file import find_config, load_config
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.cache import Prepared
+from bidaf.data.prepare import prepare
 from bidaf.device import choose_device
 from bidaf.ema.average import trained_weights
 from bidaf.evaluation.evaluator import predict_spans

@@ -13,7 +13,8 @@ import pytest
 import torch
 
 from bidaf.config import Config
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.cache import Prepared
+from bidaf.data.prepare import prepare
 from bidaf.runs.state import weights_file
 from bidaf.runs.weight_sets import EMA, RAW
 

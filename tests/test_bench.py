@@ -13,7 +13,7 @@ from helpers_cli import bidaf, fail, succeed, write_tiny
 from bidaf.bench.inputs import sample, synthetic
 from bidaf.bench.timing import Pairs, PhaseClock, Spread, in_turn
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 
 
 @pytest.fixture(scope="module")

@@ -51,7 +51,8 @@ def test_a_run_prints_to_stderr_alone_and_leaves_a_folder_that_tells_everything(
 def test_training_again_gives_the_same_weights_and_prepares_nothing_again(tiny: Tiny, home: Path) -> None:
     for source in ("train.json", "dev.json", "vectors.txt"):
         (home / source).unlink()
-    ran = succeed("train", *TINY, "--run-dir", "again", cwd=home)
+    [folder] = (home / "prepared").iterdir()
+    ran = succeed("train", *TINY, "--prepared", folder, "--run-dir", "again", cwd=home)
     assert "questions\n" not in ran.err
     ours, theirs = (
         {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").rglob("*.safetensors")}
@@ -294,7 +295,7 @@ DATA: dict[str, Case] = {
     "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no valid checkpoint"),
     "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
     "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no valid checkpoint"),
-    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
+    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
     "predict on a folder": (["predict", "runs"], nothing, "runs: is a folder; name a file"),
@@ -303,7 +304,11 @@ DATA: dict[str, Case] = {
     "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
 }
 FAILED: dict[str, Case] = {
-    "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
+    "loss not finite": (
+        ["train", *TINY, "-s", "data.vectors=x.txt"],
+        write("x.txt", "in 3e38 -3e38\nthe 3e38 3e38\n"),
+        "is not finite; no weight",
+    ),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}

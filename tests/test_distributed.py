@@ -20,7 +20,7 @@ from test_step import QUESTIONS, Bench, nan_loss, plain_descent
 from torch import Tensor
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss
@@ -202,7 +202,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
         with pytest.raises(Interrupted):
             asked.check_own()
         other.check_own()
-        total = np.add(asked.votes(), other.votes()).tolist()
+        total = np.add(asked.stop_flags(), other.stop_flags()).tolist()
         for requests in (asked, other):
             requests.agree(total)
             with pytest.raises(Interrupted) as caught:
@@ -212,7 +212,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
 
 def test_no_vote_is_no_request() -> None:
     with InterruptRequests(alone=False) as requests:
-        requests.agree(requests.votes())
+        requests.agree(requests.stop_flags())
         requests.check()
 
 

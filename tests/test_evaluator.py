@@ -9,7 +9,7 @@ import torch
 from conftest import CPU, Configure
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.training.trainer import Trainer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import io
 import json
@@ -60,6 +61,8 @@ def test_the_weights_shown_are_those_that_the_answer_was_made_with(
     assert [reading.weights for reading in explained.explanations] == ["raw", "ema"]
     assert len(used) == 2  # one forward pass per weight set
     for attention, reading in zip(used, explained.explanations, strict=True):
+        assert attention.to_question is not None
+        assert attention.to_context is not None
         np.testing.assert_array_equal(reading.to_question, attention.to_question[0].numpy())
         np.testing.assert_array_equal(reading.to_context, attention.to_context[0].numpy())
         for total in (reading.to_question.sum(1), reading.to_context.sum(), reading.start.sum(), reading.end.sum()):
@@ -71,6 +74,28 @@ def test_the_weights_shown_are_those_that_the_answer_was_made_with(
         last = next(i for i, (_, end) in enumerate(words) if end == best.end)
         assert reading.start[first] * reading.end[last] == pytest.approx(best.probability, rel=1e-4)
     assert not np.array_equal(explained.explanations[0].to_question, explained.explanations[1].to_question)
+
+
+@pytest.mark.parametrize(
+    ("attention", "lack"),
+    [
+        ("context_to_query", "no question-to-context attention"),
+        ("query_to_context", "no context-to-question attention"),
+        ("dynamic", "no question-to-context attention"),
+    ],
+)
+def test_a_variant_says_which_attention_it_lacks(tiny: Tiny, tmp_path: Path, attention: str, lack: str) -> None:
+    run, page, image = tmp_path / "run", tmp_path / "page.html", tmp_path / "image.png"
+    sets = [f"--set=model.attention={attention}", "--set=training.max_steps=1"]
+    succeed("train", "-c", "tiny.yaml", "--run-dir", run, *sets, cwd=tiny.folder)
+    succeed("explain", "dev-2-1", "-m", run, "-o", page, "--png", image, cwd=tiny.folder)
+    (shown,) = page_data(page)
+    assert lack in shown["lacks"]
+    assert image.stat().st_size > 0
+    for explanation in shown["explanations"]:
+        assert all(weight == 0 for weight in explanation["toContext"]) is (attention != "query_to_context")
+        weights = np.frombuffer(base64.b64decode(explanation["toQuestion"]), dtype="<u2")
+        assert (len(set(weights.tolist())) == 1) is (attention == "query_to_context")
 
 
 def test_the_first_of_the_n_best_is_the_answer(models: list[LoadedModel]) -> None:

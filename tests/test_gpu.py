@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import Configure
 
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
 from bidaf.training.trainer import Trainer
 

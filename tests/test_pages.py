@@ -255,6 +255,36 @@ def test_the_heat_map_paints_the_attention_and_answers_a_tap(
     assert browser.text("[data-weights=ema] .strip [aria-pressed=true]") == "Where"
 
 
+def test_paper_has_the_whole_heat_map_and_the_question(browser: Browser, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(" ".join(DEV[number % 3][0] for number in range(9)), encoding="utf-8")
+    asked = ("-c", tmp_path / "long.txt", "-q", "Where does Dora live?", "-q", "Who paid?", "-m", tiny.run)
+    page = tmp_path / "explain.html"
+    succeed("explain", *asked, "-o", page, cwd=tiny.folder)
+    browser.open(page)
+    words = browser.texts("[data-weights=ema] .words span")
+    assert len(words) > 60
+    browser.run(
+        """
+        addEventListener("beforeprint", () => {
+          const maps = [...document.querySelectorAll(".paper svg")];
+          window.printed = {
+            labels: [...document.querySelectorAll(".paper text[transform]")].map((label) => label.textContent),
+            widths: maps.map((map) => map.viewBox.baseVal.width),
+            heading: document.querySelector("h2.paper").textContent,
+          };
+        });
+        """
+    )
+    browser.driver.execute_cdp_cmd("Page.printToPDF", {})
+    printed = browser.run("return window.printed")
+    clipped = [word if len(word) <= 12 else f"{word[:11]}\N{HORIZONTAL ELLIPSIS}" for word in words]
+    assert printed["labels"] == clipped * 2  # of each weight set, all words
+    assert max(printed["widths"]) < 720  # of A4 and Letter, between the margins
+    assert printed["heading"] == "Where does Dora live?"
+    assert browser.texts(".paper svg") == []  # the screen is as it was
+    assert browser.complaints() == []
+
+
 def test_another_question_is_chosen_from_the_list(browser: Browser, attention: Path) -> None:
     browser.open(attention)
     browser.run(

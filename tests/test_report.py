@@ -257,7 +257,7 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
             "is of step 19, and the best",
         ),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": [[0, 1, 0.5]]}}}'), "other questions"),
-        (lambda path: shutil.rmtree("prepared"), "the prepared data in "),
+        (lambda path: shutil.rmtree("prepared"), "no prepared data in "),
     ],
 )
 def test_what_is_not_at_hand_is_said_in_its_place(

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from conftest import CPU, EMA_FILE, RAW_FILE, Configure, checkpoint_steps, events, to_bytes
 from safetensors.torch import load_file
 
-from bidaf.config import Config
+from bidaf.config import MAX_LR, Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
@@ -31,6 +34,7 @@ from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import MovingAverage
 from bidaf.training import loop, run_writer
 from bidaf.training import trainer as trainer_module
+from bidaf.training.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
@@ -196,7 +200,7 @@ def test_metrics_hold_the_documented_keys(whole_runs: Callable[[str], Path]) -> 
         assert all(set(metrics) == {"exact_match", "f1"} for metrics in line["scores"].values())
         assert line["distance"] > 0.0
         assert line["epoch"] == line["step"] / 6
-    times = [line["elapsed"] for line in events(run) if line["event"] != "start"]
+    times = [line["elapsed"] for line in events(run) if line["event"] not in ("start", "end")]
     assert times == sorted(times)
 
 
@@ -252,6 +256,99 @@ def test_a_run_that_must_stop_keeps_its_last_checkpoint(
         start(configure(), tmp_path)
     assert checkpoint_steps(tmp_path) == [6]
     assert open_checkpoint(tmp_path / "last").step == 6
+
+
+def spoil_after(monkeypatch: pytest.MonkeyPatch, step: int, spoil: Callable[[TrainingStep], object]) -> None:
+    """Let something go wrong with what a step changes, once it is done, without its loss showing it."""
+    original = TrainingStep.run
+
+    def spoiling(self: TrainingStep, *arguments: Any, **options: Any) -> Any:
+        result = original(self, *arguments, **options)
+        if arguments[3] == step:
+            with torch.no_grad():
+                spoil(self)
+        return result
+
+    monkeypatch.setattr(TrainingStep, "run", spoiling)
+
+
+def fill(tensors: Any, value: float) -> None:
+    for tensor in tensors:
+        tensor.fill_(value)
+
+
+DIVERGED: dict[str, tuple[Callable[[TrainingStep], object], str]] = {
+    "a NaN among the raw weights": (
+        lambda step: fill([step.model.end_scorer.flow_weight[:1]], float("nan")),
+        "the raw weights diverged: end_scorer.flow_weight holds",
+    ),
+    "an infinite shadow": (
+        lambda step: fill(step.ema.shadow.values() if step.ema else (), float("inf")),
+        "the ema weights diverged: .*, .* hold",
+    ),
+    "finite raw weights that score NaN": (
+        lambda step: fill([*step.model.modeling.parameters(), *step.model.start_scorer.parameters()], 3e38),
+        "the raw weights diverged: the scores of question",
+    ),
+    "a finite shadow that scores NaN": (
+        lambda step: fill(step.ema.shadow.values() if step.ema else (), 3e38),
+        "the ema weights diverged: the scores of question",
+    ),
+    "an infinite moment of the optimizer": (
+        lambda step: fill([next(iter(step.optimizer.state.values()))["exp_avg"]], float("inf")),
+        "the optimizer's state diverged: .*/exp_avg holds",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DIVERGED)
+def test_weights_that_diverge_end_the_run_with_their_name_and_nothing_of_them_is_saved(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    spoil, said = DIVERGED[how]
+    spoil_after(monkeypatch, 4, spoil)
+    with pytest.raises(BidafError, match=f"^step 4: {said}") as caught:
+        start(configure(evaluation={"every_steps": 2}), tmp_path)
+    assert caught.value.exit_code == 1
+    assert checkpoint_steps(tmp_path) == [2]
+    assert [line["step"] for line in events(tmp_path, "eval")] == [2]
+    assert "step-000004.raw.json" not in predictions(tmp_path)
+    monkeypatch.undo()
+    assert resume(tmp_path).step == 12
+
+
+def test_weights_that_diverge_on_the_share_of_another_process_end_this_one_too(
+    configure: Configure, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(evaluation={"every_steps": 2})
+    trainer = Trainer(config, prepared, CPU, Group())
+    other = [{}, [0.0, 0.0], "step 2: the ema weights diverged"]
+    monkeypatch.setattr(trainer.group, "gather", lambda ours: [ours, other if trainer.ema.is_applied else ours])  # type: ignore[union-attr]
+    with pytest.raises(BidafError, match="the ema weights diverged"):
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
+    assert trainer.ema is not None
+    assert not trainer.ema.is_applied
+    assert checkpoint_steps(tmp_path / "run") == []
+
+
+def test_diverged_weights_are_not_saved_between_evaluations_either(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_after(monkeypatch, 4, DIVERGED["a NaN among the raw weights"][0])
+    with pytest.raises(BidafError, match=r"^step 4: the raw weights diverged"):
+        start(configure(training={"save_every": 2}), tmp_path)
+    assert checkpoint_steps(tmp_path) == [2]
+
+
+def test_the_highest_learning_rate_ends_in_one_error_or_in_finite_weights(configure: Configure, tmp_path: Path) -> None:
+    for number, optimizer in enumerate(("adam", "adadelta")):
+        settings = {"optimizer": {"name": optimizer, "lr": MAX_LR}, "max_steps": 4}
+        run = tmp_path / str(number)
+        with suppress(BidafError):
+            start(configure(training=settings, evaluation={"every_steps": 1}), run)
+        for step in checkpoint_steps(run):
+            weights = open_checkpoint(run / "checkpoints" / f"step-{step:06d}").weights("ema")
+            assert all(weight.isfinite().all() for weight in weights.values())
 
 
 # ---- the best, the last, and the patience between them
@@ -611,8 +708,44 @@ def test_a_run_is_resumed_in_a_copy_and_left_as_it_was(
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
     assert_same_run(copy, whole_runs("adam"))
     assert (copy / "best").resolve().is_relative_to(copy)
-    with pytest.raises(UsageError, match="exists; name a new"):
+    with pytest.raises(UsageError, match="name another --run-dir"):
         resume(source, into=copy)
+
+
+def test_the_source_of_a_copy_is_not_trained_in_while_it_is_copied(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, copy = tmp_path / "first", tmp_path / "second"
+    start(configure(training={"max_steps": 1}), source)
+    with Run.open(source).locked(), pytest.raises(UsageError, match="another process"):
+        resume(source, into=copy)
+    assert not copy.exists()
+    original, locks = Run.copy, []
+
+    def copying(self: Run, folder: Path) -> Run:
+        with pytest.raises(UsageError, match="another process"), Run.open(source).locked():
+            pass
+        locks.append(source)
+        return original(self, folder)
+
+    monkeypatch.setattr(Run, "copy", copying)
+
+    def reporting(folder: Path) -> None:  # the copy trains: its source is free again
+        with Run.open(source).locked():
+            locks.append(folder)
+
+    resume_run(source, CPU, silent, reporting, config=configure(training={"max_steps": 2}), folder=copy)
+    assert locks == [source, copy]
+
+
+@pytest.mark.parametrize("inside", ["copy", "checkpoints/copy", "checkpoints/../copy"])
+def test_a_run_is_not_copied_into_itself(configure: Configure, tmp_path: Path, inside: str) -> None:
+    start(configure(training={"max_steps": 1}), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="lies inside") as caught:
+        resume(tmp_path, into=tmp_path / inside)
+    assert caught.value.exit_code == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_other_data_under_the_same_name_is_refused(configure: Configure, corpus: Path, tmp_path: Path) -> None:
@@ -632,3 +765,12 @@ def test_a_run_that_is_being_trained_is_not_resumed_beside_it(configure: Configu
     with Run.open(folder).locked(), pytest.raises(UsageError, match="another process"):
         resume_run(folder, CPU, silent)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_moved_source_of_the_same_content_resumes(configure: Configure, corpus: Path, tmp_path: Path) -> None:
+    sources = {name: shutil.copy(corpus / f"{name}.json", tmp_path) for name in ("train", "dev")}
+    data = {**sources, "prepared_dir": str(tmp_path / "prepared")}
+    start(configure(data=data, training={"max_steps": 1}), tmp_path / "run")
+    moved = {name: shutil.move(path, tmp_path / f"moved-{name}.json") for name, path in sources.items()}
+    config = configure(data={**data, **{name: str(path) for name, path in moved.items()}}, training={"max_steps": 2})
+    assert resume_run(tmp_path / "run", CPU, silent, config=config).step == 2

@@ -163,7 +163,8 @@ def test_loaded_sets_are_models_of_their_own_that_share_the_word_vectors(
     monkeypatch.chdir(tiny.folder)
     raw, ema = load_weight_sets("tiny", None, CPU)
     assert (raw.weights, ema.weights) == ("raw", "ema")
-    assert raw.model.embedding.word.fixed.data_ptr() == ema.model.embedding.word.fixed.data_ptr()
+    (vectors,), (same_vectors,) = raw.model.buffers(), ema.model.buffers()
+    assert vectors.data_ptr() == same_vectors.data_ptr()
     assert not raw.model.training
     assert not ema.model.training
     checkpoint = open_checkpoint(raw.origin)
@@ -179,7 +180,9 @@ def test_loaded_sets_are_models_of_their_own_that_share_the_word_vectors(
 
 def test_a_further_set_is_scored_explained_and_exported_by_its_name_alone(home: Path) -> None:
     run = home / "runs" / "tiny"
-    made = Synthesis(target=TAIL, coefficients={"raw": 0.25, "ema": 0.75}, predicted_error=0.0012)
+    made = Synthesis(
+        target=TAIL, coefficients={"raw": 0.25, "ema": 0.75}, predicted_error=0.0012, initial_share=0.0, run="tiny"
+    )
 
     def add(weights: dict[str, tuple[WeightSet, dict[str, Tensor]]]) -> None:
         (_, raw), (_, ema) = weights["raw"], weights["ema"]
@@ -201,7 +204,7 @@ def test_a_further_set_is_scored_explained_and_exported_by_its_name_alone(home: 
 
     info = succeed("export", "-w", TAIL, "-o", "model", "--json", cwd=home).json
     assert (info["weights"], info["made"]) == (TAIL, made.model_dump())
-    assert "an average synthesized after training (tail:25%)" in (home / "model" / "README.md").read_text()
+    assert "an average (tail:25%) synthesised after training" in (home / "model" / "README.md").read_text()
     assert succeed("predict", "dev.json", "-m", "model", cwd=home).json == predicted.json
     assert succeed("eval", "-m", "model", "-d", "dev.json", "--json", cwd=home).json["weights"] == TAIL
 

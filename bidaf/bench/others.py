@@ -14,7 +14,8 @@ from bidaf.bench.plain import PlainTraining, load_plain
 from bidaf.bench.timing import Pairs, Spread, in_turn, seconds_of
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.cache import Prepared
+from bidaf.data.prepare import prepare
 from bidaf.data.workers import usable_cpus
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.evaluation.evaluator import predict_spans

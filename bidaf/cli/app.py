@@ -26,6 +26,7 @@ from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
+from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
 from bidaf.messages import LossyStream, say
@@ -77,6 +78,7 @@ for command in (
     ask_command,
     score_command,
     compare_command,
+    sweep_command,
     export_command,
     report_command,
     explain_command,

@@ -11,7 +11,7 @@ import typer
 
 from bidaf.cli.answers import print_answers, print_record
 from bidaf.cli.common import DeviceOption, ModelOption
-from bidaf.cli.weights import AtOption, UseEmaOption, WeightsOption, one_weight_set
+from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.errors import DataError, UsageError
 from bidaf.messages import say
 
@@ -32,6 +32,7 @@ def ask_command(
     weights: WeightsOption = None,
     use_ema: UseEmaOption = None,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     n_best: Annotated[int, typer.Option(min=1, help="Number of answers per question.")] = 1,
     device: DeviceOption = "auto",
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object per question, each on its line.")] = False,
@@ -61,7 +62,8 @@ def ask_command(
         text = read_stdin() if context == STDIN else read_context(Path(context))
         if not text.strip():
             raise DataError("standard input: is empty")
-    predictor = load(model, weights=name, at=at, device=device)
+    predictor = load(model, weights=name, at=at, allow_error=allow_error, device=device)
+    say_notes([predictor.loaded])
     say(f"answering with the {predictor.loaded.description}")
     if text is not None and (question or piped):
         answer_each(predictor, text, question or _lines(), n_best=n_best, json=json)

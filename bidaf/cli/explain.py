@@ -7,8 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
-from bidaf.cli.weights import AtOption, BothOption, SeveralWeightsOption, UseEmaOption, weight_sets
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line, say_report
+from bidaf.cli.weights import (
+    AllowErrorOption,
+    AtOption,
+    BothOption,
+    SeveralWeightsOption,
+    UseEmaOption,
+    say_notes,
+    weight_sets,
+)
 from bidaf.errors import DataError, UsageError
 from bidaf.files.writing import check_output
 
@@ -34,6 +42,7 @@ def explain_command(
     use_ema: UseEmaOption = None,
     both: BothOption = False,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page here.")] = Path("explain.html"),
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the one question too.")] = None,
     device: DeviceOption = "auto",
@@ -44,11 +53,6 @@ def explain_command(
     Attention between context and question as a heat map, start and end probabilities under the text, the most probable
     answers: of each weight set of the run, side by side, or of those named with --weights.
     """
-    from bidaf.device import choose_device
-    from bidaf.inference.explain import find_questions
-    from bidaf.inference.loading import load_weight_sets
-    from bidaf.reporting.explain import write_explanation
-
     if bool(ids) == bool(question):
         raise UsageError("name ids of a dev set, or give --context FILE with --question TEXT (and not both)")
     if (context is None) != (not question):
@@ -62,8 +66,15 @@ def explain_command(
         if path is not None:
             check_output(path)
     examples = [] if context is None else _own_questions(context, question or [])
-    models = load_weight_sets(model, names, choose_device(device), at=at)
-    write_explanation(models, examples or find_questions(models[0], ids or [], data), output, png)
+
+    from bidaf.device import choose_device
+    from bidaf.inference.explain import find_questions
+    from bidaf.inference.loading import load_weight_sets
+    from bidaf.reporting.explain import write_explanation
+
+    models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
+    say_notes(models)
+    write_explanation(models, examples or find_questions(models[0], ids or [], data, on_report=say_report), output, png)
     if json:
         print_json({"page": str(output), "png": str(png) if png else None})
         return

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, ModelOption, print_json, print_line, print_table
-from bidaf.cli.weights import AtOption, UseEmaOption, WeightsOption, one_weight_set
+from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.messages import say
 
 
@@ -30,6 +30,7 @@ def export_command(
     weights: WeightsOption = None,
     use_ema: UseEmaOption = None,
     at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     json: JsonOption = False,
 ) -> None:
     """Write one weight set, config, vocabulary and vectors to one folder that needs nothing else.
@@ -45,7 +46,8 @@ def export_command(
 
     name = one_weight_set(weights, use_ema, "export")
     check_export(output, format.value)
-    loaded = load_model(model, weights=name, at=at, device=choose_device("cpu"))
+    loaded = load_model(model, weights=name, at=at, allow_error=allow_error, device=choose_device("cpu"))
+    say_notes([loaded])
     say(f"exporting the {loaded.description}")
     if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")

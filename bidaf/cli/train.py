@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, SetOption, print_json, print_line, print_table
+from bidaf.cli.common import (
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    StrictOption,
+    print_json,
+    print_line,
+    print_table,
+)
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import DataError, UsageError
@@ -40,6 +48,11 @@ def train_command(
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest valid checkpoint.")] = False,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+    ] = None,
+    strict: StrictOption = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show settings, sizes and counts and run one step, without creating a run."),
@@ -61,6 +74,8 @@ def train_command(
         raise UsageError("--json prints the final scores, and --dry-run has none; leave one out")
     if dry_run and resume:
         raise UsageError("--dry-run tries out a new run; leave out --resume")
+    if prepared is not None and resume:
+        raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
     if sys.stderr.isatty():
@@ -79,7 +94,9 @@ def train_command(
             code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
         else:
             assert config is not None
-            code = _start(config, overrides, run_dir, chosen, group, dry_run=dry_run, json=json)
+            code = _start(
+                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+            )
     raise typer.Exit(code)
 
 
@@ -112,27 +129,38 @@ def _start(
     config: str,
     overrides: list[str],
     run_dir: Path | None,
+    prepared: Path | None,
     device: torch.device,
     group: Group,
     *,
+    strict: bool,
     dry_run: bool,
     json: bool,
 ) -> int:
     from bidaf.config_file import explain_missing, find_config, load_config
+    from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
 
     path = find_config(config)
     settings = load_config(path, overrides)
+    features = None
+    if prepared is not None:
+        data, features = use_prepared(settings.data, prepared)
+        settings = settings.model_copy(update={"data": data})
+    if strict:
+        prepare(settings.data, key=features, strict=True, echo=say)
     if dry_run:
-        print_dry_run(settings, device)
+        print_dry_run(settings, device, features)
         return 0
     folder = run_dir or new_run_folder(path.stem)
     _say_where(folder, device, group)
     try:
         return _train(
-            folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group), json=json
+            folder,
+            lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group),
+            json=json,
         )
     except DataError as error:
         raise DataError(f"{error}{explain_missing(settings, path)}") from None
@@ -194,12 +222,12 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
-def print_dry_run(config: Config, device: torch.device) -> None:
+def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
     """Everything a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 
-    result = try_out(config, device, say)
+    result = try_out(config, device, say, features=features)
     print(dump_config(config))
     tables = sum(count for part, count in result.weights.items() if part.endswith("table"))
     total = sum(result.weights.values())

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from bidaf.errors import UsageError
+from bidaf.messages import say
+
+if TYPE_CHECKING:
+    from bidaf.inference.loading import LoadedModel
 
 WeightsOption = Annotated[
     list[str] | None,
@@ -14,8 +19,8 @@ WeightsOption = Annotated[
         "--weights",
         "-w",
         metavar="NAME",
-        help="The weight set: ema (the moving average), raw, or another one that the model holds.  [default: ema, or "
-        "raw where there is no ema]",
+        help="The weight set: ema (the moving average), raw, or any other average, made from the run's snapshots: "
+        "decay:0.9995, half-life:1000, sigma:0.07, tail:25%.  [default: ema, or raw where there is no ema]",
     ),
 ]
 SeveralWeightsOption = Annotated[
@@ -24,7 +29,8 @@ SeveralWeightsOption = Annotated[
         "--weights",
         "-w",
         metavar="NAME",
-        help="A weight set: ema (the moving average), raw, or another one that the model holds. Repeatable.",
+        help="A weight set: ema (the moving average), raw, or any other average, made from the run's snapshots: "
+        "decay:0.9995, half-life:1000, sigma:0.07, tail:25%. Repeatable.",
     ),
 ]
 UseEmaOption = Annotated[
@@ -34,6 +40,10 @@ UseEmaOption = Annotated[
 BothOption = Annotated[bool, typer.Option("--both", help="Short for --weights raw --weights ema.", show_default=False)]
 AtOption = Annotated[
     int | None, typer.Option("--at", metavar="STEP", min=0, help="The run's checkpoint of this step, not its best one.")
+]
+
+AllowErrorOption = Annotated[
+    bool, typer.Option("--allow-error", help="Take a synthesised average whatever its predicted error.")
 ]
 
 
@@ -62,3 +72,9 @@ def one_weight_set(weights: list[str] | None, use_ema: bool | None, command: str
     if names is not None and len(names) > 1:
         raise UsageError(f"bidaf {command} takes one weight set, not {len(names)}: run it once for each of them")
     return names[0] if names else None
+
+
+def say_notes(models: Iterable[LoadedModel]) -> None:
+    """What to know about weights that were synthesised, on stderr."""
+    for note in dict.fromkeys(note for model in models for note in model.notes):
+        say(note)

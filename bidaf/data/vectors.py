@@ -13,6 +13,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
@@ -66,13 +67,46 @@ class Vectors:
     """`[words, dim]`"""
 
 
-def read_vectors(source: str) -> Vectors:
-    """Read the vectors of a file or of a name, fetching the latter when it is not in the cache folder.
+@dataclass(frozen=True)
+class VectorSource:
+    """A source that was located, and fetched where it had to be. Make one with `find_vectors`."""
 
-    The first of several rows of one word wins. Raises `DataError` with file and line for a row that is not a word
-    and `dim` finite numbers (`dim` is taken from the first row), and for a source that can't be had.
+    name: str
+    """As the config gives it."""
+    path: Path
+    """A file, or an archive's path with its member's after it."""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells these vectors from others, for cache keys. Raises `DataError` for a file that can't be read.
+
+        The SHA-256 of a file's bytes; for a member of an archive its size and CRC, which the archive's index holds.
+        """
+        with unpacking(self.path):
+            if self.path.suffix == ".zip" or archive_of(self.path):
+                _, info = member_of(self.path)
+                return {"crc": info.CRC, "bytes": info.file_size}
+            return {"sha256": sha256_of(self.path)}
+
+
+def find_vectors(name: str, *, fetch: bool = True) -> VectorSource:
+    """Locate a file, or a name of `NAMED`, which is fetched when it is not in the cache folder.
+
+    Raises `DataError` when there is none, or it would have to be fetched and `fetch` is false.
     """
-    path = locate_vectors(source) or _download(source)
+    path = _locate(name)
+    if path is None and not fetch:
+        raise DataError(f"{name}: is not in {cache_folder()}")
+    return VectorSource(name, path or _download(name))
+
+
+def read_vectors(source: VectorSource) -> Vectors:
+    """Read all words and their vectors; the first of several rows of one word wins.
+
+    Raises `DataError` with file and line for a row that is not a word and `dim` finite numbers (`dim` is taken from
+    the first row).
+    """
+    path, name = source.path, source.name
     words: dict[str, None] = {}
     parts: list[Matrix] = []
     for found, numbers in _parse(path):
@@ -80,44 +114,26 @@ def read_vectors(source: str) -> Vectors:
         parts.append(numbers if len(fresh) == len(found) else numbers[fresh])
     if not words:
         raise DataError(f"{path}: holds no word vectors")
-    if source in NAMED and len(words) < NAMED[source].words:
-        size = f"holds {len(words):,} words where {source} has {NAMED[source].words:,}"
+    if name in NAMED and len(words) < NAMED[name].words:
+        size = f"holds {len(words):,} words where {name} has {NAMED[name].words:,}"
         raise DataError(f"{path}: is cut short, it {size}; delete it, so that it is fetched again")
     return Vectors(list(words), np.concatenate(parts))
 
 
-def locate_vectors(source: str) -> Path | None:
-    """The file of a source: a path that exists, or a name found in the cache folder. None: a name not there yet.
-
-    A member of an archive is the archive's path with the member's after it. Raises `DataError` for a missing file.
-    """
-    if source in NAMED:
+def _locate(name: str) -> Path | None:
+    """A path that exists, or that of a name found in the cache folder. None: a name that is not there yet."""
+    if name in NAMED:
         folder = cache_folder()
-        archive = folder / NAMED[source].url.rpartition("/")[2]
-        for path in (folder / f"{source}.txt", folder / f"{source}.txt.gz"):
+        archive = folder / NAMED[name].url.rpartition("/")[2]
+        for path in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
             if path.is_file():
                 return path
-        return archive / f"{source}.txt" if archive.is_file() else None
-    path = Path(os.path.expanduser(source))  # which, unlike Path's, leaves the name of an unknown user as it is
+        return archive / f"{name}.txt" if archive.is_file() else None
+    path = Path(os.path.expanduser(name))  # which, unlike Path's, leaves the name of an unknown user as it is
     if archive_of(path) is None and not os.path.isfile(path):  # where Path.is_file() raises for a name too long
         names = ", ".join(NAMED)
         raise DataError(f"{no_such_file(path)} (data.vectors takes a file in GloVe's format, one of {names}, or null)")
     return path
-
-
-def vectors_identity(source: str) -> dict[str, Any] | None:
-    """What tells these vectors from others, for cache keys; None for a name not fetched yet.
-
-    The SHA-256 of a file's bytes; for a member of an archive its size and CRC, which the archive's index holds.
-    """
-    path = locate_vectors(source)
-    if path is None:
-        return None
-    with unpacking(path):
-        if path.suffix == ".zip" or archive_of(path):
-            _, info = member_of(path)
-            return {"crc": info.CRC, "bytes": info.file_size}
-        return {"sha256": sha256_of(path)}
 
 
 def cache_folder() -> Path:

@@ -142,8 +142,10 @@ class ExponentialMovingAverage:
             torch._foreach_lerp_(shadows, same, weight)
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
+    def applied(self, average: Mapping[str, Tensor] | None = None) -> Iterator[None]:
         """Within the block the model holds the shadow; afterwards, whatever happens, the raw weights, bit for bit.
+
+        With `average` it holds that instead: another average of the same weights, by the same names.
 
         Weights are copied in place: their addresses stay valid for fused LSTM kernels, compiled graphs and views.
         Raises `RuntimeError` when nested, while another average is applied to the model, inside an active autocast
@@ -158,7 +160,7 @@ class ExponentialMovingAverage:
         try:
             self._raw = raw
             _holding_a_shadow.update(module for module, _, _ in self._places)
-            _copy_all(self._weights, self._shadow)
+            _copy_all(self._weights, self._shadow if average is None else average)
             yield
         finally:
             self._put_back(raw)

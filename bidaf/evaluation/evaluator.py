@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -44,14 +45,15 @@ def predict_spans(
     weights: str = ANY_WEIGHTS,
     on_progress: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
+    questions: Sequence[int] | None = None,
 ) -> dict[str, list[Prediction]]:
     """Up to `n` best spans of every question (or of a shard of the batches), most probable first, by id.
 
-    The ids are in data set order. `on_progress` gets the number of questions of each batch that is done. Raises
-    `NonfiniteScores` calling the model's weights `weights`.
+    `questions` are numbers of some, instead of all. The ids are in data set order. `on_progress` gets the number of
+    questions of each batch that is done. Raises `NonfiniteScores` calling the model's weights `weights`.
     """
     found: dict[int, list[Prediction]] = {}
-    for indices, scores in score_batches(model, source, batch_tokens, shard=shard):
+    for indices, scores in score_batches(model, source, batch_tokens, shard=shard, questions=questions):
         spans = find_spans(source.features, indices, scores, n, max_answer_tokens=max_answer_tokens, weights=weights)
         found.update(zip(indices, spans, strict=True))
         on_progress(len(indices))
@@ -59,9 +61,14 @@ def predict_spans(
 
 
 def score_batches(
-    model: nn.Module, source: BatchSource, batch_tokens: int, *, shard: slice = ALL
+    model: nn.Module,
+    source: BatchSource,
+    batch_tokens: int,
+    *,
+    shard: slice = ALL,
+    questions: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], SpanScores]]:
-    """Question numbers with their scores [batch, T], for all questions of `source` or those of a shard of the batches.
+    """Question numbers with their scores [batch, T], for all questions of `source`, some of them, or a shard.
 
     Runs in evaluation mode without gradients and leaves the model's mode as it was.
     """
@@ -69,7 +76,9 @@ def score_batches(
     model.eval()
     try:
         with torch.inference_mode():
-            batches = list(batches_by_length(source.context_lengths, batch_tokens))[shard]
+            asked = np.arange(len(source)) if questions is None else np.asarray(questions)
+            places = list(batches_by_length(source.context_lengths[asked], batch_tokens))[shard]
+            batches = [asked[each] for each in places]
             found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
             for indices, scores in zip(batches, found, strict=True):
                 yield indices.tolist(), scores

@@ -21,7 +21,7 @@ or in Python:
     print(model.ask("Who wrote it?", "The novel was written by Mary Shelley.")[0].text)
 
 `model.safetensors` holds the weights under their plain names, `config.yaml` all settings, `vocabulary.json` words and
-characters, `vectors.npy` the fixed word vectors, `export.json` what this page says, for programs.
+characters, `vectors.safetensors` the fixed word vectors, `export.json` what this page says, for programs.
 """,
     "onnx": """    pip install onnxruntime numpy spacy
     python THIS_FOLDER/answer.py --context passage.txt --question "Who wrote it?"
@@ -48,10 +48,11 @@ def model_card(config: Config, info: ExportInfo) -> str:
     """Markdown with the fields that a model hub reads at its head."""
     data, training = config.data, config.training
     longest = config.evaluation.max_answer_tokens
+    rate = f"learning rate {training.optimizer.lr:g}, {training.schedule.name}"
     rows = {
         "weights": describe_made(info.made),
-        "training": f"{info.step:,} steps of {training.batch_size} questions, {training.optimizer.name} "
-        f"(learning rate {training.optimizer.lr:g}), seed {training.seed}, {training.precision}",
+        "training": f"{info.step:,} steps of {training.batch_size} questions, {training.optimizer.name} ({rate}), "
+        f"seed {training.seed}, {training.precision}",
         "trained on": f"{_names(info.train)} ({info.train_questions:,} questions)",
         "word vectors": f"{_names([data.vectors])}, fixed"
         if data.vectors
@@ -103,10 +104,7 @@ def describe_made(made: WeightSet) -> str:
                 f"{made.steps:,} updates)"
             )
         case Synthesis():
-            return (
-                f"an average synthesized after training ({made.target}) from {len(made.coefficients)} sets of weights, "
-                f"with a predicted error of {made.predicted_error:.2%} of its distance to the raw weights"
-            )
+            return f"an average ({made.target}) synthesised after training from snapshots of {made.run}: {made.summary}"
 
 
 def _scores(info: ExportInfo) -> str:

@@ -12,8 +12,8 @@ from safetensors import SafetensorError
 
 from bidaf.config_file import dump_config
 from bidaf.data.batches import BatchSource
+from bidaf.data.cache import Prepared
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared
 from bidaf.data.vocabulary import VECTORS_FILE
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, UsageError
@@ -75,6 +75,10 @@ def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safet
     checkpoint, prepared = loaded.source, loaded.prepared
     if not isinstance(checkpoint, Checkpoint) or prepared is None:
         raise UsageError(f"{loaded.origin} is an export already; copy the folder, or export the run it came from")
+    if type == "onnx":
+        from bidaf.export.onnx import check_network
+
+        check_network(loaded.config.model)
     _check_scores(loaded, prepared.features("dev"))
     info = _info(loaded, checkpoint, prepared, type)
     try:
@@ -119,6 +123,7 @@ def _info(loaded: LoadedModel, checkpoint: Checkpoint, prepared: Prepared, type:
         train=list(data.train),
         train_questions=prepared.counts["train"]["kept"],
         reading=ReadingSettings(
+            language=data.language,
             second_split=data.second_split,
             split_questions=data.second_split and data.split_questions,
             max_answer_tokens=loaded.config.evaluation.max_answer_tokens,

@@ -86,7 +86,7 @@ def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
 
 @contextlib.contextmanager
 def open_regular(path: Path) -> Iterator[IO[bytes]]:
-    """Open a regular file for reading. Raises `OSError`, also for a pipe or device: these may have no end."""
+    """Open a regular file. Raises `OSError`, also for a pipe or device: these may have no end."""
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             raise OSError(errno.EINVAL, "no regular file", str(path))
@@ -94,7 +94,7 @@ def open_regular(path: Path) -> Iterator[IO[bytes]]:
 
 
 def read_regular(path: Path) -> bytes:
-    """Read a file as `open_regular` opens it."""
+    """Read a regular file. Raises `OSError`, also for a pipe or device."""
     with open_regular(path) as file:
         return file.read()
 

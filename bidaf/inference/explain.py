@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
-from bidaf.data.questions import read_questions
+from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Offsets
 from bidaf.errors import DataError
@@ -25,6 +25,14 @@ from bidaf.inference.predictor import Predictor
 from bidaf.model.bidaf import Batch
 
 Float32 = NDArray[np.float32]
+# What a variant's attention lacks, in words. By `model.attention`; the full network lacks nothing.
+LACKS = {
+    "context_to_query": "This variant has no question-to-context attention: no word of the context is tinted by it.",
+    "query_to_context": "This variant has no context-to-question attention: each word of the context reads the mean of "
+    "the question's words.",
+    "dynamic": "This variant has no question-to-context attention: its modeling LSTM attends to the question at each "
+    "of its steps, and shown is the mean of both directions.",
+}
 T = TypeVar("T")
 
 
@@ -35,9 +43,11 @@ class Explanation:
     weights: str
     """Name of the weight set."""
     to_question: Float32
-    """Context-to-question attention `[T, J]`: what each context word attends to; rows add up to 1."""
+    """Context-to-question attention `[T, J]`: what each context word attends to; rows add up to 1. Uniform where the
+    variant has none."""
     to_context: Float32
-    """Question-to-context attention `[T]`: which context words matter to the question; adds up to 1."""
+    """Question-to-context attention `[T]`: which context words matter to the question; adds up to 1. 0 where the
+    variant has none."""
     start: Float32
     """Probability `[T]` that the answer starts here."""
     end: Float32
@@ -56,6 +66,8 @@ class ExplainedQuestion:
     question_words: list[Offsets]
     """Characters of the J tokens of the question."""
     explanations: list[Explanation]
+    lacks: str = ""
+    """One sentence on what the variant's attention lacks; empty for the full network."""
 
 
 def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: int = 5) -> Iterator[ExplainedQuestion]:
@@ -72,6 +84,7 @@ def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: 
             [(start, end) for start, end in features.context_spans.tolist()],
             predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
             [_explain(predictor, features, batch, n_best) for predictor in predictors],
+            LACKS.get(models[0].config.model.attention, ""),
         )
 
 
@@ -87,27 +100,35 @@ def _explain(predictor: Predictor, features: Features, batch: Batch, n_best: int
         max_answer_tokens=loaded.config.evaluation.max_answer_tokens,
         weights=f"the {loaded.description}",
     )
+    (_, context), (_, question) = batch.context.shape, batch.question.shape
+    to_question, to_context = attention
     return Explanation(
         loaded.weights,
-        to_question=_numpy(attention.to_question),
-        to_context=_numpy(attention.to_context),
+        to_question=_filled((context, question), 1 / question) if to_question is None else _numpy(to_question),
+        to_context=_filled((context,), 0.0) if to_context is None else _numpy(to_context),
         start=_numpy(scores.start.exp()),
         end=_numpy(scores.end.exp()),
         answers=answers,
     )
 
 
+def _filled(shape: tuple[int, ...], value: float) -> Float32:
+    return np.full(shape, value, dtype=np.float32)
+
+
 def _numpy(batch_of_one: Tensor) -> Float32:
     return batch_of_one[0].float().cpu().numpy()
 
 
-def find_questions(model: LoadedModel, ids: Sequence[str], data: str | None = None) -> list[Example]:
+def find_questions(
+    model: LoadedModel, ids: Sequence[str], data: str | None = None, *, on_report: OnReport = warn
+) -> list[Example]:
     """The questions with these ids: of the file `data`, or of the dev set that the model was scored on.
 
     Raises `DataError` for an id that is not among them, and for an export, which has no dev set.
     """
     if data is not None:
-        known = {example.id: example for example in read_questions(data)}
+        known = {example.id: example for example in read_questions(data, on_report=on_report)}
         return [find_id(id, known, data) for id in ids]
     if (features := model.dev_features()) is None:
         raise DataError(f"{model.origin} is an export and has no dev set; name the file of the ids with --data")

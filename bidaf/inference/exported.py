@@ -4,7 +4,7 @@ config.yaml  vocabulary.json
 export.json         which weight set and how it was made, scores, how text is read; the checksum of each file below
 README.md           the same for people
 model.safetensors   the weight set under its plain names, and
-vectors.npy         the fixed word vectors; or
+vectors.safetensors the fixed word vectors; or
 model.onnx  model.onnx.data   the graph with both, and
 answer.py           an example of how to use it without PyTorch
 """
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
-from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
+from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
 from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
 from bidaf.runs.weight_sets import Count, Name, WeightSet
@@ -33,6 +33,7 @@ from bidaf.runs.weight_sets import Count, Name, WeightSet
 FORMAT_VERSION: Literal[2] = 2
 MODEL, CONFIG, INFO, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
 GRAPH, GRAPH_DATA, ANSWER = "model.onnx", "model.onnx.data", "answer.py"
+OLD_NAMES = {VECTORS_FILE: OLD_VECTORS_FILE}  # in exports of format 1
 ExportType = Literal["safetensors", "onnx"]
 # The files that each type of export can't be without, besides `INFO`, which has their checksums.
 PARTS: dict[ExportType, tuple[str, ...]] = {
@@ -48,6 +49,7 @@ class _Part(BaseModel):
 class ReadingSettings(_Part):
     """How text becomes words, and which spans count: what a program needs that uses the graph."""
 
+    language: str = "en"
     second_split: bool
     split_questions: bool
     max_answer_tokens: Count | None
@@ -143,7 +145,7 @@ def open_export(folder: Path) -> ExportedModel:
     try:
         refuse_strange_files(folder, [INFO])
         info = _read_info(read_json(folder / INFO), folder)
-        parts = PARTS[info.type]
+        parts = [name if (folder / name).exists() else OLD_NAMES.get(name, name) for name in PARTS[info.type]]
         refuse_strange_files(folder, parts)
         if corrupted := [name for name in parts if sha256_of(folder / name) != info.files.get(name)]:
             raise DataError(

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
+from bidaf.data.cache import Prepared, open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared, open_prepared
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
@@ -24,6 +24,7 @@ from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
 from bidaf.model.weights import check_tensors, load_weights
+from bidaf.runs.averages import Resolved, resolve_weights
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
 from bidaf.runs.folder import Run, find_run
@@ -44,6 +45,8 @@ class LoadedModel:
     source: Checkpoint | ExportedModel
     prepared: Prepared | None
     """The run's prepared data; an export has none."""
+    notes: tuple[str, ...] = ()
+    """What to know about synthesised weights: their predicted error, and snapshots that were left out."""
 
     @property
     def config(self) -> Config:
@@ -69,28 +72,42 @@ class LoadedModel:
 
 
 def load_model(
-    name: str | None, *, weights: str | None = None, at: int | None = None, device: torch.device
+    name: str | None,
+    *,
+    weights: str | None = None,
+    at: int | None = None,
+    allow_error: bool = False,
+    device: torch.device,
 ) -> LoadedModel:
     """One weight set of the best checkpoint of a run (without a name: the newest run's), a checkpoint, or an export.
 
     Without `weights` it is the one an export holds, and otherwise the one that ranks the run's checkpoints
-    (`evaluation.rank_by`), or the raw weights where there is none of that name. `at` takes the run's checkpoint of this
-    step. Raises `DataError` saying what was looked for and what is missing.
+    (`evaluation.rank_by`), or the raw weights where there is none of that name. Any other average is synthesised from
+    the run's snapshots: `decay:0.9995`, `half-life:1000`, `sigma:0.07`, `tail:25%` (see `bidaf.ema.synthesis`). `at`
+    takes the run's checkpoint of this step.
+
+    Raises `DataError` saying what was looked for and what is missing, `UsageError` for an average that can't be
+    synthesised with a small error, unless `allow_error`.
     """
     source = _open_source(name, at)
-    (model,) = _load(source, [weights or default_weights(source)], device)
+    (model,) = _load(source, [weights or default_weights(source)], device, allow_error=allow_error)
     return model
 
 
 def load_weight_sets(
-    name: str | None, names: Sequence[str] | None, device: torch.device, *, at: int | None = None
+    name: str | None,
+    names: Sequence[str] | None,
+    device: torch.device,
+    *,
+    at: int | None = None,
+    allow_error: bool = False,
 ) -> list[LoadedModel]:
     """Several weight sets, found as `load_model` finds one; None for all that are held.
 
     The models share vocabulary, word vectors and data, which are read once.
     """
     source = _open_source(name, at)
-    return _load(source, list(source.weight_sets) if names is None else names, device)
+    return _load(source, list(source.weight_sets) if names is None else names, device, allow_error=allow_error)
 
 
 def default_weights(source: Checkpoint | ExportedModel) -> str:
@@ -117,13 +134,13 @@ def find_checkpoint(folder: Path, at: int | None = None) -> Path:
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
     """The prepared data that holds the checkpoint's vocabulary. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, checkpoint.features)
-    if (prepared := open_prepared(folder)) is None:
+    try:
+        return open_by_key(checkpoint.config.data.prepared_dir, checkpoint.features)
+    except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
-            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
-        )
-    return prepared
+            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
+            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        ) from None
 
 
 def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel:
@@ -134,9 +151,11 @@ def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel
     return source
 
 
-def _load(source: Checkpoint | ExportedModel, names: Sequence[str], device: torch.device) -> list[LoadedModel]:
+def _load(
+    source: Checkpoint | ExportedModel, names: Sequence[str], device: torch.device, *, allow_error: bool
+) -> list[LoadedModel]:
     set_up(device)
-    sets = _resolve(source, names)
+    sets, notes = _resolve(source, names, allow_error=allow_error)
     prepared = find_features(source) if isinstance(source, Checkpoint) else None
     holder = source if isinstance(source, ExportedModel) else prepared
     assert holder is not None
@@ -144,17 +163,20 @@ def _load(source: Checkpoint | ExportedModel, names: Sequence[str], device: torc
     models = _build(
         source, vocabulary, holder.vectors(), {name: weights for name, (weights, _) in sets.items()}, device
     )
-    return [LoadedModel(models[name], vocabulary, name, sets[name][1], source, prepared) for name in names]
+    return [
+        LoadedModel(models[name], vocabulary, name, made, source, prepared, tuple(notes))
+        for name, (_, made) in sets.items()
+    ]
 
 
-def _resolve(
-    source: Checkpoint | ExportedModel, names: Sequence[str]
-) -> dict[str, tuple[dict[str, Tensor], WeightSet]]:
+def _resolve(source: Checkpoint | ExportedModel, names: Sequence[str], *, allow_error: bool) -> Resolved:
     """The tensors of these weight sets, and how each was made: the one place where names become tensors.
 
-    Raises `DataError` for a name that the source does not hold.
+    Raises `DataError` or `UsageError` for a name that the source does not hold and can't synthesise.
     """
-    return {name: (source.weights(name), source.weight_sets[name]) for name in names}
+    if isinstance(source, Checkpoint):
+        return resolve_weights(source, names, allow_error=allow_error)
+    return Resolved({name: (source.weights(name), source.weight_sets[name]) for name in names}, [])
 
 
 def _build(
@@ -188,9 +210,9 @@ def _build(
     if not np.isfinite(vectors).all():
         raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
     model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
-    fixed = model.embedding.word.fixed
+    shared = {id(vectors): vectors for vectors in model.buffers()}
     models: dict[str, Bidaf] = {}
     for name, tensors in weights.items():
-        models[name] = copy.deepcopy(model, {id(fixed): fixed}) if models else model
+        models[name] = copy.deepcopy(model, {**shared}) if models else model
         load_weights(models[name], tensors, f"the {name} weights of {origin}")
     return {name: each.eval() for name, each in models.items()}

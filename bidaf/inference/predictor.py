@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.features import Features, build_features
+from bidaf.data.features import Features
+from bidaf.data.indexing import build_features
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
@@ -31,7 +32,7 @@ class Predictor:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         data = loaded.config.data
-        self.tokenizer = Tokenizer(data.second_split, data.split_questions)
+        self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
         self.device = loaded.model.start_scorer.flow_weight.device
         self.precision = matrix_precision(loaded.config.training.precision, self.device)
 

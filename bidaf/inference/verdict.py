@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bidaf.ema.average import WARMUPS
 from bidaf.evaluation.comparison import System, compare
 from bidaf.evaluation.statistics import Estimate
 from bidaf.inference.stored import StoredModel
+from bidaf.runs.averages import decays_of
 from bidaf.runs.checkpoint import Checkpoint, open_checkpoint
 from bidaf.runs.folder import Run
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage
@@ -97,14 +97,14 @@ def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
     if (others := raw.stored_answers()) is None or (questions := raw.dev_questions()) is None:
         return None
     found = compare(questions, System("raw", [others]), System("ema", [answers]))
-    decays = [min(made.decay, WARMUPS[made.warmup](step)) for step in range(1, made.steps + 1)]
+    decays = decays_of(made.decay, made.warmup, made.steps)
     return AverageVerdict(
         step=checkpoint.step,
         f1=found.metrics["f1"].difference,
         articles=found.articles,
         no_interval=found.no_interval,
-        initial_share=math.prod(decays),
-        decay=decays[-1] if decays else made.decay,
+        initial_share=float(decays.prod()),
+        decay=float(decays[-1]) if made.steps else made.decay,
     )
 
 

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
+from bidaf.data.cache import open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import open_prepared
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
 from bidaf.evaluation.questions import questions_of_features
@@ -112,10 +111,9 @@ def read_answers(run: RunLog) -> DevAnswers:
 
 
 def _dev_features(run: RunLog) -> Features:
-    folder = Path(str(run.settings("data").get("prepared_dir", "")), run.start.features if run.start else "")
-    if run.start is None or (prepared := open_prepared(folder)) is None:
-        raise DataError(f"the prepared data in {folder.absolute()} is not at hand")
-    return prepared.features("dev")
+    if run.start is None:
+        raise DataError("metrics.jsonl does not name the prepared data")
+    return open_by_key(str(run.settings("data").get("prepared_dir", "")), run.start.features).features("dev")
 
 
 def _score(features: Features, stored: StoredAnswers) -> list[Asked]:

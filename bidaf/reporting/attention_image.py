@@ -61,7 +61,8 @@ def attention_image(explained: ExplainedQuestion) -> bytes:
                 _draw_attention(axes, explained, explanation, words, tone)
         shown, count = last - first, len(explained.context_words)
         cut = f" {shown:,} of the {count:,} words of the context are shown." if shown < count else ""
-        key = "\n".join(textwrap.wrap(MEANINGS + cut, int(16 * width)))
+        lacks = f" {explained.lacks}" if explained.lacks else ""
+        key = "\n".join(textwrap.wrap(MEANINGS + cut + lacks, int(16 * width)))
         figure.text(0.1 / width, 0.1 / height, key, fontsize=8, ha="left", va="bottom", color="#444444")
         image = BytesIO()
         figure.savefig(image, format="png")

@@ -76,6 +76,7 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
         "id": example.id,
         "question": question,
         "verdict": verdict(explained),
+        "lacks": explained.lacks,
         "gold": list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in explained.context_words],
         "gaps": _gaps(context, explained.context_words),

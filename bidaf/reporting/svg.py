@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -81,8 +81,11 @@ def drawing(settings: dict[Any, Any]) -> Iterator[None]:
 @contextmanager
 def chart(
     title: str, label: str, *, height: float = 2.9, above: float = 0.1
-) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
-    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above."""
+) -> Iterator[tuple[Axes, Callable[..., Markup]]]:
+    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above.
+
+    The page shows the values of all lines that have a name, or those that the function is given instead.
+    """
     from matplotlib.figure import Figure
 
     # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
@@ -93,7 +96,11 @@ def chart(
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         tick(axes, across=5, up=6)
-        yield axes, lambda: to_svg(figure, title, _values(figure, axes))
+
+        def finish(values: Iterable[Value] | None = None) -> Markup:
+            return to_svg(figure, title, value_dots(figure, axes, _line_values(axes) if values is None else values))
+
+        yield axes, finish
 
 
 def tick(axes: Axes, across: int, up: int) -> None:
@@ -106,21 +113,28 @@ def tick(axes: Axes, across: int, up: int) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
-def _values(figure: Figure, axes: Axes) -> Markup:
-    """Invisible dots on the points of every named line, each with its value as text, for the page's script to show."""
-    width, height = (72 * inches for inches in figure.get_size_inches())
-    dots = []
+Value = tuple[float, float, str]
+"""A place in the axes' own units, and what the page's script shows there."""
+
+
+def _line_values(axes: Axes) -> Iterator[Value]:
+    """The points of every named line."""
     for line in axes.get_lines():
         label, points = str(line.get_label()), np.asarray(line.get_xydata(), dtype=np.float64)
-        points = points[:: 1 + len(points) // MAX_VALUES]
         if label.startswith("_"):  # matplotlib's own name for a line without one
             continue
-        places = np.asarray(axes.transData.transform(points)) * 72 / figure.dpi
-        for (step, value), (x, y) in zip(points, places, strict=True):
-            if not (0 <= x <= width and 0 <= y <= height):
-                continue
-            text = escape(f"step {step:,.0f}: {label} {value:,.4g}")
-            dots.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6" role="img" aria-label="{text}"/>')
+        for step, value in points[:: 1 + len(points) // MAX_VALUES]:
+            yield step, value, f"step {step:,.0f}: {label} {value:,.4g}"
+
+
+def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
+    """Invisible dots in these places, each with its text, for the page's script to show."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    dots = []
+    for across, up, text in values:
+        x, y = np.asarray(axes.transData.transform((across, up))) * 72 / figure.dpi
+        if 0 <= x <= width and 0 <= y <= height:
+            dots.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6" role="img" aria-label="{escape(text)}"/>')
     return Markup(f'<g class="values">{"".join(dots)}</g>')
 
 

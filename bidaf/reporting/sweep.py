@@ -11,7 +11,7 @@ from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.sweep import SweepRow, SweepSummary, SweptSet, summarize
 from bidaf.files.writing import write_output
 from bidaf.reporting.comparison import NONE, Table, interval
-from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg
+from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg, value_dots
 from bidaf.reporting.words import signed
 from bidaf.runs.sweeps import newest_sweep
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-MARKED = {"raw": "raw (no average)", "ema": "ema (kept in training)"}
+KEPT = "ema (kept)"  # the one average that the run kept while it trained
 SUFFIXES = (".png", ".svg")
 HEIGHT = 3.4  # inches
 
@@ -36,7 +36,7 @@ def table(summary: SweepSummary) -> Table:
 def _described(swept: SweptSet) -> list[str]:
     half_life = NONE if swept.half_life is None else f"{swept.half_life:,.0f}"
     error = f"{swept.predicted_error:.2%}" if swept.predicted_error else NONE
-    return [MARKED.get(swept.weights, swept.weights), half_life, error, f"{swept.initial_share:.1%}"]
+    return [KEPT if swept.weights == "ema" else swept.weights, half_life, error, f"{swept.initial_share:.1%}"]
 
 
 def _scored(row: SweepRow, reference: str) -> list[str]:
@@ -85,7 +85,13 @@ def sweep_chart(summary: SweepSummary) -> Markup:
     """The chart for a page: F1 above that of the reference, over the half-life."""
     title = f"F1 of averages of every width minus F1 of {summary.reference}"
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
-        return to_svg(_figure(summary, IN_PAGE, width=WIDTH), title)
+        figure = _figure(summary, IN_PAGE, width=WIDTH)
+        values = [
+            (row.swept.half_life, row.f1.difference.value, f"{row.swept.weights}: F1 {row.f1.b.value:.2f}")
+            for row in summary.rows
+            if row.swept.half_life
+        ]
+        return to_svg(figure, title, value_dots(figure, figure.axes[0], values))
 
 
 class SweepView(NamedTuple):

@@ -48,7 +48,12 @@ def map_chart(run: RunLog) -> Markup:
             axes.axhline(own, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="the shadow of training")
             axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0.2)
         figure.colorbar(drawn, ax=axes, label="F1 (percent)", extend="min" if min(scores) < lowest else "neither")
-        return finish()
+        return finish(
+            (each.step, half_life, f"step {each.step:,}, half-life {half_life:,.0f}: F1 {f1:.1f}")
+            for each in maps
+            for half_life, f1 in zip(each.half_lives, each.f1, strict=True)
+            if f1 is not None
+        )
 
 
 def _edges(half_lives: Sequence[float]) -> list[float]:

@@ -15,14 +15,16 @@ def translate_state(state: dict[str, Any]) -> dict[str, Any]:
     """A state.json of today's format. Raises `ValueError` for an average that only updated on some steps."""
     weights: dict[str, Any] = {RAW: {"kind": RAW}}
     if "ema" in state:
-        average = dict(state["ema"])
-        if (every := average.pop("every", 1)) != 1:
-            raise ValueError(f"ema.every: must be 1, found {every}")
-        weights[EMA] = {"kind": EMA, **average}
+        weights[EMA] = state["ema"]
+        if isinstance(state["ema"], dict):
+            average = {"kind": EMA, **state["ema"]}
+            if (every := average.pop("every", 1)) != 1:
+                raise ValueError(f"ema.every: must be 1, found {every!r:.40}")
+            weights[EMA] = average
     return {
         "format": 2,
         "features": state["features"],
-        "training": {name: value for name, value in state.items() if name not in _NOT_TRAINING},
+        "training": {"snapshots": []} | {name: value for name, value in state.items() if name not in _NOT_TRAINING},
         "weights": weights,
     }
 

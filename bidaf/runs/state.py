@@ -118,7 +118,7 @@ def read_state(folder: Path) -> tuple[SavedState, dict[str, str]]:
     Raises `ValueError` (or what a value of another type leads to) for a state that is invalid, `DataError` for another
     format.
     """
-    text = read_regular(folder / STATE).decode("utf-8")
+    text = read_regular(folder / STATE).decode()
     state = json.loads(text)
     version = state["format"]
     if version == format1.FORMAT_VERSION:
@@ -135,8 +135,13 @@ def read_state(folder: Path) -> tuple[SavedState, dict[str, str]]:
 
 def _parse(text: str) -> SavedState:
     try:
-        return SavedState.model_validate_json(text)
+        saved = SavedState.model_validate_json(text)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"])) or "it"
-        raise ValueError(f"{place}: {first['msg'].lower()}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        place = [".".join(map(str, first["loc"]))] if first["loc"] else []
+        raise ValueError(": ".join([*place, f"{message[0].lower()}{message[1:]}"])) from None
+    # The defaults are those of a run that begins, not of one that is resumed.
+    if missing := sorted(TrainingState.model_fields.keys() - saved.training.model_fields_set):
+        raise ValueError(f"training.{missing[0]}: is missing")
+    return saved

@@ -42,11 +42,13 @@ def newest_sweep(run: Path) -> Sweep | None:
 
 
 def write_sweep(run: Path, sweep: Sweep) -> None:
-    """Replace the file of the sweep's step at once. Raises `BidafError` when it can't be written."""
-    path = sweep_path(run, sweep.step)
+    """Replace the file of the sweep's step at once.
+
+    Raises `DataError` where RUN/sweeps is a link, `BidafError` where it can't be written.
+    """
+    files, path = ConfinedFolder(run), sweep_path(run, sweep.step)
     try:
-        files = ConfinedFolder(run)
         files.make_folder(SWEEPS)
-        files.write_text(f"{SWEEPS}/{path.name}", sweep.model_dump_json())
+        files.write_text(str(path.relative_to(run)), sweep.model_dump_json())
     except OSError as error:
         raise BidafError(f"{path} can't be written: {error.strerror or error}") from None

@@ -41,6 +41,19 @@ class Synthesis(_Recorded):
     """Snapshot or weight set -> its share; the shares add up to 1."""
     predicted_error: float = Field(ge=0.0)
     """Share of the distance between the raw weights and the exact average."""
+    initial_share: float = Field(ge=0.0, le=1.0)
+    """Share of the initial weights in the exact average."""
+    run: str
+    """Name of the run's folder."""
+
+    @property
+    def summary(self) -> str:
+        """Predicted error, initial weights and number of files, in words."""
+        files = len(self.coefficients)
+        return (
+            f"predicted error {self.predicted_error:.2%} of its distance to the raw weights, {self.initial_share:.2%} "
+            f"initial weights, made of {files} file{'s' * (files > 1)}"
+        )
 
 
 WeightSet = Annotated[RawWeights | MovingAverage | Synthesis, Field(discriminator="kind")]

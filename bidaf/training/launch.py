@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,15 +14,16 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import differences, dump_config
+from bidaf.data.cache import Prepared
 from bidaf.data.counts import without_ids
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.prepare import prepare
 from bidaf.device import peak_memory
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
 from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
-from bidaf.runs.layout import CONFIG
+from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
 from bidaf.training.distributed import ALONE, Group
 from bidaf.training.interrupt import Interrupted
@@ -45,7 +46,12 @@ MAY_CHANGE = {
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
+    "evaluation.averages",
+    "evaluation.map",
+    "evaluation.map.questions",
 }
+# Sources may have moved: a checkpoint's features are found by their key, and sources compared by their content.
+SOURCES = {"data.train", "data.dev", "data.vectors"}
 
 
 @dataclass(frozen=True)
@@ -69,19 +75,25 @@ def start_run(
     echo: Echo,
     report: Report = lambda folder: None,
     *,
+    features: str | None = None,
     group: Group = ALONE,
 ) -> TrainingState:
     """Prepare the data where needed and train in a new folder; the other processes of the group `follow_run`.
 
-    `report` as for `train`.
+    `features` is the key of prepared data to train on, whose sources may be missing here; `report` as for `train`.
     """
     refuse_existing_run(folder)
-    config, prepared = _prepare_together(config, group, echo)
+    config, prepared = _prepare_together(config, features, group, echo)
     trainer = Trainer(config, prepared, device, group)
     run = Run(folder)
     with run.locked():
         run.clean_up()
         run = Run.create(folder, config, str(device), processes=group.size)
+        if features is not None:
+            made_from = ", ".join((*prepared.manifest.config.train, *prepared.manifest.config.dev))
+            message = f"training on {prepared.folder}, as asked with --prepared; it was made from {made_from}"
+            echo(message)
+            write_log(run.folder, message)
         echo(_sizes(trainer))
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
@@ -118,11 +130,11 @@ def resume_run(
         if began_with.ema.snapshots is None and config.ema.snapshots is not None:
             echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
             config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
-        check_changes(began_with, config)
-        config, prepared = _prepare_together(config, group, echo)
+        check_changes(began_with, config, MAY_CHANGE | SOURCES if checkpoint else MAY_CHANGE)
+        features = checkpoint.features if checkpoint else None
+        config, prepared = _prepare_together(config, features, group, echo)
         trainer = Trainer(config, prepared, device, group)
         if checkpoint:
-            check_features(trainer, checkpoint)
             trainer.restore(checkpoint)
         if folder is not None and copying:
             run = run.copy(folder)
@@ -172,12 +184,12 @@ def _sizes(trainer: Trainer) -> str:
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
-    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later sitting differs."""
+    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later session differs."""
     start = {
         "total_steps": trainer.total_steps,
         "steps_per_epoch": trainer.order.batches_per_epoch,
         "weights": sum(count_weights(trainer.model).values()),
-        "features": prepared.folder.name,
+        "features": prepared.key,
         "counts": without_ids(prepared.counts),
         "config": trainer.config.to_dict(),
     }
@@ -187,37 +199,37 @@ def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
 
 
 def follow_run(device: torch.device, group: Group) -> TrainingState:
-    """Take part in a run that the first process of the group starts or resumes: settings and state come from there.
+    """Take part in a run that rank 0 starts or resumes: settings and state come from there.
 
-    Nothing is read but the data, and nothing written but what is prepared of it.
+    Only the data is read, and only prepared data is written.
     """
-    config, prepared = _prepare_together(None, group, lambda message: None)
+    config, prepared = _prepare_together(None, None, group, lambda message: None)
     trainer = Trainer(config, prepared, device, group)
     trainer.take_from_first()
     return train(trainer, None)
 
 
-def _prepare_together(config: Config | None, group: Group, echo: Echo) -> tuple[Config, Prepared]:
-    """The first process's settings and their features: it prepares them, then one process a machine, if it finds none.
+def _prepare_together(config: Config | None, features: str | None, group: Group, echo: Echo) -> tuple[Config, Prepared]:
+    """Rank 0's settings and their features (of the key `features`, if one is given), which rank 0 prepares first.
 
-    Raises `DataError` when machines read different data.
+    Then one process per machine finds them by their key or makes them from its own sources. Raises `DataError` where
+    these are different data.
     """
     config = group.from_first(config)
     assert config is not None
-    prepared: Prepared | None = None
-    for my_turn in (group.is_first, group.local_rank == 0, True):
+    prepared = prepare(config.data, key=features, echo=echo) if group.is_first else None
+    features = group.from_first(prepared.key if prepared else None)
+    for my_turn in (group.local_rank == 0, True):
         if my_turn and prepared is None:
-            prepared = prepare(config.data, echo=echo)
+            prepared = prepare(config.data, key=features, echo=echo)
         group.wait()
     assert prepared is not None
-    if len(keys := set(group.gather(prepared.folder.name))) > 1:
-        raise DataError(f"the machines have different data under the same names: its features are {sorted(keys)}")
     return config, prepared
 
 
-def try_out(config: Config, device: torch.device, echo: Echo) -> DryRun:
-    """Everything up to the first step, and one step at the longest length; no run is made."""
-    prepared = prepare(config.data, echo=echo)
+def try_out(config: Config, device: torch.device, echo: Echo, *, features: str | None = None) -> DryRun:
+    """Everything up to the first step, and one step on the longest batch, without creating a run."""
+    prepared = prepare(config.data, key=features, echo=echo)
     trainer = Trainer(config, prepared, device)
     began = time.perf_counter()
     result = trainer.mock_step()
@@ -248,18 +260,9 @@ def newest_valid_checkpoint(run: Run, echo: Echo) -> Checkpoint | None:
     raise DataError(f"{run.folder} holds no valid checkpoint; start a new run with another --run-dir")
 
 
-def check_features(trainer: Trainer, checkpoint: Checkpoint) -> None:
-    """Raise `DataError` when the prepared data is not that of the checkpoint."""
-    if trainer.prepared_key != checkpoint.features:
-        raise DataError(
-            f"the data changed since the run began: its features were {checkpoint.features}, now they are "
-            f"{trainer.prepared_key}"
-        )
-
-
-def check_changes(before: Config, after: Config) -> None:
+def check_changes(before: Config, after: Config, may_change: Set[str] = MAY_CHANGE) -> None:
     """Raise `UsageError` with each difference that would make the resumed run another run."""
-    changed = [each for each in differences(before, after) if each.key not in MAY_CHANGE]
+    changed = [each for each in differences(before, after) if each.key not in may_change]
     if changed:
         raise UsageError(
             "a resumed run keeps its settings; these differ:\n  "

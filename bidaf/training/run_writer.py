@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
+from bidaf.ema.average import trained_weights
+from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
@@ -29,7 +32,7 @@ class RunWriter:
     def __init__(self, run: Run | None, report: Report, trainer: Trainer) -> None:
         self.run = run
         settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
-        self._snapshots = SnapshotWriter(run.folder / SNAPSHOTS, settings, known) if run and settings else None
+        self._snapshots = SnapshotWriter(run.files, settings, known) if run and settings else None
         self._report = report
         self._report_failed = False
 
@@ -68,6 +71,17 @@ class RunWriter:
         """Keep a copy of the shadow, if one of this step is due."""
         if self._snapshots and trainer.ema and self._snapshots.is_due(trainer.state.step):
             self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
+
+    def synthesize(self, trainer: Trainer, targets: Sequence[Target], max_error: float) -> list[Average]:
+        """Averages of the run as it is now, from the snapshots held so far; those longer than the run are left out."""
+        if self._snapshots is None or trainer.ema is None or self.run is None:
+            return []
+        ema, folder = trainer.ema, self.run.folder / SNAPSHOTS
+        decays = decays_of(ema.decay, ema.warmup, ema.steps)
+        snapshots = readers_of(folder, self._snapshots.flush(trainer.state.step))
+        sources = sources_of(decays, snapshots, lambda: ema.shadow, lambda: dict(trained_weights(trainer.model)))
+        fitting = [target for target in targets if target.kind != "tail" or target.percent or target.value <= ema.steps]
+        return synthesize(fitting, sources, decays, max_error=max_error)[0]
 
     def save(self, trainer: Trainer) -> None:
         """Save a checkpoint and prune old ones."""

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.model.bidaf import Bidaf
+from bidaf.runs.averages import Average
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, RawWeights, WeightSet
 
 
@@ -32,6 +33,13 @@ def scored_sets(model: Bidaf, ema: ExponentialMovingAverage | None) -> list[Scor
     if ema is not None:
         sets.append(_shadow(ema))
     return sets
+
+
+def synthesised_set(ema: ExponentialMovingAverage, average: Average, run: str) -> ScoredSet:
+    """An average that was made of snapshots for this step alone."""
+    tensors = average.tensors
+    assert tensors is not None
+    return ScoredSet(average.name, lambda: ema.applied(tensors), lambda: tensors, lambda: average.record(run))
 
 
 def _shadow(ema: ExponentialMovingAverage) -> ScoredSet:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.device import matrix_precision, set_deterministic, set_up
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError
@@ -28,7 +28,7 @@ from bidaf.training.optimizer import (
     load_optimizer_tensors,
     optimizer_tensors,
 )
-from bidaf.training.scored_sets import scored_sets
+from bidaf.training.scored_sets import ScoredSet, scored_sets
 from bidaf.training.step import StepResult, TrainingStep
 
 LISTED = 5  # names of tensors in an error
@@ -47,7 +47,7 @@ class Trainer:
         vocabulary = prepared.vocabulary()
         self.config = config
         self.group = group
-        self.prepared_key = prepared.folder.name
+        self.prepared_key = prepared.key
         self.model: Bidaf = build_model(
             config.model,
             num_trained=len(vocabulary.trained_words),
@@ -64,6 +64,8 @@ class Trainer:
             else None
         )
         self.scored_sets = scored_sets(self.model, self.ema)
+        self.averages: list[ScoredSet] = []
+        """Other averages that the newest evaluation scored."""
         self.optimizer = build_optimizer(self.model, config.training.optimizer)
         self.precision = matrix_precision(config.training.precision, device)
         self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision, group)
@@ -85,11 +87,11 @@ class Trainer:
         return min(steps, self.config.training.max_steps or steps)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written, or the weights diverged."""
-        self.require_finite()
+        """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written."""
+        averages = self.averages if self.state.evaluated_step == self.state.step else []
         save_checkpoint(
             folder,
-            weights={each.name: (each.made(), each.tensors()) for each in self.scored_sets},
+            weights={each.name: (each.made(), each.tensors()) for each in [*self.scored_sets, *averages]},
             optimizer=optimizer_tensors(self.model, self.optimizer),
             config=self.config,
             state=self.state,
@@ -108,9 +110,8 @@ class Trainer:
         if self.ema is not None:
             shadow = checkpoint.weights(EMA)
             check_tensors(self.ema.shadow, shadow, f"the {EMA} weights of {where}")
-            made = checkpoint.weight_sets[EMA].model_dump()
             try:
-                self.ema.load_state_dict({**self.ema.state_dict(), **made, "shadow": shadow})
+                self.ema.load_state_dict({**checkpoint.weight_sets[EMA].model_dump(), "shadow": shadow})
             except ValueError as error:
                 raise DataError(f"{where} does not fit this run: {error}") from None
         self.state = state.model_copy(deep=True)
@@ -146,7 +147,7 @@ class Trainer:
         require_same(self.group, [each.tensors() for each in self.scored_sets], f"step {self.state.step}: the weights")
 
     def mock_step(self) -> StepResult:
-        """A training step on the longest batch there can be: what fails for want of memory fails here."""
+        """A training step on the longest possible batch: if the memory is too small, it fails here."""
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)

@@ -1,6 +1,6 @@
 // Everything shown is made with textContent, or drawn: data is text here, whatever it says.
 const CELL = { width: 17, height: 19, gutter: 84, labels: 78 };
-const PRINTED = 32; // words in a row of the printed heat map
+const PRINTED = 34; // words in a row of the printed heat map
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(p < 0.0995 ? 1 : 0)) + "%";
 
 function make(tag, attributes, ...children) {
@@ -25,6 +25,7 @@ function show(asked, main) {
   main.replaceChildren(
     ...(data.length > 1 ? [make("h2", { class: "paper" }, asked.question)] : []),
     make("p", { class: "headline" }, asked.verdict), ...gold,
+    ...(asked.lacks ? [make("p", { id: "lacks" }, asked.lacks)] : []),
     make("p", { class: "key" },
       make("span", {}, make("i", { class: "swatch", style: "background: var(--start)" }), "probability that the answer starts here"),
       make("span", {}, make("i", { class: "swatch", style: "background: var(--end)" }), "that it ends here"),
@@ -52,7 +53,7 @@ function show(asked, main) {
     const bytes = Uint8Array.from(atob(explanation.toQuestion), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer);
     const attention = (word, questionWord) => view.getUint16(2 * (word * width + questionWord), true) / 65535;
-    const strongest = Math.max(...explanation.toContext);
+    const strongest = Math.max(...explanation.toContext) || 1; // all 0 where the variant has no such attention
     const answers = new Set(explanation.isAnswer), golds = new Set(asked.isGold);
 
     const buttons = asked.questionWords.map((text, number) => {
@@ -138,7 +139,7 @@ function show(asked, main) {
     function describe() {
       if (state.word === null) {
         if (state.questionWord !== null) return `The stronger a word is tinted, the more it attends to “${asked.questionWords[state.questionWord]}”.`;
-        return `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
+        return asked.lacks || `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
       }
       const order = [...asked.questionWords.keys()].sort((a, b) => attention(state.word, b) - attention(state.word, a));
       const most = order.slice(0, 3).map((number) => `“${asked.questionWords[number]}” ${percent(attention(state.word, number))}`);
@@ -242,7 +243,8 @@ function heatMap(asked, attention, explanation, state, select, panels) {
       const y = CELL.labels + (row + 0.5) * CELL.height;
       shapes.push(shape("text", { x: CELL.gutter - 6, y, "text-anchor": "end", "dominant-baseline": "middle" }, clip(word, 11)));
     });
-    return shape("svg", { viewBox: `0 0 ${CELL.gutter + size * CELL.width} ${height}` }, ...shapes);
+    const width = CELL.gutter + size * CELL.width + CELL.labels / 2; // the last label leans out to the right
+    return shape("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, ...shapes);
   }
 
   function point(event) {
