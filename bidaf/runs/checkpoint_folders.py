@@ -26,8 +26,12 @@ def step_of(folder: Path) -> int:
 
 
 def list_checkpoints(folder: Path) -> list[Path]:
-    """Checkpoint folders (complete or not), oldest first."""
-    found = [(int(match[1]), path) for path in entries_of(folder) if (match := STEP_NAME.fullmatch(path.name))]
+    """Checkpoint folders (complete or not), oldest first; a link leads to another run's, and is none."""
+    found = [
+        (int(match[1]), path)
+        for path in entries_of(folder)
+        if (match := STEP_NAME.fullmatch(path.name)) and not path.is_symlink()
+    ]
     return [path for _, path in sorted(found)]
 
 

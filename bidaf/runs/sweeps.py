@@ -9,7 +9,7 @@ from pydantic import ValidationError
 from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.sweep import Sweep
 from bidaf.files.confined import ConfinedFolder
-from bidaf.files.reading import read_text
+from bidaf.files.reading import read_regular, reading
 from bidaf.runs.layout import SWEEPS
 
 
@@ -20,8 +20,10 @@ def sweep_path(run: Path, step: int) -> Path:
 
 def read_sweep(path: Path) -> Sweep:
     """Raises `DataError` for a file that is missing, or is no sweep."""
+    with reading(path):
+        content = read_regular(path)
     try:
-        return Sweep.model_validate_json(read_text(path))
+        return Sweep.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         place = ".".join(map(str, first["loc"]))
