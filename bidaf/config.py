@@ -41,6 +41,8 @@ class DataConfig(Section):
     """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
     prepared_dir: str = Field("prepared", pattern=r"^[^\x00]+$")
     """Folder that holds prepared features, one subfolder a key."""
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$")
+    """Whose rules spaCy's blank pipeline splits words by; a code such as en, de or zh."""
     second_split: bool = True
     """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
     split_questions: bool = True
@@ -152,7 +154,7 @@ class AdadeltaConfig(Section):
 
 
 class AdamConfig(Section):
-    """Adam with constant learning rate."""
+    """Adam."""
 
     name: Literal["adam"] = "adam"
     lr: float = Field(1e-3, gt=0.0, le=MAX_LR)
@@ -163,6 +165,44 @@ class AdamConfig(Section):
     """Decay of the running square."""
     eps: float = Field(1e-8, ge=MIN_EPS, le=1.0)
     """Added to the denominator."""
+
+
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Share of a weight, times the learning rate, taken off at each step; biases and embedding tables don't decay."""
+
+
+OptimizerConfig = Annotated[AdadeltaConfig | AdamConfig | AdamWConfig, Field(discriminator="name")]
+
+
+class ConstantSchedule(Section):
+    """The optimizer's learning rate, after a warm-up if there is one."""
+
+    name: Literal["constant"] = "constant"
+    warmup_steps: int = Field(0, ge=0, le=10**9)
+    """Steps in which the learning rate rises linearly from 0 to the optimizer's."""
+
+
+class DecaySchedule(ConstantSchedule):
+    """After the warm-up, down to a share of the optimizer's learning rate: on a line, or on half a cosine."""
+
+    name: Literal["linear", "cosine"]  # type: ignore[assignment]
+    steps: Count
+    """Step at which the learning rate reaches its end, to stay there: the schedule's own length, not the run's."""
+    final: float = Field(0.0, ge=0.0, le=1.0)
+    """Learning rate at the end, as a share of the optimizer's."""
+
+    @model_validator(mode="after")
+    def _warmup_ends_before_the_schedule(self) -> DecaySchedule:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps})")
+        return self
+
+
+ScheduleConfig = Annotated[ConstantSchedule | DecaySchedule, Field(discriminator="name")]
 
 
 class TrainingConfig(Section):
@@ -182,8 +222,10 @@ class TrainingConfig(Section):
     """`bucketed` puts contexts of similar length together, which wastes less on padding."""
     reshuffle: bool = True
     """A new order every epoch; false repeats the first one, as the released code does."""
-    optimizer: AdadeltaConfig | AdamConfig = Field(AdadeltaConfig(), discriminator="name")
-    """`name: adadelta` or `name: adam`, with its constants."""
+    optimizer: OptimizerConfig = AdadeltaConfig()
+    """`name: adadelta`, `adam` or `adamw`, with its constants."""
+    schedule: ScheduleConfig = ConstantSchedule()
+    """Course of the learning rate: `name: constant`, `linear` or `cosine`. A resumed run keeps it."""
     clip_norm: float | None = Field(None, gt=0.0, le=1e9)
     """Scale gradients down to this global norm; null for no clipping."""
     nonfinite: Literal["stop", "skip"] = "stop"
@@ -203,11 +245,12 @@ class TrainingConfig(Section):
 
     @model_validator(mode="before")
     @classmethod
-    def _an_optimizer_without_a_name_is_the_default_one(cls, values: Any) -> Any:
-        optimizer = values.get("optimizer") if isinstance(values, dict) else None
-        if isinstance(optimizer, dict) and "name" not in optimizer:
-            return {**values, "optimizer": {"name": AdadeltaConfig().name, **optimizer}}
-        return values
+    def _a_section_without_a_name_is_the_default_one(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        names = {"optimizer": AdadeltaConfig().name, "schedule": ConstantSchedule().name}
+        unnamed = {key for key in names if isinstance(values.get(key), dict) and "name" not in values[key]}
+        return {**values, **{key: {"name": names[key], **values[key]} for key in unnamed}}
 
 
 class MapConfig(Section):

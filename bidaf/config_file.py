@@ -237,9 +237,9 @@ def _sections_of(key: str) -> list[str]:
 
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], path: Path) -> str:
-    # Pydantic puts the chosen variant of `optimizer` into the location: it is no key of the file.
+    # Pydantic puts the chosen name of optimizer or schedule into the location: it is no key of the file.
     parts = [str(part) for part in detail["loc"]]
-    if parts[:2] == ["training", "optimizer"] and len(parts) > 2:
+    if parts[:2] in (["training", "optimizer"], ["training", "schedule"]) and len(parts) > 2:
         parts.pop(2)
     key = ".".join(parts)
     where = next((origins[name] for name in [key, *reversed(_sections_of(key))] if name in origins), str(path))

@@ -119,9 +119,10 @@ def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Pat
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
     `DataError` for anything else.
     """
-    from bidaf.evaluation.squad_v1 import check_gold, check_predictions, read_gold, read_predictions, score_answers
+    from bidaf.evaluation.predictions import check_predictions, read_predictions
+    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
-    gold = read_gold(Path(data)) if isinstance(data, str | Path) else check_gold(data, "the data")
+    gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
     if isinstance(predictions, str | Path):
         return score_answers(gold, read_predictions(Path(predictions)))
     return score_answers(gold, check_predictions(predictions, "the predictions"))

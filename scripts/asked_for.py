@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from bidaf.ema.average import ExponentialMovingAverage
+from bidaf.version import __version__
 
 Updates = tuple[Callable[[], object], Callable[[], Tensor]]
 """What to call after each step, and what reads the averaged weights."""
@@ -130,7 +131,8 @@ def main() -> None:
             continue
         row = row_of(profile_of(make, options.steps, options.decay))
         shares = " | ".join(f"{share:.2%}" for share in (row.initial, row.first, row.newest))
-        print(f"| {name} | {version(package)} | {shares} | {row.mean_age:,.0f} |")
+        number = __version__ if package == "bidaf" else version(package)
+        print(f"| {name} | {number} | {shares} | {row.mean_age:,.0f} |")
 
 
 if __name__ == "__main__":

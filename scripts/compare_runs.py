@@ -19,7 +19,7 @@ from typing import Any
 from bidaf.errors import DataError
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.folder import MEASURED, Run
-from bidaf.runs.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT, SNAPSHOTS
+from bidaf.runs.layout import BEST, CHECKPOINTS, ENVIRONMENT, LAST, LOG, METRICS, REPORT, SNAPSHOTS
 from bidaf.runs.snapshots import snapshot_path
 from bidaf.runs.state import STATE
 
@@ -32,8 +32,8 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
         both = saved[0] & saved[1]
         for found in (ours, theirs):
             _drop(found, CHECKPOINTS, both)
-            states = [state for name, state in found.items() if name.endswith(STATE)]
-            needed = {record["step"] for state in states for record in state["training"]["snapshots"]}
+            states = [found.get(f"{found.get(link)}/{STATE}") for link in (BEST, LAST)]  # others keep half of theirs
+            needed = {record["step"] for state in states if state for record in state["training"]["snapshots"]}
             _drop(found, SNAPSHOTS, {snapshot_path(run, step).name for step in needed})
     return [
         f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"

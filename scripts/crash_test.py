@@ -55,7 +55,7 @@ training:
 evaluation: {every_steps: 4, batch_tokens: 1000}
 """
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink"}
-UNFINISHED = re.compile(r"\.step-\d+\..*tmp")
+UNFINISHED = re.compile(r"\.step-\d+\.\d+-[0-9a-f]+\.tmp")  # a checkpoint folder; files have an ending
 KINDS = {"at any time": 0.5, "in a save": 0.25, "before a file operation": 0.25}
 TERMINATIONS = 0.15  # share of the sittings
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bidaf.config import SnapshotsConfig
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.ema.synthesis import Target
+from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.averages import Average, Source, decays_of, sources_of, synthesize
 from bidaf.runs.snapshots import (
     CorruptedSnapshot,
@@ -61,7 +62,7 @@ def walk(tmp_path: Path) -> Walk:
     generator = torch.Generator().manual_seed(0)
     model = nn.Linear(500, 1, bias=False)
     ema = ExponentialMovingAverage(model, decay=0.98, warmup="ramp")
-    writer = SnapshotWriter(tmp_path / "snapshots", SETTINGS)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), SETTINGS)
     history = []
     for step in range(UPDATES + 1):
         if step:

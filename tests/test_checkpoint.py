@@ -213,8 +213,8 @@ def only(name: str, fail: Callable[..., None], original: Callable[..., None]) ->
 @pytest.mark.parametrize(
     ("function", "file", "fail"),
     [
-        ("save_file", EMA_FILE, no_space),
-        ("save_file", OPTIMIZER, library_fails),
+        ("save_tensors", EMA_FILE, no_space),
+        ("save_tensors", OPTIMIZER, library_fails),
         ("write_json", STATE, no_space),
         ("write_text", CONFIG, no_space),
         ("sync", RAW_FILE, no_space),

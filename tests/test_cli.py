@@ -92,7 +92,7 @@ def test_training_says_what_it_does_where_and_prints_its_scores(home: Path) -> N
     assert sizes == "3,075 parameters; 20 steps, 1 per epoch of batches of 6"
     assert ran.json["scores"].keys() == {"raw", "ema"}
     logged = next(event for event in reversed(Run.open(home / "new").events()) if event["event"] == "eval")
-    assert ran.json["scores"]["ema"] == logged["scores"]["ema"]
+    assert ran.json["scores"] == logged["scores"]
     assert (ran.json["run"], ran.json["step"]) == ("new", 20)
 
 
@@ -304,6 +304,11 @@ DATA: dict[str, Case] = {
     "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
 }
 FAILED: dict[str, Case] = {
+    "loss not finite": (
+        ["train", *TINY, "-s", "data.vectors=x.txt"],
+        write("x.txt", "in 3e38 -3e38\nthe 3e38 3e38\n"),
+        "is not finite; no weight",
+    ),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}

@@ -201,6 +201,14 @@ def test_a_run_and_a_prediction_file_are_compared_on_the_run_s_questions(tiny: T
     assert found["questions"] == 6
 
 
+def test_an_average_is_compared_by_its_name(tiny: Tiny) -> None:
+    names = ("compare", "tiny", "--weights", "ema", "--weights", "half-life:5")
+    assert "predicted error" in fail(2, *names, cwd=tiny.folder)
+    ran = succeed(*names, "--allow-error", "--json", cwd=tiny.folder)
+    assert ran.json["b"].startswith("half-life:5 of ")
+    assert "predicted error" in ran.err
+
+
 # Cost
 
 

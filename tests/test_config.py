@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bidaf.config import AdadeltaConfig, AdamConfig, Config
+from bidaf.config import AdadeltaConfig, AdamConfig, Config, ConstantSchedule
 from bidaf.config_file import MAX_BYTES, differences, dump_config, find_config, load_config, setting_names
 from bidaf.errors import UsageError
 
@@ -87,7 +87,19 @@ def test_two_sources_are_all_a_config_has_to_say(tmp_path: Path) -> None:
         ("training: {optimizer: {beta1: 0.9}}", "training.optimizer.beta1 (c.yaml, line 2): unknown setting with this"),
         (
             "training: {optimizer: {name: sgd}}",
-            "training.optimizer (c.yaml, line 2): name should be one of 'adadelta', 'adam', found 'sgd'",
+            "training.optimizer (c.yaml, line 2): name should be one of 'adadelta', 'adam', 'adamw', found 'sgd'",
+        ),
+        (
+            "training: {schedule: {name: cosine}}",
+            "training.schedule.steps (c.yaml, line 2): is required",
+        ),
+        (
+            "training: {schedule: {steps: 9}}",
+            "training.schedule.steps (c.yaml, line 2): unknown setting with this schedule.name",
+        ),
+        (
+            "training: {schedule: {name: linear, steps: 9, warmup_steps: 9}}",
+            "training.schedule (c.yaml, line 2): warmup_steps (9) must be less than steps (9)",
         ),
         ("training: {optimizer: adam}", "training.optimizer (c.yaml, line 2): should be a section"),
         (
@@ -293,7 +305,7 @@ def test_differences_name_each_setting_that_is_another(tmp_path: Path) -> None:
     assert differences(ours, theirs)[1] == ("model.hidden_size", 100, 7)
 
 
-def test_setting_names_are_those_of_a_dumped_config_and_of_the_other_optimizer(tmp_path: Path) -> None:
+def test_setting_names_are_those_of_a_dumped_config_and_of_its_alternatives(tmp_path: Path) -> None:
     def leaves(values: dict[str, Any], prefix: str = "") -> set[str]:
         nested = (
             leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
@@ -303,8 +315,9 @@ def test_setting_names_are_those_of_a_dumped_config_and_of_the_other_optimizer(t
 
     names = setting_names()
     assert len(set(names)) == len(names)
-    adam = {"training.optimizer.beta1", "training.optimizer.beta2"}
-    assert set(names) == leaves(yaml.safe_load(dump_config(load(tmp_path, DATA)))) | adam
+    others = {f"training.optimizer.{name}" for name in ("beta1", "beta2", "weight_decay")}
+    others |= {f"training.schedule.{name}" for name in ("steps", "final")}
+    assert set(names) == leaves(yaml.safe_load(dump_config(load(tmp_path, DATA)))) | others
 
 
 def test_a_config_never_changes(tmp_path: Path) -> None:
@@ -313,9 +326,11 @@ def test_a_config_never_changes(tmp_path: Path) -> None:
         config.training.epochs = 3  # type: ignore[misc]
 
 
-def test_an_optimizer_without_a_name_is_adadelta(tmp_path: Path) -> None:
-    config = load(tmp_path, DATA + "training: {optimizer: {rho: 0.9}}\n", "training.optimizer.lr=1")
+def test_an_optimizer_without_a_name_is_adadelta_and_a_schedule_is_constant(tmp_path: Path) -> None:
+    settings = "training: {optimizer: {rho: 0.9}, schedule: {warmup_steps: 7}}\n"
+    config = load(tmp_path, DATA + settings, "training.optimizer.lr=1")
     assert config.training.optimizer == AdadeltaConfig(rho=0.9, lr=1.0)
+    assert config.training.schedule == ConstantSchedule(warmup_steps=7)
 
 
 pieces = st.sampled_from(

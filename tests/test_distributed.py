@@ -202,7 +202,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
         with pytest.raises(Interrupted):
             asked.check_own()
         other.check_own()
-        total = np.add(asked.votes(), other.votes()).tolist()
+        total = np.add(asked.stop_flags(), other.stop_flags()).tolist()
         for requests in (asked, other):
             requests.agree(total)
             with pytest.raises(Interrupted) as caught:
@@ -212,7 +212,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
 
 def test_no_vote_is_no_request() -> None:
     with InterruptRequests(alone=False) as requests:
-        requests.agree(requests.votes())
+        requests.agree(requests.stop_flags())
         requests.check()
 
 

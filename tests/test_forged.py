@@ -161,7 +161,16 @@ FORGED_STATES: dict[str, tuple[Callable[[State], object], str]] = {
     "updates of another step": (lambda s: s["weights"]["ema"].update(steps=5), "ema was updated 5 times"),
     "a set without a file": (
         lambda s: s["weights"].update(
-            {"tail:2": {"kind": "synthesis", "target": "tail:2", "coefficients": {}, "predicted_error": 0.0}}
+            {
+                "tail:2": {
+                    "kind": "synthesis",
+                    "target": "tail:2",
+                    "coefficients": {},
+                    "predicted_error": 0.0,
+                    "initial_share": 0.0,
+                    "run": "x",
+                }
+            }
         ),
         "has no weights/tail-2.safetensors",
     ),

@@ -245,7 +245,7 @@ def test_an_export_holds_the_weights_it_names_and_its_card_says_so(tiny: Tiny, t
         assert ("decay 0.98, warm-up none, 20 updates" in card) == (weights == "ema")
         assert ("the raw weights" in card) == (weights == "raw")
         assert "tiny" not in card  # nothing of where it was trained
-        assert "20 steps of 6 questions, adam (learning rate 0.1)" in card
+        assert "20 steps of 6 questions, adam (learning rate 0.1, constant)" in card
         assert "trained on | train.json (6 questions)" in card
 
 

@@ -77,11 +77,15 @@ def test_preparing_writes_everything_once_and_then_finds_it(tmp_path: Path) -> N
     config = settings(tmp_path)
     messages: list[str] = []
     made = prepare(config, echo=messages.append)
-    assert messages == ["train: 2 questions, dev: 2 questions"]
+    assert messages == [
+        f"{tmp_path}/train.json: SQuAD, questions: 2",
+        f"{tmp_path}/dev.json: SQuAD, questions: 2",
+        "train: 2 questions, dev: 2 questions",
+    ]
     before = made.folder.stat().st_mtime_ns
     again = prepare(config, echo=messages.append)
     assert (again.folder, again.manifest) == (made.folder, made.manifest)
-    assert len(messages) == 1
+    assert len(messages) == 3
     assert made.folder.stat().st_mtime_ns == before
     assert [path.name for path in (tmp_path / "prepared").iterdir()] == [made.key]
     assert made.vocabulary().fixed_words == ["the", "cat", "sat"]
@@ -126,6 +130,7 @@ CHANGES: dict[str, Any] = {
     "train": "other.json",
     "dev": "other.json",
     "vectors": None,
+    "language": "de",
     "second_split": False,
     "split_questions": False,
     "max_context_tokens": 5,

@@ -129,9 +129,12 @@ def assert_same_run(run: Path, other: Path) -> None:
     """Loss curve, scores, weights, shadow and optimizer, as near as sums in another order allow."""
     for kind, figures in (
         ("train", ("step", "loss", "grad_norm", "ema_decay")),
-        ("eval", ("step", "scores", "best")),
+        ("eval", ("step", "raw", "ema", "best")),
     ):
-        ours, theirs = ([[line[key] for key in figures] for line in events(each, kind)] for each in (run, other))
+        ours, theirs = (
+            [[(line | line.get("scores", {}))[key] for key in figures] for line in events(each, kind)]
+            for each in (run, other)
+        )
         assert len(ours) >= len(theirs) > 0  # a run that was stopped was evaluated there, too
         for one, another in zip(ours[-len(theirs) :], theirs, strict=True):
             assert one == [pytest.approx(value, rel=1e-4) for value in another]
@@ -139,7 +142,8 @@ def assert_same_run(run: Path, other: Path) -> None:
     assert checkpoints[0].step == checkpoints[1].step == 8
     for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
         tensors = [load_file(checkpoint.folder / file) for checkpoint in checkpoints]
-        torch.testing.assert_close(*tensors, rtol=1e-3, atol=1e-5)
+        # The biases within softmaxes have no gradient but rounding, and are the furthest apart.
+        torch.testing.assert_close(*tensors, rtol=1e-3, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", ["without dropout", "with dropout"])
@@ -161,7 +165,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
 
 def test_both_end_in_the_same_state(seen: list[dict[str, Any]]) -> None:
     for name in ("without dropout", "with dropout", "begun by one"):
-        ends = [{**of_one[name]["end"], "elapsed": None} for of_one in seen]
+        ends = [{**of_one[name]["end"], "elapsed": None, "snapshots": None} for of_one in seen]  # rank 0's alone
         assert ends[0] == ends[1]
         assert ends[0]["step"] == 8
     assert ends[0]["scores"]["ema"]["f1"] > 0.0

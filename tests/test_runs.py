@@ -142,7 +142,8 @@ def test_a_run_is_running_while_its_lock_is_held(home: Path) -> None:
 
 
 def test_a_run_logs_how_it_ended(home: Path) -> None:
-    fail(1, "train", "-c", "tiny.yaml", "-s", "training.optimizer.lr=1e30", "--run-dir", "runs/bad", cwd=home)
+    (home / "huge.txt").write_text("in 3e38 -3e38\nthe 3e38 3e38\n")
+    fail(1, "train", "-c", "tiny.yaml", "-s", "data.vectors=huge.txt", "--run-dir", "runs/bad", cwd=home)
     bad = summarize(home / "runs" / "bad")
     assert bad.status == "failed"
     assert bad.failure is not None

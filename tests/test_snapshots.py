@@ -20,13 +20,16 @@ from torch import Tensor
 from bidaf.config import Config, SnapshotsConfig
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.ema.synthesis import is_kept
-from bidaf.errors import BidafError
+from bidaf.errors import BidafError, DataError
+from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.snapshots import (
     SnapshotRecord,
     SnapshotWriter,
+    expected_records,
     kept_steps,
     list_snapshots,
+    rewind_snapshots,
     snapshot_path,
     thin_snapshots,
 )
@@ -44,15 +47,15 @@ def ones(value: float) -> dict[str, Tensor]:
     return {"b": torch.full((3,), value), "a": torch.full((2, 2), value)}
 
 
-def steps_in(folder: Path) -> list[int]:
-    return [step for step, _ in list_snapshots(folder)]
+def steps_in(run: Path) -> list[int]:
+    return [step for step, _ in list_snapshots(ConfinedFolder(run))]
 
 
 # ---- the writer
 
 
 def test_a_snapshot_is_the_shadow_as_it_was_when_it_was_taken(tmp_path: Path) -> None:
-    writer = SnapshotWriter(tmp_path / "s", EVERY_STEP)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
     shadow = ones(0.0)
     for step in range(4):
         assert writer.is_due(step)
@@ -63,7 +66,7 @@ def test_a_snapshot_is_the_shadow_as_it_was_when_it_was_taken(tmp_path: Path) ->
     writer.close()
     assert [(record.step, record.updates) for record in records] == [(0, 0), (1, 10), (2, 20), (3, 30)]
     for record in records:
-        path = snapshot_path(tmp_path / "s", record.step)
+        path = snapshot_path(tmp_path / "snapshots", record.step)
         found = load_file(path)
         assert found.keys() == shadow.keys()
         assert all(torch.equal(tensor, ones(float(record.step))[name]) for name, tensor in found.items())
@@ -79,7 +82,7 @@ def test_taking_a_snapshot_does_not_wait_for_the_disk(tmp_path: Path, monkeypatc
         return original(path, *arguments, **options)
 
     monkeypatch.setattr(Path, "open", slow)
-    writer = SnapshotWriter(tmp_path / "s", EVERY_STEP)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
     began = time.perf_counter()
     writer.take(0, 0, ones(0.0))
     assert time.perf_counter() - began < 0.2
@@ -88,28 +91,44 @@ def test_taking_a_snapshot_does_not_wait_for_the_disk(tmp_path: Path, monkeypatc
 
 
 def test_a_failure_to_write_comes_up_at_the_checkpoint(tmp_path: Path) -> None:
-    (tmp_path / "s").write_text("in the way")
-    writer = SnapshotWriter(tmp_path / "s", EVERY_STEP)
+    snapshot_path(tmp_path / "snapshots", 0).mkdir(parents=True)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
     writer.take(0, 0, ones(0.0))
-    with pytest.raises(OSError, match="exists"):
+    with pytest.raises(OSError, match="directory"):
         writer.flush(0)
     writer.close()
 
 
+def test_a_folder_of_snapshots_that_is_a_link_is_neither_written_nor_thinned(tmp_path: Path) -> None:
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    snapshot_path(elsewhere, 3).write_text("another's")
+    (tmp_path / "snapshots").symlink_to(elsewhere)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
+    with pytest.raises(DataError, match="is a link"):
+        writer.take(0, 0, ones(0.0))
+    with pytest.raises(DataError, match="is a link"):
+        rewind_snapshots(ConfinedFolder(tmp_path), 0)
+    with pytest.raises(DataError, match="is a link"):
+        thin_snapshots(ConfinedFolder(tmp_path), EVERY_STEP, [9])
+    writer.close()
+    assert [path.name for path in elsewhere.iterdir()] == ["step-000003.safetensors"]
+
+
 def test_a_snapshot_replaces_a_link_and_leaves_a_shared_file_alone(tmp_path: Path) -> None:
-    (tmp_path / "s").mkdir()
+    (tmp_path / "snapshots").mkdir()
     shared, linked = tmp_path / "shared", tmp_path / "linked"
     for path in (shared, linked):
         path.write_text("another's")
-    os.link(shared, snapshot_path(tmp_path / "s", 0))
-    snapshot_path(tmp_path / "s", 1).symlink_to(linked)
-    writer = SnapshotWriter(tmp_path / "s", EVERY_STEP)
+    os.link(shared, snapshot_path(tmp_path / "snapshots", 0))
+    snapshot_path(tmp_path / "snapshots", 1).symlink_to(linked)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
     for step in range(2):
         writer.take(step, step, ones(0.0))
     writer.flush(1)
     writer.close()
     assert shared.read_text() == linked.read_text() == "another's"
-    assert load_file(snapshot_path(tmp_path / "s", 1))["b"].shape == (3,)
+    assert load_file(snapshot_path(tmp_path / "snapshots", 1))["b"].shape == (3,)
 
 
 # ---- which are kept
@@ -137,19 +156,33 @@ def test_the_number_kept_grows_with_the_logarithm_of_the_run() -> None:
 
 
 def test_a_checkpoint_keeps_its_own_snapshots(tmp_path: Path) -> None:
-    settings = SnapshotsConfig(every=1, density=1)
-    folder = tmp_path / "s"
-    folder.mkdir()
+    settings, run = SnapshotsConfig(every=1, density=2), ConfinedFolder(tmp_path)
+    (tmp_path / "snapshots").mkdir()
     for step in range(40):
-        snapshot_path(folder, step).write_text("")
-    thin_snapshots(folder, settings, [17, 30])
-    expected = kept_steps(range(31), [17], settings) | kept_steps(range(31), [30], settings) | set(range(31, 40))
-    assert set(steps_in(folder)) == expected
-    assert len(expected) < 30
-    thin_snapshots(folder, settings, [30])
-    assert set(steps_in(folder)) == kept_steps(range(31), [30], settings) | set(range(31, 40))
-    thin_snapshots(folder, settings, [])
-    assert 31 in steps_in(folder)
+        snapshot_path(tmp_path / "snapshots", step).write_text("")
+
+    def of(step: int, density: int) -> set[int]:
+        return kept_steps(range(step + 1), [step], SnapshotsConfig(every=1, density=density))
+
+    newer = set(range(31, 40))
+    thin_snapshots(run, settings, [9, 30], [20])
+    assert set(steps_in(tmp_path)) == of(9, 2) | of(30, 2) | of(20, 1) | newer
+    assert not of(20, 2) <= of(9, 2) | of(30, 2) | of(20, 1)
+    thin_snapshots(run, settings, [30])
+    assert set(steps_in(tmp_path)) == of(30, 2) | newer
+    thin_snapshots(run, settings, [])
+    assert newer <= set(steps_in(tmp_path))
+
+
+def test_snapshots_that_were_thinned_are_not_expected(tmp_path: Path) -> None:
+    settings = SnapshotsConfig(every=1, density=4)
+    taken = sorted(kept_steps(range(41), [40], settings))
+    records = [SnapshotRecord(step=step, updates=step, sha256="a" * 64) for step in taken]
+    sparse = kept_steps(taken, [40], SnapshotsConfig(every=1, density=2))
+    (extra,) = sorted(set(taken) - sparse)[:1]
+    snapshot_path(tmp_path, extra).write_text("")
+    expected = expected_records(tmp_path, records, settings, 40)
+    assert {record.step for record in expected} == {*sparse, extra}
 
 
 # ---- in a run
@@ -190,9 +223,9 @@ def needed(run: Path) -> set[int]:
 
 def test_the_snapshots_of_a_run_are_its_shadows(configure: Configure, whole: Path) -> None:
     run = whole
-    kept = set(steps_in(run / "snapshots"))
+    kept = set(steps_in(run))
     settings = SnapshotsConfig(every=2, density=1)
-    assert kept == needed(run) == kept_steps(range(0, 13, 2), checkpoint_steps(run), settings)
+    assert kept == needed(run) == kept_steps(range(0, 13, 2), checkpoint_steps(run), settings)  # half of 1 is 1
     assert 0 in kept
     assert 12 in kept
     assert len(kept) < 7
@@ -233,7 +266,7 @@ def test_a_run_stopped_between_two_checkpoints_takes_its_snapshots_again(
         with pytest.raises(MemoryError):
             start(with_snapshots(configure), folder)
     assert checkpoint_steps(folder)[-1] == 9
-    assert 10 in steps_in(folder / "snapshots")
+    assert 10 in steps_in(folder)
     snapshot_path(folder / "snapshots", 10).write_text("half")
     resume(folder)
     assert differences(folder, whole) == []
@@ -243,7 +276,7 @@ def test_what_a_crash_left_to_thin_is_thinned_on_resume(tmp_path: Path, whole: P
     folder = tmp_path / "run"
     shutil.copytree(whole, folder, symlinks=True)
     for step in (2, 14):
-        assert step not in steps_in(folder / "snapshots")
+        assert step not in steps_in(folder)
         snapshot_path(folder / "snapshots", step).write_text("left over")
     resume(folder)
     assert differences(folder, whole) == []
@@ -254,8 +287,8 @@ def test_a_run_continues_without_snapshots_that_were_deleted(configure: Configur
     start(with_snapshots(configure, max_steps=6), folder)
     shutil.rmtree(folder / "snapshots")
     resume(folder, config=with_snapshots(configure, max_steps=12))
-    assert {8, 10, 12} <= set(steps_in(folder / "snapshots"))
-    assert 0 not in steps_in(folder / "snapshots")
+    assert {8, 10, 12} <= set(steps_in(folder))
+    assert 0 not in steps_in(folder)
     assert open_checkpoint(folder / "last").state.snapshots[0].step == 0
 
 

@@ -63,6 +63,7 @@ def test_an_export_says_what_it_was_made_of_and_holds_exactly_that(trained: Path
     assert made["initial_share"] == pytest.approx(0.5)
     card = (tmp_path / "export" / "README.md").read_text(encoding="utf-8")
     assert f"({NAME})" in card
+    assert "snapshots of one" in card
     assert f"{made['predicted_error']:.2%}" in card
     checkpoint = open_checkpoint(trained / "runs" / "one" / "checkpoints" / "step-000020")
     tensors, _ = resolve_weights(checkpoint, [NAME]).sets[NAME]

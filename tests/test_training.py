@@ -34,6 +34,7 @@ from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import MovingAverage
 from bidaf.training import loop, run_writer
 from bidaf.training import trainer as trainer_module
+from bidaf.training.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
@@ -314,6 +315,20 @@ def test_weights_that_diverge_end_the_run_with_their_name_and_nothing_of_them_is
     assert "step-000004.raw.json" not in predictions(tmp_path)
     monkeypatch.undo()
     assert resume(tmp_path).step == 12
+
+
+def test_weights_that_diverge_on_the_share_of_another_process_end_this_one_too(
+    configure: Configure, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(evaluation={"every_steps": 2})
+    trainer = Trainer(config, prepared, CPU, Group())
+    other = [{}, [0.0, 0.0], "step 2: the ema weights diverged"]
+    monkeypatch.setattr(trainer.group, "gather", lambda ours: [ours, other if trainer.ema.is_applied else ours])  # type: ignore[union-attr]
+    with pytest.raises(BidafError, match="the ema weights diverged"):
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
+    assert trainer.ema is not None
+    assert not trainer.ema.is_applied
+    assert checkpoint_steps(tmp_path / "run") == []
 
 
 def test_diverged_weights_are_not_saved_between_evaluations_either(
@@ -693,7 +708,7 @@ def test_a_run_is_resumed_in_a_copy_and_left_as_it_was(
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
     assert_same_run(copy, whole_runs("adam"))
     assert (copy / "best").resolve().is_relative_to(copy)
-    with pytest.raises(UsageError, match="exists; name a new"):
+    with pytest.raises(UsageError, match="name another --run-dir"):
         resume(source, into=copy)
 
 

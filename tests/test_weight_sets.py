@@ -204,7 +204,7 @@ def test_a_further_set_is_scored_explained_and_exported_by_its_name_alone(home: 
 
     info = succeed("export", "-w", TAIL, "-o", "model", "--json", cwd=home).json
     assert (info["weights"], info["made"]) == (TAIL, made.model_dump())
-    assert "an average synthesized after training (tail:25%)" in (home / "model" / "README.md").read_text()
+    assert "an average (tail:25%) synthesised after training" in (home / "model" / "README.md").read_text()
     assert succeed("predict", "dev.json", "-m", "model", cwd=home).json == predicted.json
     assert succeed("eval", "-m", "model", "-d", "dev.json", "--json", cwd=home).json["weights"] == TAIL
 

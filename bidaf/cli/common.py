@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bidaf.cli.completion import complete_config, complete_run, complete_setting
-from bidaf.messages import printable
+from bidaf.messages import printable, say
 
 if TYPE_CHECKING:
+    from bidaf.data.questions import ReadReport
     from bidaf.progress import Bar
 
 ConfigOption = Annotated[
@@ -45,9 +46,27 @@ UseEmaOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
+
+
 def to_json(value: Any) -> str:
-    """ASCII JSON: escapes carry any text through any encoding."""
-    return json.dumps(value, indent=2) + "\n"
+    """Readable JSON; with escapes where the text can't be encoded as UTF-8."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text if _can_be_encoded(text, "utf-8") else json.dumps(value, indent=2) + "\n"
+
+
+def _can_be_encoded(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def say_report(report: ReadReport) -> None:
+    """Show what was read of a source, and what was skipped."""
+    for message in report.messages():
+        say(message)
 
 
 def print_line(text: str) -> None:
@@ -56,8 +75,9 @@ def print_line(text: str) -> None:
 
 
 def print_json(value: Any) -> None:
-    """Data for programs, on stdout."""
-    print(to_json(value), end="")
+    """Data for programs, on stdout; with escapes where that has another encoding than the text needs."""
+    text = to_json(value)
+    print(text if _can_be_encoded(text, sys.stdout.encoding or "utf-8") else json.dumps(value, indent=2) + "\n", end="")
 
 
 def questions_bar(total: int) -> Bar:

@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table
+from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say_report
 from bidaf.cli.completion import complete_run
+from bidaf.cli.weights import AllowErrorOption
 from bidaf.errors import UsageError
 from bidaf.messages import say
 
@@ -41,6 +42,7 @@ def compare_command(
         Path | None,
         typer.Option("--output", "-o", help="Write a page (.html) or a plot (.png, .svg) of the differences."),
     ] = None,
+    allow_error: AllowErrorOption = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:
@@ -61,7 +63,8 @@ def compare_command(
     if output is not None:
         check_suffix(output)
         check_output(output)
-    comparison = compare_named(pair_names(names_a, names_b, weights or []), data=data, device=device)
+    pair = pair_names(names_a, names_b, weights or [])
+    comparison = compare_named(pair, data=data, device=device, allow_error=allow_error, on_report=say_report)
     if output is not None:
         write_comparison(comparison, output)
         say(f"written: {output}")

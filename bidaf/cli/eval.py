@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_table, to_json
+from bidaf.cli.common import (
+    DeviceOption,
+    JsonOption,
+    ModelOption,
+    StrictOption,
+    print_json,
+    print_table,
+    say_report,
+    to_json,
+)
 from bidaf.cli.weights import (
     AllowErrorOption,
     AtOption,
@@ -28,7 +37,8 @@ if TYPE_CHECKING:
 def eval_command(
     model: ModelOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="SQuAD JSON file, or hub name. (default: the run's dev set)")
+        str | None,
+        typer.Option("--data", "-d", help="Questions with answers, as in docs/data.md. (default: the run's dev set)"),
     ] = None,
     weights: SeveralWeightsOption = None,
     use_ema: UseEmaOption = None,
@@ -39,6 +49,7 @@ def eval_command(
         Path | None, typer.Option("--predictions", "-p", help="Write {id: answer} to this file.")
     ] = None,
     device: DeviceOption = "auto",
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Score a model by the official SQuAD v1.1 evaluation: exact match and F1, in percent."""
@@ -47,11 +58,11 @@ def eval_command(
         if names is not None and len(names) > 1:
             raise UsageError("--predictions takes the answers of one weight set: run it once for each of them")
         check_output(predictions)
-    evaluations = evaluate(model, names, at=at, data=data, device=device, allow_error=allow_error)
+    evaluations = evaluate(model, names, at=at, data=data, device=device, allow_error=allow_error, strict=strict)
     if predictions is not None:
         write_output(predictions, to_json(evaluations[0].predictions))
     if unanswerable := evaluations[0].unanswerable:
-        say(f"{unanswerable:,} questions without an answer are not scored")
+        say(f"{unanswerable:,} unanswerable questions are left out")
     if json:
         results = [_result(each) for each in evaluations]
         print_json(results if names is not None and len(names) > 1 else results[0])
@@ -60,7 +71,14 @@ def eval_command(
 
 
 def evaluate(
-    model: str | None, names: list[str] | None, *, at: int | None, data: str | None, device: str, allow_error: bool
+    model: str | None,
+    names: list[str] | None,
+    *,
+    at: int | None,
+    data: str | None,
+    device: str,
+    allow_error: bool,
+    strict: bool,
 ) -> list[Evaluation]:
     """Load these weight sets of a model (None: its default one) and score them."""
     from bidaf.device import choose_device
@@ -73,7 +91,7 @@ def evaluate(
     else:
         models = load_weight_sets(model, names, chosen, at=at, allow_error=allow_error)
     say_notes(models)
-    return evaluate(models, data)
+    return evaluate(models, data, strict=strict, on_report=say_report)
 
 
 def _result(evaluation: Evaluation) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line, say_report
 from bidaf.cli.weights import (
     AllowErrorOption,
     AtOption,
@@ -74,7 +74,7 @@ def explain_command(
 
     models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
     say_notes(models)
-    write_explanation(models, examples or find_questions(models[0], ids or [], data), output, png)
+    write_explanation(models, examples or find_questions(models[0], ids or [], data, on_report=say_report), output, png)
     if json:
         print_json({"page": str(output), "png": str(png) if png else None})
         return

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, ModelOption, questions_bar, to_json
+from bidaf.cli.common import DeviceOption, ModelOption, StrictOption, print_json, questions_bar, say_report, to_json
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.files.writing import check_output, write_output
 from bidaf.messages import say
@@ -16,7 +16,7 @@ from bidaf.messages import say
 def predict_command(
     input: Annotated[
         str,
-        typer.Argument(help="SQuAD JSON, or {id?, context, question}: one, a list, or one per line; - for stdin."),
+        typer.Argument(help="Questions with contexts, in any schema of docs/data.md; - for stdin."),
     ],
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Write here. (default: stdout)")] = None,
     model: ModelOption = None,
@@ -28,6 +28,7 @@ def predict_command(
         int | None, typer.Option(min=1, help="Number of answers per question, with offsets and probabilities.")
     ] = None,
     device: DeviceOption = "auto",
+    strict: StrictOption = False,
 ) -> None:
     """Answer questions: {id: answer}, as the official evaluator takes it, or records with --n-best.
 
@@ -40,13 +41,13 @@ def predict_command(
     # What is wrong with either file should be known before a model is loaded.
     if output is not None:
         check_output(output)
-    examples = read_questions(input)
+    examples = read_questions(input, strict=strict, on_report=say_report)
     predictor = load(model, weights=name, at=at, allow_error=allow_error, device=device)
     say_notes([predictor.loaded])
     say(f"answering with the {predictor.loaded.description}")
     with questions_bar(len(examples)) as bar:
-        text = to_json(predict_examples(predictor, examples, n_best=n_best, on_progress=bar.update))
+        answers = predict_examples(predictor, examples, n_best=n_best, on_progress=bar.update)
     if output is None:
-        print(text, end="")
+        print_json(answers)
     else:
-        write_output(output, text)
+        write_output(output, to_json(answers))

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_line, print_table
+from bidaf.cli.common import ConfigOption, JsonOption, SetOption, StrictOption, print_json, print_line, print_table
 from bidaf.errors import DataError
 from bidaf.messages import say
 
@@ -18,6 +18,7 @@ def prepare_command(
         int | None,
         typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
     ] = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Read, tokenize and index the data of a config; say what was kept, cut and dropped, and why.
@@ -31,7 +32,7 @@ def prepare_command(
     path = find_config(config)
     settings = load_config(path, set or ())
     try:
-        prepared = prepare(settings.data, workers=workers, echo=say)
+        prepared = prepare(settings.data, strict=strict, workers=workers, echo=say)
     except DataError as error:
         raise DataError(f"{error}{explain_missing(settings, path)}") from None
     if json:

@@ -10,7 +10,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, SetOption, print_json, print_line, print_table
+from bidaf.cli.common import (
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    StrictOption,
+    print_json,
+    print_line,
+    print_table,
+)
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
 from bidaf.errors import DataError, UsageError
@@ -44,6 +52,7 @@ def train_command(
         Path | None,
         typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
     ] = None,
+    strict: StrictOption = False,
     dry_run: Annotated[
         bool,
         typer.Option("--dry-run", help="Show settings, sizes and counts and run one step, without creating a run."),
@@ -85,7 +94,9 @@ def train_command(
             code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
         else:
             assert config is not None
-            code = _start(config, overrides, run_dir, prepared, chosen, group, dry_run=dry_run, json=json)
+            code = _start(
+                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+            )
     raise typer.Exit(code)
 
 
@@ -122,11 +133,12 @@ def _start(
     device: torch.device,
     group: Group,
     *,
+    strict: bool,
     dry_run: bool,
     json: bool,
 ) -> int:
     from bidaf.config_file import explain_missing, find_config, load_config
-    from bidaf.data.prepare import use_prepared
+    from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
@@ -137,6 +149,8 @@ def _start(
     if prepared is not None:
         data, features = use_prepared(settings.data, prepared)
         settings = settings.model_copy(update={"data": data})
+    if strict:
+        prepare(settings.data, key=features, strict=True, echo=say)
     if dry_run:
         print_dry_run(settings, device, features)
         return 0

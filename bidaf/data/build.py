@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 
 from bidaf.config import DataConfig
+from bidaf.data.corpus import Corpus, ReadCounts, read_corpus
 from bidaf.data.features import Features
 from bidaf.data.identity import Sources
 from bidaf.data.indexing import FeatureCounts, Limits, index_tokens
-from bidaf.data.sources import read_sources
-from bidaf.data.squad import Corpus, ReadCounts
+from bidaf.data.questions import ReadReport
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import tokenize_examples
 from bidaf.data.vectors import Vectors, read_vectors
@@ -30,9 +30,18 @@ def build(
 
     Raises `DataError` for sources that are unreadable or leave no question of a split, `OSError` for a full disk.
     """
-    corpora = {"train": read_sources(sources.train), "dev": read_sources(sources.dev)}
+
+    def report(read: ReadReport) -> None:
+        for message in read.messages():
+            echo(message)
+
+    tokenizer = Tokenizer(config.second_split, config.split_questions, config.language)
+    if config.language != "en":
+        tokenizer.tokenize("a")  # a language that spaCy does not have is refused before anything is read
+    corpora = {
+        split: read_corpus(each, on_report=report) for split, each in (("train", sources.train), ("dev", sources.dev))
+    }
     echo(", ".join(f"{split}: {len(corpus.examples):,} questions" for split, corpus in corpora.items()))
-    tokenizer = Tokenizer(config.second_split, config.split_questions)
     with learning(tokenizer, _texts(corpora), workers):
         vectors = read_vectors(sources.vectors) if sources.vectors else Vectors([], np.zeros((0, 0), dtype=np.float32))
     tokens = {
@@ -80,6 +89,7 @@ def _split_counts(read: ReadCounts, indexed: FeatureCounts) -> dict[str, Any]:
         "read": read.read,
         "kept": indexed.kept,
         "unanswerable": read.unanswerable,
+        "skipped": read.skipped,
         "dropped": read.dropped | indexed.dropped,
         "realigned_answers": read.realigned,
         "answers_not_in_context": read.answers_dropped,

@@ -36,6 +36,16 @@ MANIFEST_FILE = "manifest.json"
 SEAL = "sha256"  # the manifest's checksum of itself
 
 
+class Skipped(BaseModel):
+    """Records that could not be used, for one reason."""
+
+    model_config = ConfigDict(strict=True)
+
+    count: int
+    first: str
+    """Source and place of the first of them."""
+
+
 class SplitCounts(BaseModel):
     """What other code relies on among the counts of a split."""
 
@@ -44,6 +54,7 @@ class SplitCounts(BaseModel):
     read: int
     kept: int
     dropped: dict[str, list[str]]
+    skipped: dict[str, Skipped] = {}
 
 
 class Counts(BaseModel):

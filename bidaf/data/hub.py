@@ -1,4 +1,4 @@
-"""The SQuAD schema through Hugging Face `datasets` and Arrow: hub names, saved folders, Parquet files."""
+"""Tables through Hugging Face `datasets` and Arrow: hub names, saved folders, Parquet files."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, model_validator
-
-from bidaf.data.records import NonBlank, Offset, Strict, Text, validate
-from bidaf.data.squad import Corpus, Example, GoldAnswer, collect
+from bidaf.data.schemas import KNOWN_KEYS
 from bidaf.errors import DataError
 from bidaf.files.reading import no_such_file
 
-FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".zip", ".txt", ".parquet", ".arrow")
-COLUMNS = ("id", "context", "question", "answers")
+FILE_SUFFIXES = tuple(".json .jsonl .ndjson .csv .tsv .txt .parquet .arrow .gz .bz2 .xz .zip".split())
+ROWS_AT_ONCE = 1_000
 SQUAD_SITE = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
@@ -28,28 +25,6 @@ class HubName(NamedTuple):
 
     name: str
     config: str | None
-
-
-class AnswerColumns(Strict):
-    text: list[Text]
-    answer_start: list[Offset]
-
-    @model_validator(mode="after")
-    def _same_length(self) -> AnswerColumns:
-        if len(self.text) != len(self.answer_start):
-            raise ValueError(f"{len(self.text)} texts but {len(self.answer_start)} offsets")
-        return self
-
-
-class Row(Strict):
-    id: NonBlank
-    question: NonBlank
-    context: NonBlank
-    answers: AnswerColumns
-    title: Text | None = None
-
-
-_ROWS = TypeAdapter(list[Row])
 
 
 def parse_hub_name(source: str) -> tuple[HubName, str | None] | None:
@@ -75,27 +50,17 @@ def locate(source: str) -> tuple[Path | HubName, str | None]:
     return (Path(whole), None) if hub is None or is_path else hub
 
 
-def read_hub(name: str, place: Path | HubName, asked: str | None, split: str) -> Corpus:
-    """Read a data set of the SQuAD columns (id, title, context, question, answers{text[], answer_start[]}).
+def read_rows(name: str, place: Path | HubName, asked: str | None, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, by their columns; of these only the ones that questions are made of, if there are any.
 
     `place` is a local `.parquet` or `.arrow` file, a local folder (saved by `datasets`, or holding data files), or a
     hub name; `name` is what messages call it. The split `asked` is read, without one `split`. Raises `DataError` for
-    what cannot be reached or read, and for rows that are not of this schema.
+    what cannot be reached or read.
     """
     table = _read_table(name, place, asked, split)
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    if missing:
-        has = ", ".join(table.column_names) or "no column"
-        hint = "; name SQuAD JSON by its file, not its folder" if "data" in table.column_names else ""
-        raise DataError(f"{name}: lacks the column {', '.join(missing)} of the SQuAD schema; it has {has}{hint}")
-    rows = table.select([*COLUMNS, *({"title"} & set(table.column_names))]).to_pylist()
-    records = validate(_ROWS, rows, name, name_item="row {}".format)
-    placed = []
-    for number, row in enumerate(records):
-        pairs = zip(row.answers.text, row.answers.answer_start, strict=True)
-        answers = tuple(GoldAnswer(text, start) for text, start in pairs)
-        placed.append(((f"row {number}",), Example(row.id, row.question, row.context, answers, row.title or None)))
-    return collect(placed, name)
+    known = [column for column in table.column_names if column in KNOWN_KEYS]
+    for batch in table.select(known or table.column_names).to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
 def _read_table(name: str, place: Path | HubName, asked: str | None, split: str) -> Any:

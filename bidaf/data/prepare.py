@@ -10,6 +10,7 @@ from typing import Any
 from bidaf.config import DataConfig
 from bidaf.data.build import build
 from bidaf.data.cache import Counts, Manifest, Prepared, checksums, open_by_key, open_prepared, write_manifest
+from bidaf.data.counts import SPLITS, remarks
 from bidaf.data.identity import Sources, changes, find_sources, identify, key_of
 from bidaf.data.workers import usable_cpus
 from bidaf.errors import BidafError, DataError, UsageError
@@ -22,6 +23,7 @@ def prepare(
     config: DataConfig,
     *,
     key: str | None = None,
+    strict: bool = False,
     workers: int | None = None,
     echo: Echo = lambda message: None,
 ) -> Prepared:
@@ -31,9 +33,23 @@ def prepare(
     made again. A large corpus is tokenized by up to `workers` processes (default: the number of processors), with the
     same result.
 
-    Raises `DataError` for sources that are missing, unreadable or without a question to train on, and for settings or
-    sources that do not give the data of `key`.
+    Raises `DataError` for sources that are missing, unreadable or without a question to train on, for settings or
+    sources that do not give the data of `key`, and with `strict` for records that were skipped.
     """
+    prepared = _find_or_make(config, key, workers, echo)
+    problems = [
+        f"data.{split}: {entry['count']:,} {reason}, first {entry['first']}"
+        for split in SPLITS
+        for reason, entry in prepared.counts[split]["skipped"].items()
+    ]
+    if strict and problems:
+        raise DataError("records can't be used:\n  " + "\n  ".join(problems))
+    for remark in remarks(prepared.counts, config.language):
+        echo(remark)
+    return prepared
+
+
+def _find_or_make(config: DataConfig, key: str | None, workers: int | None, echo: Echo) -> Prepared:
     if key and (found := _find(config, key, echo)):
         if changed := changes(config, found.manifest.config, found.manifest.material):
             raise DataError(f"the data changed since the run began: {'; '.join(changed)}")

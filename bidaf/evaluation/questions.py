@@ -46,9 +46,13 @@ def questions_of_features(features: Features) -> list[GoldQuestion]:
         base = int(features.context_offsets[context])
         spans = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]]
         start = int(features.context_spans[base + int(spans[:, 0].min()), 0]) if len(spans) else None
-        answers = tuple(features.answers[number])
         return GoldQuestion(
-            features.ids[number], None, features.questions[number], features.contexts[context], answers, start
+            id=features.ids[number],
+            article=features.titles[number] or None,
+            question=features.questions[number],
+            context=features.contexts[context],
+            answers=tuple(features.answers[number]),
+            start=start,
         )
 
     return [question(number) for number in range(len(features))]

@@ -48,10 +48,11 @@ def model_card(config: Config, info: ExportInfo) -> str:
     """Markdown with the fields that a model hub reads at its head."""
     data, training = config.data, config.training
     longest = config.evaluation.max_answer_tokens
+    rate = f"learning rate {training.optimizer.lr:g}, {training.schedule.name}"
     rows = {
         "weights": describe_made(info.made),
-        "training": f"{info.step:,} steps of {training.batch_size} questions, {training.optimizer.name} "
-        f"(learning rate {training.optimizer.lr:g}), seed {training.seed}, {training.precision}",
+        "training": f"{info.step:,} steps of {training.batch_size} questions, {training.optimizer.name} ({rate}), "
+        f"seed {training.seed}, {training.precision}",
         "trained on": f"{_names(info.train)} ({info.train_questions:,} questions)",
         "word vectors": f"{_names([data.vectors])}, fixed"
         if data.vectors
@@ -103,10 +104,7 @@ def describe_made(made: WeightSet) -> str:
                 f"{made.steps:,} updates)"
             )
         case Synthesis():
-            return (
-                f"an average synthesized after training ({made.target}) from {len(made.coefficients)} sets of weights, "
-                f"with a predicted error of {made.predicted_error:.2%} of its distance to the raw weights"
-            )
+            return f"an average ({made.target}) synthesised after training from snapshots of {made.run}: {made.summary}"
 
 
 def _scores(info: ExportInfo) -> str:

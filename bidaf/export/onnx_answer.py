@@ -54,7 +54,7 @@ class Reader:
         self.fixed_rows = {word: row for row, word in enumerate(vocabulary["fixed_words"], len(trained))}
         self.char_ids = {char: number for number, char in enumerate(vocabulary["chars"])}
         self.word_chars: int = vocabulary["max_word_chars"]
-        self.english = spacy.blank("en").tokenizer
+        self.rules = spacy.blank(self.reading["language"]).tokenizer
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 
     def answer(self, context: str, questions: list[str]) -> list[Answer]:
@@ -111,7 +111,7 @@ class Reader:
         if len(word) > LONG_WORD:
             yield from (match.span() for match in PLAIN_RULES.finditer(word))
             return
-        for token in self.english(word):
+        for token in self.rules(word):
             if not split or CONTRACTION.match(token.text):
                 yield token.idx, token.idx + len(token.text)
             else:

@@ -123,6 +123,7 @@ def _info(loaded: LoadedModel, checkpoint: Checkpoint, prepared: Prepared, type:
         train=list(data.train),
         train_questions=prepared.counts["train"]["kept"],
         reading=ReadingSettings(
+            language=data.language,
             second_split=data.second_split,
             split_questions=data.second_split and data.split_questions,
             max_answer_tokens=loaded.config.evaluation.max_answer_tokens,

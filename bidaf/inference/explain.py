@@ -14,7 +14,7 @@ from torch import Tensor
 
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
-from bidaf.data.questions import read_questions
+from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Offsets
 from bidaf.errors import DataError
@@ -120,13 +120,15 @@ def _numpy(batch_of_one: Tensor) -> Float32:
     return batch_of_one[0].float().cpu().numpy()
 
 
-def find_questions(model: LoadedModel, ids: Sequence[str], data: str | None = None) -> list[Example]:
+def find_questions(
+    model: LoadedModel, ids: Sequence[str], data: str | None = None, *, on_report: OnReport = warn
+) -> list[Example]:
     """The questions with these ids: of the file `data`, or of the dev set that the model was scored on.
 
     Raises `DataError` for an id that is not among them, and for an export, which has no dev set.
     """
     if data is not None:
-        known = {example.id: example for example in read_questions(data)}
+        known = {example.id: example for example in read_questions(data, on_report=on_report)}
         return [find_id(id, known, data) for id in ids]
     if (features := model.dev_features()) is None:
         raise DataError(f"{model.origin} is an export and has no dev set; name the file of the ids with --data")

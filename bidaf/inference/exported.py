@@ -49,6 +49,7 @@ class _Part(BaseModel):
 class ReadingSettings(_Part):
     """How text becomes words, and which spans count: what a program needs that uses the graph."""
 
+    language: str = "en"
     second_split: bool
     split_questions: bool
     max_answer_tokens: Count | None

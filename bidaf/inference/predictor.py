@@ -32,7 +32,7 @@ class Predictor:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         data = loaded.config.data
-        self.tokenizer = Tokenizer(data.second_split, data.split_questions)
+        self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
         self.device = loaded.model.start_scorer.flow_weight.device
         self.precision = matrix_precision(loaded.config.training.precision, self.device)
 

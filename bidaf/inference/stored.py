@@ -10,11 +10,12 @@ from pathlib import Path
 from bidaf.data.features import Features
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
+from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
-from bidaf.evaluation.squad_v1 import read_predictions
 from bidaf.inference.exported import is_export
 from bidaf.inference.loading import default_weights, find_checkpoint, find_features, load_model
 from bidaf.inference.predictor import Predictor
+from bidaf.messages import say
 from bidaf.progress import bar
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.folder import find_run
@@ -54,12 +55,19 @@ class StoredModel:
         """The dev questions of the run; None for an export."""
         return self._dev[1] if self._dev else None
 
-    def answers(self, questions: Sequence[GoldQuestion], device: str) -> dict[str, str]:
-        """Its answer to every question by id: stored ones where the questions are the run's own, else made now."""
+    def answers(self, questions: Sequence[GoldQuestion], device: str, allow_error: bool) -> dict[str, str]:
+        """Its answer to every question by id: stored ones where the questions are the run's own, else made now.
+
+        `allow_error` as for `load_model`.
+        """
         own = self._dev is not None and _same_texts(questions, self._dev[1])
         if own and (stored := self.stored_answers()) is not None:
             return stored
-        loaded = load_model(str(self.folder), weights=self.weights, device=choose_device(device))
+        loaded = load_model(
+            str(self.folder), weights=self.weights, allow_error=allow_error, device=choose_device(device)
+        )
+        for note in loaded.notes:
+            say(note)
         predictor = Predictor(loaded)
         if own and self._dev:
             features = self._dev[0]

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bidaf.data.questions import read_questions
+from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.errors import UsageError
 from bidaf.evaluation.comparison import Comparison, System, compare
+from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_examples
-from bidaf.evaluation.squad_v1 import read_predictions
 
 if TYPE_CHECKING:
     from bidaf.inference.stored import StoredModel
@@ -52,21 +52,29 @@ def pair_names(a: Sequence[str], b: Sequence[str], weights: Sequence[str]) -> Pa
     return Pair(models, models, first, last)
 
 
-def compare_named(pair: Pair, *, data: str | None, device: str = "auto") -> Comparison:
+def compare_named(
+    pair: Pair,
+    *,
+    data: str | None,
+    device: str = "auto",
+    allow_error: bool = False,
+    on_report: OnReport = warn,
+) -> Comparison:
     """Compare two systems on the questions of `data`, or on the dev questions of the first run that is named.
 
-    Answers that an evaluation of the run has stored are read; others are made now, on `device`. Raises `UsageError`
-    where there are no questions, and `DataError` as `compare` does.
+    Answers that an evaluation of the run has stored are read; others are made now, on `device`, by averages with large
+    predicted errors only with `allow_error`. Raises `UsageError` where there are no questions, and `DataError` as
+    `compare` does.
     """
-    sides = [[_open(name, weights) for name in names] for names, weights in (
-        (pair.a, pair.weights_a), (pair.b, pair.weights_b)
-    )]  # fmt: skip
-    questions = _questions(data, [*sides[0], *sides[1]])
-    a, b = (
-        System(", ".join(str(each) for each in side), [_answers(each, questions, device) for each in side])
-        for side in sides
-    )
-    return compare(questions, a, b)
+    a = [_open(name, pair.weights_a) for name in pair.a]
+    b = [_open(name, pair.weights_b) for name in pair.b]
+    questions = _questions(data, [*a, *b], on_report)
+
+    def system(side: Sequence[Path | StoredModel]) -> System:
+        answers = [_answers(each, questions, device, allow_error) for each in side]
+        return System(", ".join(map(str, side)), answers)
+
+    return compare(questions, system(a), system(b))
 
 
 def _open(name: str | None, weights: str | None) -> Path | StoredModel:
@@ -79,14 +87,17 @@ def _open(name: str | None, weights: str | None) -> Path | StoredModel:
     return StoredModel.open(name, weights)
 
 
-def _questions(data: str | None, systems: Sequence[Path | StoredModel]) -> list[GoldQuestion]:
+def _questions(data: str | None, systems: Sequence[Path | StoredModel], on_report: OnReport) -> list[GoldQuestion]:
     if data is not None:
-        return questions_of_examples(read_questions(data))
+        examples = read_questions(data, need_answers=True, on_report=on_report)
+        return questions_of_examples(example for example in examples if not example.impossible)
     for system in systems:
         if not isinstance(system, Path) and (questions := system.dev_questions()):
             return questions
     raise UsageError("prediction files and exports do not hold the questions: name these with --data")
 
 
-def _answers(system: Path | StoredModel, questions: Sequence[GoldQuestion], device: str) -> dict[str, str]:
-    return read_predictions(system) if isinstance(system, Path) else system.answers(questions, device)
+def _answers(
+    system: Path | StoredModel, questions: Sequence[GoldQuestion], device: str, allow_error: bool
+) -> dict[str, str]:
+    return read_predictions(system) if isinstance(system, Path) else system.answers(questions, device, allow_error)

@@ -15,6 +15,9 @@ from bidaf.model.dynamic_attention import AttentiveBiLstm
 from bidaf.model.embedding import CharCnn, Highway, WordEmbedding, WordTypeEmbedding
 from bidaf.model.encoder import BiLstm, lecun_uniform_
 
+EMBEDDING_TABLES = {"embedding.word.trained": "word table", "embedding.char.embedding": "char table"}
+"""Weights that are rows to look up, by name, and what they are called."""
+
 
 class Batch(NamedTuple):
     """Padded texts. `context` and `question` index into the batch's distinct word types, of which 0 is padding."""
@@ -138,9 +141,8 @@ def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
 def count_weights(model: nn.Module) -> dict[str, int]:
     """Trained weights of each part, in the order of the network; embedding tables are parts of their own."""
     counts: dict[str, int] = {}
-    tables = {"embedding.word.trained": "word table", "embedding.char.embedding": "char table"}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            part = tables.get(name) or ".".join(name.split(".")[: 2 if name.startswith("embedding") else 1])
+            part = EMBEDDING_TABLES.get(name) or ".".join(name.split(".")[: 2 if name.startswith("embedding") else 1])
             counts[part] = counts.get(part, 0) + weight.numel()
     return counts

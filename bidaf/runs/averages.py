@@ -14,12 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bidaf.config import SnapshotsConfig
 from bidaf.ema.average import WARMUPS
 from bidaf.ema.synthesis import Profile, Target, exponential, pad, raw, solve
 from bidaf.errors import DataError, UsageError
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.runs.layout import SNAPSHOTS
-from bidaf.runs.snapshots import CorruptedSnapshot, SnapshotRecord, read_snapshot, snapshot_path
+from bidaf.runs.snapshots import CorruptedSnapshot, SnapshotRecord, expected_records, read_snapshot, snapshot_path
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, Synthesis, WeightSet
 
 MAX_ERROR, NOTABLE_ERROR = 0.05, 0.01  # predicted: refused above the one, reported above the other
@@ -62,7 +63,7 @@ class Average:
             coefficients=self.coefficients,
             predicted_error=self.predicted_error,
             initial_share=self.initial_share,
-            run=run,
+            run=run.encode(errors="replace").decode(),  # the name of a folder need not be text
         )
 
 
@@ -116,7 +117,9 @@ def _synthesize_at(
     if kept.steps > MAX_UPDATES:
         raise DataError(f"{checkpoint.folder}: averages of more than {MAX_UPDATES:,} updates can't be synthesised")
     decays = decays_of(kept.decay, kept.warmup, kept.steps)
-    snapshots = readers_of(run / SNAPSHOTS, checkpoint.state.snapshots)
+    records, settings = checkpoint.state.snapshots, checkpoint.config.ema.snapshots or SnapshotsConfig()
+    records = expected_records(run / SNAPSHOTS, records, settings, checkpoint.step)
+    snapshots = readers_of(run / SNAPSHOTS, records)
     sources = sources_of(decays, snapshots, lambda: checkpoint.weights(EMA), lambda: checkpoint.weights(RAW))
     try:
         averages, left_out = synthesize(targets, sources, decays, max_error=max_error)
@@ -210,6 +213,7 @@ def _combine(wanted: Mapping[str, NDArray[np.float64]], sources: Sequence[Source
         for key, tensor in source.read().items() if shares else ():
             weights = tensor.detach().cpu()
             for name, share in shares.items():
-                total = sums[name].setdefault(key, torch.zeros(weights.shape, dtype=torch.float64))
-                total.add_(weights, alpha=share)
+                if key not in sums[name]:
+                    sums[name][key] = torch.zeros(weights.shape, dtype=torch.float64)
+                sums[name][key].add_(weights, alpha=share)
     return {name: {key: total.float() for key, total in totals.items()} for name, totals in sums.items()}

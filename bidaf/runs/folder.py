@@ -52,6 +52,7 @@ from bidaf.runs.layout import (
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
+    SWEEPS,
     find_runs,
     write_log,
 )
@@ -189,10 +190,10 @@ class Run:
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
         self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
         self.files.make_folder(PREDICTIONS)
-        for path in self.files.entries(PREDICTIONS):
+        for path in [*self.files.entries(PREDICTIONS), *self.files.entries(SWEEPS)]:
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
                 remove(path)
-        rewind_snapshots(self.files.path(SNAPSHOTS), checkpoint.step if checkpoint else None)
+        rewind_snapshots(self.files, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -218,14 +219,14 @@ class Run:
     def prune(self, config: Config) -> None:
         """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
         found = list_checkpoints(self.files.path(CHECKPOINTS))
-        best = rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]
-        kept = {self.linked(BEST), *found[-config.training.keep_last :], *best}
+        best = {self.linked(BEST), *rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]}
+        kept = [path for path in found if path in best or path in found[-config.training.keep_last :]]
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
         if config.ema.snapshots:
-            steps = [step_of(path) for path in list_checkpoints(self.checkpoints)]
-            thin_snapshots(self.folder / SNAPSHOTS, config.ema.snapshots, steps)
+            full = [step_of(path) for path in kept if path in best or path == kept[-1]]
+            thin_snapshots(self.files, config.ema.snapshots, full, [step_of(path) for path in kept])
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""

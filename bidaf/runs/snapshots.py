@@ -20,8 +20,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from bidaf.config import SnapshotsConfig
 from bidaf.ema.synthesis import is_kept
 from bidaf.errors import DataError
+from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import refuse_strange_files, sha256_of
-from bidaf.files.writing import sync
+from bidaf.files.writing import remove, sync
+from bidaf.runs.layout import SNAPSHOTS
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -53,8 +55,8 @@ class CorruptedSnapshot(DataError):
 class SnapshotWriter:
     """Takes a run's snapshots, one file at a time."""
 
-    def __init__(self, folder: Path, settings: SnapshotsConfig, known: Sequence[SnapshotRecord] = ()) -> None:
-        self._folder = folder
+    def __init__(self, run: ConfinedFolder, settings: SnapshotsConfig, known: Sequence[SnapshotRecord] = ()) -> None:
+        self._run = run
         self._settings = settings
         self._known = {record.step: record for record in known}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
@@ -66,10 +68,13 @@ class SnapshotWriter:
         return step % self._settings.every == 0 and step not in self._known
 
     def take(self, step: int, updates: int, shadow: Mapping[str, Tensor]) -> None:
-        """Copy the shadow as it is now; a thread writes it. Raises the `OSError` of an earlier snapshot."""
+        """Copy the shadow as it is now; a thread writes it.
+
+        Raises the `OSError` of an earlier snapshot, and `DataError` where the run's folder of snapshots is a link.
+        """
         self._finish()  # one copy in memory at most
         copies, wait = _copy(shadow)
-        path = snapshot_path(self._folder, step)
+        path = snapshot_path(self._run.make_folder(SNAPSHOTS), step)
 
         def write() -> SnapshotRecord:
             wait()
@@ -85,7 +90,7 @@ class SnapshotWriter:
             with suppress(FileNotFoundError):  # somebody removed it: the run needs none of its snapshots
                 sync(path)
         if self._unflushed:
-            sync(self._folder)
+            self._run.sync(SNAPSHOTS)
         self._unflushed.clear()
         kept = kept_steps(self._known, [step], self._settings)
         self._known = {taken: record for taken, record in sorted(self._known.items()) if taken in kept}
@@ -125,30 +130,50 @@ def read_snapshot(folder: Path, record: SnapshotRecord) -> dict[str, Tensor]:
     return tensors
 
 
-def list_snapshots(folder: Path) -> list[tuple[int, Path]]:
-    """The snapshot files in a folder with their steps, oldest first."""
-    paths: Iterable[Path] = folder.iterdir() if folder.is_dir() else ()
+def list_snapshots(run: ConfinedFolder) -> list[tuple[int, Path]]:
+    """The snapshot files of a run with their steps, oldest first. Raises `DataError` where their folder is a link."""
+    paths = run.entries(SNAPSHOTS)
     return sorted((int(match[1]), path) for path in paths if (match := _NAME.fullmatch(path.name)))
 
 
-def rewind_snapshots(folder: Path, step: int | None) -> None:
+def rewind_snapshots(run: ConfinedFolder, step: int | None) -> None:
     """Remove the snapshots that were taken after the checkpoint of this step; all where there is none."""
-    for taken, path in list_snapshots(folder):
+    for taken, path in list_snapshots(run):
         if step is None or taken > step:
-            path.unlink()
+            remove(path)
 
 
-def thin_snapshots(folder: Path, settings: SnapshotsConfig, checkpoint_steps: Sequence[int]) -> None:
-    """Remove the snapshots that none of these checkpoints needs; call it once the newest of them is complete."""
-    taken = {step: path for step, path in list_snapshots(folder) if step <= max(checkpoint_steps, default=-1)}
-    for step in taken.keys() - kept_steps(taken, checkpoint_steps, settings):
-        taken[step].unlink(missing_ok=True)
+def thin_snapshots(
+    run: ConfinedFolder, settings: SnapshotsConfig, full: Sequence[int], sparse: Sequence[int] = ()
+) -> None:
+    """Remove the snapshots that no checkpoint needs; call it once the newest of them is complete.
+
+    The checkpoints of the steps `full` need all of theirs (the newest and the best); those of `sparse` half as many.
+    """
+    newest = max([*full, *sparse], default=-1)
+    taken = {step: path for step, path in list_snapshots(run) if step <= newest}
+    needed = kept_steps(taken, full, settings) | kept_steps(taken, sparse, sparser(settings))
+    for step in taken.keys() - needed:
+        remove(taken[step])
 
 
 def kept_steps(taken: Iterable[int], checkpoint_steps: Sequence[int], settings: SnapshotsConfig) -> set[int]:
-    """Those of the snapshots taken that at least one of these checkpoints needs."""
+    """Those of the snapshots taken that at least one of these checkpoints keeps."""
     every, density = settings.every, settings.density
     return {step for step in taken if any(is_kept(step, now, every=every, density=density) for now in checkpoint_steps)}
+
+
+def sparser(settings: SnapshotsConfig) -> SnapshotsConfig:
+    """How dense the snapshots of a checkpoint stay that is neither the newest nor the best."""
+    return SnapshotsConfig(every=settings.every, density=max(1, settings.density // 2))
+
+
+def expected_records(
+    folder: Path, records: Sequence[SnapshotRecord], settings: SnapshotsConfig, step: int
+) -> list[SnapshotRecord]:
+    """The records of a checkpoint without those that were thinned since it was saved at this step."""
+    kept = kept_steps([record.step for record in records], [step], sparser(settings))
+    return [record for record in records if record.step in kept or snapshot_path(folder, record.step).is_file()]
 
 
 def _copy(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
@@ -170,7 +195,6 @@ def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:
     from safetensors.torch import save
 
     content = save(dict(tensors))
-    path.parent.mkdir(exist_ok=True)
     path.unlink(missing_ok=True)
     with path.open("xb") as file:
         file.write(content)

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
 from typing import Any
 
 from bidaf.config import MapConfig
 from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
-from bidaf.evaluation.questions import drawn_evenly, questions_of_features
+from bidaf.evaluation.questions import drawn_evenly
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.runs.averages import MAX_ERROR, Average
 from bidaf.training.run_writer import RunWriter
@@ -62,7 +63,7 @@ class Averages:
         if settings is None or ema is None or not map_is_due(settings, self._trainer):
             return None
         began = time.perf_counter()
-        sample = drawn_evenly([question.article for question in questions_of_features(features)], settings.questions)
+        sample = drawn_evenly(features.titles, settings.questions)
         gold = {features.ids[number]: features.answers[number] for number in sample}
         averages = self._synthesize(map_targets(self._trainer.total_steps))
         scores: dict[str, list[float | None]] = {"exact_match": [], "f1": []}
@@ -83,7 +84,14 @@ class Averages:
         }
 
     def _synthesize(self, targets: Sequence[Target]) -> list[Average]:
-        return self._trainer.group.from_first(self._writer.synthesize(self._trainer, targets, MAX_ERROR))
+        """What rank 0, which has the snapshots, makes of them; the same in every process."""
+        group = self._trainer.group
+        made = self._writer.synthesize(self._trainer, targets, MAX_ERROR)
+        averages = []
+        for number, each in enumerate(group.from_first([asdict(replace(average, tensors=None)) for average in made])):
+            own = made[number].tensors if made else None
+            averages.append(Average(**{**each, "tensors": group.tensors_from_first(own or {}) or None}))
+        return averages
 
 
 def map_targets(total_steps: int) -> list[Target]:

@@ -86,6 +86,10 @@ class Group:
             dist.broadcast_object_list(box)
         return box[0]
 
+    def tensors_from_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The tensors of rank 0 by name, on the CPU; what the other processes pass is ignored."""
+        return self.from_first({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+
     def wait(self) -> None:
         """Wait until all have come here."""
         self.gather(None)

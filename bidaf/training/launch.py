@@ -184,7 +184,7 @@ def _sizes(trainer: Trainer) -> str:
 
 
 def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
-    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later sitting differs."""
+    """The line of metrics.jsonl that all lines after it rest on; once, and again where a later session differs."""
     start = {
         "total_steps": trainer.total_steps,
         "steps_per_epoch": trainer.order.batches_per_epoch,
@@ -199,9 +199,9 @@ def _log_start(run: Run, trainer: Trainer, prepared: Prepared) -> None:
 
 
 def follow_run(device: torch.device, group: Group) -> TrainingState:
-    """Take part in a run that the first process of the group starts or resumes: settings and state come from there.
+    """Take part in a run that rank 0 starts or resumes: settings and state come from there.
 
-    Nothing is read but the data, and nothing written but what is prepared of it.
+    Only the data is read, and only prepared data is written.
     """
     config, prepared = _prepare_together(None, None, group, lambda message: None)
     trainer = Trainer(config, prepared, device, group)
@@ -228,7 +228,7 @@ def _prepare_together(config: Config | None, features: str | None, group: Group,
 
 
 def try_out(config: Config, device: torch.device, echo: Echo, *, features: str | None = None) -> DryRun:
-    """Everything up to the first step, and one step at the longest length; no run is made."""
+    """Everything up to the first step, and one step on the longest batch, without creating a run."""
     prepared = prepare(config.data, key=features, echo=echo)
     trainer = Trainer(config, prepared, device)
     began = time.perf_counter()

@@ -28,10 +28,11 @@ STORED_ANSWERS = 5  # a question, of the best evaluation
 def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: None) -> TrainingState:
     """Train to the end, or raise `Interrupted` after saving. Every file goes into the run's folder.
 
-    Of several processes the first has the run and tells of it; the others train along, without it. `report` is called
-    with that folder after each evaluation; its failure is told and ends nothing.
+    Only rank 0 has the run and prints messages; the other processes train without it. `report` is called with that
+    folder after each evaluation; when it fails, that is reported and training continues.
 
-    Raises `BidafError` when a file can't be written, `LostProcess` after saving when another process is gone.
+    Raises `BidafError` when a file can't be written or the weights diverge, `LostProcess` after saving when another
+    process is gone.
     """
     progress = Progress(run.folder if run else None, total=trainer.total_steps, start=trainer.state.step)
     writer = RunWriter(run, report, trainer)
@@ -41,7 +42,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
     except OSError as error:
         if run is None:
             raise
-        # All that a run opens lies in its folder.
+        # Everything that a run opens lies in its folder.
         raise BidafError(f"the run {run.folder} can't be written: {error}") from None
     finally:
         progress.close()
@@ -50,7 +51,7 @@ def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: Non
 
 
 class _Loop:
-    """One sitting of a run."""
+    """One session of a run."""
 
     def __init__(self, trainer: Trainer, writer: RunWriter, progress: Progress, requests: InterruptRequests) -> None:
         self.trainer = trainer
@@ -60,7 +61,7 @@ class _Loop:
         self.writer = writer
         self.progress = progress
         self.requests = requests
-        trainer.step.votes = requests.votes
+        trainer.step.votes = requests.stop_flags
         self.averages = Averages(trainer, writer, self._answer, progress.say)
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._unread: list[tuple[int, Numbers, StepResult]] = []
@@ -88,8 +89,8 @@ class _Loop:
             if self.saved_step != state.step:
                 self._save()
             if isinstance(end, LostProcess) and self.writer.run is not None:
-                go_on = f"bidaf train --resume {self.writer.run.folder}"
-                raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
+                command = f"bidaf train --resume {self.writer.run.folder}"
+                raise LostProcess(f"{end}; the run is saved at step {state.step}, resume with: {command}") from None
             raise
 
     def _evaluation_due(self) -> bool:
@@ -164,6 +165,7 @@ class _Loop:
             epoch=round(epoch, 4),
             loss=loss if losses else None,
             grad_norm=self._grad_norm,
+            learning_rate=trainer.optimizer.param_groups[0]["lr"],
             ema_decay=trainer.ema.decay_at(trainer.ema.steps) if trainer.ema else None,
             questions_per_second=round(rate, 2),
             memory_bytes=peak_memory(trainer.train_source.device),
@@ -224,7 +226,7 @@ class _Loop:
                 self.requests.check_own()
                 bar.update(questions * group.size)
 
-            # A process that must end leaves its share unfinished and tells the others: all of them end here, together.
+            # A process that must end leaves its share unfinished and passes that on: all of them end here, together.
             try:
                 with suppress(Interrupted), trainer.precision():
                     ours = predict_spans(
@@ -241,11 +243,11 @@ class _Loop:
             except NonfiniteScores as error:
                 diverged = str(error)
         answers: dict[str, list[Prediction]] = {}
-        for share, votes, problem in group.gather((ours, self.requests.votes(), diverged)):
+        for share, stop_flags, problem in group.gather((ours, self.requests.stop_flags(), diverged)):
             if problem:
                 raise NonfiniteScores(problem)
             answers |= share
-            self.requests.agree(votes)
+            self.requests.agree(stop_flags)
         self.requests.check()
         return {id: answers[id] for id in (trainer.dev_source.features.ids[number] for number in asked)}
 

@@ -32,7 +32,7 @@ class RunWriter:
     def __init__(self, run: Run | None, report: Report, trainer: Trainer) -> None:
         self.run = run
         settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
-        self._snapshots = SnapshotWriter(run.folder / SNAPSHOTS, settings, known) if run and settings else None
+        self._snapshots = SnapshotWriter(run.files, settings, known) if run and settings else None
         self._report = report
         self._report_failed = False
 

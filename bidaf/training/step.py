@@ -21,6 +21,7 @@ from bidaf.threads import map_on_threads
 from bidaf.training.cuda_graph import RecordedSteps
 from bidaf.training.distributed import ALONE, Group
 from bidaf.training.micro_batches import parts_of
+from bidaf.training.optimizer import learning_rate_factor, scale_learning_rate
 
 Numbers = NDArray[np.int64]
 
@@ -84,6 +85,7 @@ class TrainingStep:
         `BidafError` naming the questions, or returns with `updated` false (`nonfinite: skip`).
         """
         self.model.train()
+        scale_learning_rate(self.optimizer, learning_rate_factor(self.config.schedule, step))
         torch.manual_seed(_seed(self.config.seed, step, 0))  # a GPU's own generator
         if self._is_recorded(source.device):
             figures, updated, voted = self._run_recorded(source, questions, answers), True, None

@@ -87,8 +87,7 @@ class Trainer:
         return min(steps, self.config.training.max_steps or steps)
 
     def save(self, folder: Path) -> None:
-        """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written, or the weights diverged."""
-        self.require_finite()
+        """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written."""
         averages = self.averages if self.state.evaluated_step == self.state.step else []
         save_checkpoint(
             folder,
@@ -148,7 +147,7 @@ class Trainer:
         require_same(self.group, [each.tensors() for each in self.scored_sets], f"step {self.state.step}: the weights")
 
     def mock_step(self) -> StepResult:
-        """A training step on the longest batch there can be: what fails for want of memory fails here."""
+        """A training step on the longest possible batch: if the memory is too small, it fails here."""
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)
