@@ -14,12 +14,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from helpers_cli import DEV, Tiny, bidaf, fail, succeed, train_tiny
+from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
 
-from bidaf.cli import ask
 from bidaf.cli.answers import print_passage
 from bidaf.evaluation.evaluator import Prediction
-from bidaf.files import reading
 
 CONTEXT, ((WHERE, _), (HOW_MANY, _)) = DEV[0]
 MARKED = "\x1b[1;30;103m"
@@ -110,17 +108,6 @@ def test_what_is_wrong_is_one_message(tiny: Tiny, code: int, args: list[str], st
     (tiny.folder / "latin.txt").write_bytes(b"caf\xe9")
     given = stdin if isinstance(stdin, bytes) else stdin.encode()
     assert problem in fail(code, "ask", *args, cwd=tiny.folder, stdin=given)
-
-
-def test_standard_input_without_an_end_is_refused(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reading, "MAX_BYTES", 1000)
-    monkeypatch.setattr(ask, "MAX_LINE_BYTES", 1000)
-    for command in (("ask", "-c", "-", "-q", "Who?"), ("explain", "-c", "-", "-q", "Who?"), ("predict", "-")):
-        assert "standard input: holds more than 1,000 bytes" in fail(3, *command, cwd=tiny.folder, stdin=b"a" * 2000)
-    lines = b"Who?\n" + b"a" * 2000
-    ran = bidaf("ask", "-c", "passage.txt", cwd=tiny.folder, stdin=lines)
-    assert (ran.code, len(ran.out.splitlines())) == (3, 1)
-    assert "standard input, line 2: has 1,000 bytes or more" in ran.err
 
 
 def test_a_long_passage_is_shown_around_its_answer(capsys: pytest.CaptureFixture[str]) -> None:

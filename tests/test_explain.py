@@ -196,7 +196,7 @@ def test_a_page_stays_small_for_a_long_context(models: list[LoadedModel]) -> Non
         (2, ("dev-0-0", "-o", "no/page.html"), "no/page.html can't be written"),
         (2, ("dev-0-0", "-o", "page.html", "--png", "no/x.png"), "no/x.png can't be written"),
         (2, ("dev-0-0", "--both", "--use-ema"), "contradict each other"),
-        (3, ("dev-0-0", "-w", "raw", "-w", "tail:5"), "tail:5"),
+        (2, ("dev-0-0", "-w", "raw", "-w", "rwa"), "'rwa' names no average"),
     ],
 )
 def test_what_is_wrong_is_one_message(
