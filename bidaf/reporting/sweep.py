@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from statistics import median
 from typing import TYPE_CHECKING, NamedTuple
 
 from markupsafe import Markup
@@ -131,6 +132,8 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
     if raw and summary.reference != "raw":
         axes.axhline(raw.f1.difference.value, color=palette.raw, linestyle=(0, (4, 2)), label="raw weights")
     axes.axhline(0, color=palette.ink, linewidth=0.8)
+    if (floor := _floor(summary.rows)) is not None:
+        axes.set_ylim(bottom=floor)
     for half_life, _ in own:
         axes.plot([half_life], [0], "*", markersize=12, color=palette.shadow, label="the shadow of training")
     axes.set_xscale("log", base=2)
@@ -140,6 +143,17 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
     axes.set_ylabel(f"F1 \N{MINUS SIGN} F1 of {summary.reference} (points)")
     axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
     return figure
+
+
+def _floor(rows: list[SweepRow]) -> float | None:
+    """Where the picture ends below: far worse averages would make all others look alike. None for no such average."""
+    spreads = [total.margin for row in rows if (total := row.f1.difference.total)]
+    lowest = min(row.f1.difference.value for row in rows)
+    if not spreads:
+        return None
+    shown = min([0.0, *(row.f1.difference.value for row in rows if row.swept.weights == "raw")])
+    floor = shown - 6 * max(median(spreads), 0.1)
+    return floor if lowest < floor else None
 
 
 def _draw(axes: Axes, placed: list[tuple[float, SweepRow]], style: str, label: str, colour: str) -> None:
