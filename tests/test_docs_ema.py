@@ -43,7 +43,10 @@ def rows(page: Path, heading: str) -> list[list[str]]:
 def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path]:
     """The variables after each example of the page, which are run in their order, and the folder they write to."""
     folder = tmp_path_factory.mktemp("examples")
-    frameworks: dict[str, dict[str, Any]] = {"lightning": {"Callback": object}, "transformers": {"Trainer": FakeTrainer}}
+    frameworks: dict[str, dict[str, Any]] = {
+        "lightning": {"Callback": object},
+        "transformers": {"Trainer": FakeTrainer},
+    }
     names: dict[str, Any] = {}
     after = []
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):

@@ -31,6 +31,7 @@ from bidaf.runs.snapshots import (
     list_snapshots,
     rewind_snapshots,
     snapshot_path,
+    sparser,
     thin_snapshots,
 )
 from bidaf.runs.state import TrainingState
@@ -153,6 +154,15 @@ def test_the_number_kept_grows_with_the_logarithm_of_the_run() -> None:
     counts = [sum(is_kept(step, now, every=50, density=8) for step in range(0, now + 1, 50)) for now in (17_500, 10**6)]
     assert counts[0] == 51
     assert counts[1] < 120
+
+
+@pytest.mark.parametrize("steps", [8_992, 13_500, 17_500, 20_000])
+def test_a_run_on_squad_keeps_few_files_wherever_its_best_checkpoint_is(steps: int) -> None:
+    """With a checkpoint at each epoch, of which the last three and the best are kept."""
+    settings, taken, epochs = SnapshotsConfig(), range(0, steps + 1, 50), range(1_460, steps, 1_460)
+    assert len(kept_steps(taken, [steps], settings)) <= 55
+    older = kept_steps(taken, epochs[-2:], sparser(settings))
+    assert max(len(older | kept_steps(taken, [best, steps], settings)) for best in epochs) <= 110
 
 
 def test_a_checkpoint_keeps_its_own_snapshots(tmp_path: Path) -> None:
