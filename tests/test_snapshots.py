@@ -22,6 +22,7 @@ from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.ema.synthesis import is_kept
 from bidaf.errors import BidafError, DataError
 from bidaf.files.confined import ConfinedFolder
+from bidaf.runs import snapshots
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.snapshots import (
     SnapshotRecord,
@@ -88,6 +89,39 @@ def test_taking_a_snapshot_does_not_wait_for_the_disk(tmp_path: Path, monkeypatc
     writer.take(0, 0, ones(0.0))
     assert time.perf_counter() - began < 0.2
     assert [record.step for record in writer.flush(0)] == [0]
+    writer.close()
+
+
+def test_the_write_waits_until_a_gpu_has_made_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an event that stands for CUDA's: nothing is written before it has happened."""
+
+    class Event:
+        happened = False
+
+        def query(self) -> bool:
+            return self.happened
+
+        def synchronize(self) -> None:
+            self.happened = True
+
+    copy, events = snapshots._copy, [Event(), Event()]
+    remaining = iter(events)
+
+    def copying(*arguments: Any) -> Any:
+        copy(*arguments)
+        return next(remaining)
+
+    monkeypatch.setattr(snapshots, "_copy", copying)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
+    writer.take(0, 0, ones(0.0))
+    writer.advance()
+    assert steps_in(tmp_path) == []
+    events[0].happened = True
+    writer.advance()
+    writer.take(1, 1, ones(1.0))
+    assert steps_in(tmp_path) == [0]
+    assert [record.step for record in writer.flush(1)] == [0, 1]
+    assert events[1].happened
     writer.close()
 
 
