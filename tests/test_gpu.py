@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
 from conftest import Configure
 
+from bidaf.config import SnapshotsConfig
 from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
+from bidaf.files.confined import ConfinedFolder
+from bidaf.runs.layout import SNAPSHOTS
+from bidaf.runs.snapshots import SnapshotWriter, read_snapshot
 from bidaf.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
@@ -47,6 +53,30 @@ def test_a_step_never_waits_for_the_device(configure: Configure, prepared: Prepa
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert all(result.updated for result in results)
+
+
+def test_a_snapshot_is_copied_while_training_continues(
+    configure: Configure, prepared: Prepared, tmp_path: Path
+) -> None:
+    trainer = Trainer(configure(), prepared, CUDA)
+    assert trainer.ema is not None
+    run(trainer, 12, recorded=True)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), SnapshotsConfig(every=1))
+    writer.take(11, 11, trainer.ema.shadow)  # allocates the buffer, which waits
+    writer.flush(11)
+    expected = {name: tensor.cpu() for name, tensor in trainer.ema.shadow.items()}
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        writer.take(12, 12, trainer.ema.shadow)
+        for step in range(12, 18):
+            writer.advance()
+            trainer.step.run(trainer.train_source, *trainer.order.batch(step), step + 1)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    record = writer.flush(12)[-1]
+    writer.close()
+    found = read_snapshot(tmp_path / SNAPSHOTS, record)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_gpu_computes_what_the_cpu_does(configure: Configure, prepared: Prepared) -> None:

@@ -22,6 +22,7 @@ from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.ema.synthesis import is_kept
 from bidaf.errors import BidafError, DataError
 from bidaf.files.confined import ConfinedFolder
+from bidaf.runs import snapshots
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.snapshots import (
     SnapshotRecord,
@@ -31,6 +32,7 @@ from bidaf.runs.snapshots import (
     list_snapshots,
     rewind_snapshots,
     snapshot_path,
+    sparser,
     thin_snapshots,
 )
 from bidaf.runs.state import TrainingState
@@ -87,6 +89,39 @@ def test_taking_a_snapshot_does_not_wait_for_the_disk(tmp_path: Path, monkeypatc
     writer.take(0, 0, ones(0.0))
     assert time.perf_counter() - began < 0.2
     assert [record.step for record in writer.flush(0)] == [0]
+    writer.close()
+
+
+def test_the_write_waits_until_a_gpu_has_made_the_copy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an event that stands for CUDA's: nothing is written before it has happened."""
+
+    class Event:
+        happened = False
+
+        def query(self) -> bool:
+            return self.happened
+
+        def synchronize(self) -> None:
+            self.happened = True
+
+    copy, events = snapshots._copy, [Event(), Event()]
+    remaining = iter(events)
+
+    def copying(*arguments: Any) -> Any:
+        copy(*arguments)
+        return next(remaining)
+
+    monkeypatch.setattr(snapshots, "_copy", copying)
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), EVERY_STEP)
+    writer.take(0, 0, ones(0.0))
+    writer.advance()
+    assert steps_in(tmp_path) == []
+    events[0].happened = True
+    writer.advance()
+    writer.take(1, 1, ones(1.0))
+    assert steps_in(tmp_path) == [0]
+    assert [record.step for record in writer.flush(1)] == [0, 1]
+    assert events[1].happened
     writer.close()
 
 
@@ -153,6 +188,15 @@ def test_the_number_kept_grows_with_the_logarithm_of_the_run() -> None:
     counts = [sum(is_kept(step, now, every=50, density=8) for step in range(0, now + 1, 50)) for now in (17_500, 10**6)]
     assert counts[0] == 51
     assert counts[1] < 120
+
+
+@pytest.mark.parametrize("steps", [8_992, 13_500, 17_500, 20_000])
+def test_a_run_on_squad_keeps_few_files_wherever_its_best_checkpoint_is(steps: int) -> None:
+    """With a checkpoint at each epoch, of which the last three and the best are kept."""
+    settings, taken, epochs = SnapshotsConfig(), range(0, steps + 1, 50), range(1_460, steps, 1_460)
+    assert len(kept_steps(taken, [steps], settings)) <= 55
+    older = kept_steps(taken, epochs[-2:], sparser(settings))
+    assert max(len(older | kept_steps(taken, [best, steps], settings)) for best in epochs) <= 110
 
 
 def test_a_checkpoint_keeps_its_own_snapshots(tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from bidaf.files.writing import remove, sync
 from bidaf.runs.layout import SNAPSHOTS
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
 _NAME = re.compile(r"step-(\d{6,})\.safetensors")
@@ -60,6 +61,9 @@ class SnapshotWriter:
         self._settings = settings
         self._known = {record.step: record for record in known}
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="snapshots")
+        self._buffer: dict[str, Tensor] = {}  # in pinned memory, if the shadow is on a GPU
+        self._copied: torch.cuda.Event | None = None
+        self._waiting: Callable[[], SnapshotRecord] | None = None  # what is to be written once the copy is made
         self._writing: Future[SnapshotRecord] | None = None
         self._unflushed: list[Path] = []
 
@@ -68,20 +72,30 @@ class SnapshotWriter:
         return step % self._settings.every == 0 and step not in self._known
 
     def take(self, step: int, updates: int, shadow: Mapping[str, Tensor]) -> None:
-        """Copy the shadow as it is now; a thread writes it.
+        """Copy the shadow as it is now; a thread writes it, on a GPU after the next `advance`.
 
         Raises the `OSError` of an earlier snapshot, and `DataError` where the run's folder of snapshots is a link.
         """
-        self._finish()  # one copy in memory at most
-        copies, wait = _copy(shadow)
+        self._finish()  # the buffer holds one snapshot
         path = snapshot_path(self._run.make_folder(SNAPSHOTS), step)
+        self._copied = _copy(shadow, self._buffer)
 
         def write() -> SnapshotRecord:
-            wait()
-            return SnapshotRecord(step=step, updates=updates, sha256=_write(path, copies))
+            return SnapshotRecord(step=step, updates=updates, sha256=_write(path, self._buffer))
 
-        self._writing = self._thread.submit(write)
+        self._waiting = write
         self._unflushed.append(path)
+        self.advance()
+
+    def advance(self) -> None:
+        """Let the thread write what has been copied by now; call it once per step.
+
+        The thread itself must not wait for the GPU: CUDA forbids that while a step is being recorded as a graph.
+        """
+        if self._waiting is None:
+            return
+        if self._copied is None or self._copied.query():  # type: ignore[no-untyped-call]
+            self._writing, self._waiting = self._thread.submit(self._waiting), None
 
     def flush(self, step: int) -> list[SnapshotRecord]:
         """Wait until all snapshots are on the disk; the records of those that are kept at this step, oldest first."""
@@ -101,6 +115,9 @@ class SnapshotWriter:
         self._thread.shutdown()
 
     def _finish(self) -> None:
+        if self._waiting is not None and self._copied is not None:
+            self._copied.synchronize()
+            self.advance()
         if self._writing is not None:
             record, self._writing = self._writing.result(), None
             self._known[record.step] = record
@@ -176,18 +193,21 @@ def expected_records(
     return [record for record in records if record.step in kept or snapshot_path(folder, record.step).is_file()]
 
 
-def _copy(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], Callable[[], object]]:
-    """A copy in the processor's memory, and what waits for it. From a GPU it is made while training continues."""
+def _copy(tensors: Mapping[str, Tensor], buffer: dict[str, Tensor]) -> torch.cuda.Event | None:
+    """Copy into the processor's memory. From a GPU the copy is made while training continues, until the event."""
     import torch
 
     device = next(iter(tensors.values())).device
     on_gpu = device.type == "cuda"
-    copies = {name: tensor.detach().to("cpu", copy=True, non_blocking=on_gpu) for name, tensor in tensors.items()}
+    for name, tensor in tensors.items():
+        if name not in buffer:
+            buffer[name] = torch.empty(tensor.shape, dtype=tensor.dtype, pin_memory=on_gpu)
+        buffer[name].copy_(tensor.detach(), non_blocking=on_gpu)
     if not on_gpu:
-        return copies, lambda: None
-    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+        return None
+    copied = torch.cuda.Event()  # type: ignore[no-untyped-call]
     copied.record(torch.cuda.current_stream(device))
-    return copies, copied.synchronize
+    return copied
 
 
 def _write(path: Path, tensors: Mapping[str, Tensor]) -> str:

@@ -69,7 +69,10 @@ class RunWriter:
 
     def take_snapshot(self, trainer: Trainer) -> None:
         """Keep a copy of the shadow, if one of this step is due."""
-        if self._snapshots and trainer.ema and self._snapshots.is_due(trainer.state.step):
+        if self._snapshots is None or trainer.ema is None:
+            return
+        self._snapshots.advance()
+        if self._snapshots.is_due(trainer.state.step):
             self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
 
     def synthesize(self, trainer: Trainer, targets: Sequence[Target], max_error: float) -> list[Average]:
