@@ -235,7 +235,7 @@ USAGE: dict[str, Case] = {
     "number too small": (["predict", "dev.json", "--n-best", "0"], nothing, "Invalid value for '--n-best'"),
     "no config": (["train"], nothing, "name a config, as in: bidaf train --config squad.yaml"),
     "config not there": (["train", "-c", "squda.yaml"], nothing, "did you mean squad.yaml?"),
-    "config a folder": (["train", "-c", "runs"], nothing, "--config runs is a folder"),
+    "config a folder": (["train", "-c", "runs"], nothing, "runs is a folder"),
     "config not YAML": (["train", "-c", "x.yaml"], write("x.yaml", "data: ["), "x.yaml is not a YAML config"),
     "config binary": (["train", "-c", "x.yaml"], write("x.yaml", b"\xff\xfe"), "x.yaml is not UTF-8 text"),
     "misspelt setting": (["train", *TINY, "-s", "training.bach_size=3"], nothing, "did you mean training.batch_size?"),
