@@ -14,7 +14,6 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf.cli.ask import ask_command
-from bidaf.cli.bench import bench_app
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -78,7 +77,6 @@ app.command("report")(report_command)
 app.command("explain")(explain_command)
 app.command("runs")(runs_command)
 app.add_typer(config_app, name="config")
-app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
