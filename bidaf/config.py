@@ -81,7 +81,7 @@ class ModelConfig(Section):
     """Project the concatenation to this width before the highway (the paper's text says d); null keeps it whole."""
     modeling_layers: int = Field(2, ge=1, le=MAX_LAYERS)
     """BiLSTM layers that turn G into M."""
-    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    dropout: float = Field(0.2, ge=0.0, le=0.95)
     """Share of inputs dropped at the character CNN, every LSTM and the output scores."""
     context_dropout: bool = True
     """Drop inputs of the context's phrase LSTM too (the released code does so for the question only)."""
@@ -150,7 +150,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(60, ge=1)
     """Questions in a step's batch."""
     accumulate: int = Field(1, ge=1)
-    """Split each batch into so many parts to save memory; the step sees their mean gradient."""
+    """Run each batch as this many micro-batches, one after the other, to save memory; a step sees their mean gradient."""
     batching: Literal["plain", "bucketed"] = "plain"
     """`bucketed` puts contexts of similar length together, which wastes less on padding."""
     reshuffle: bool = True
@@ -190,8 +190,8 @@ class EvaluationConfig(Section):
     """Steps between two evaluations; null for one at the end of every epoch. The last step is always scored."""
     max_answer_tokens: int | None = Field(None, ge=1)
     """Longest answer span considered; null for any (the paper)."""
-    batch_tokens: int = Field(12_000, ge=1)
-    """Padded context tokens in one evaluation batch."""
+    batch_tokens: int | None = Field(None, ge=1)
+    """Padded context tokens in one evaluation batch; null for 60,000 on a CUDA device and 12,000 on others."""
     patience: int | None = Field(None, ge=1)
     """Stop after so many evaluations without a better shadow F1; null for never."""
 

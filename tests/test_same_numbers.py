@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 from same_numbers import CASES, COMMON, differences, named_as_in, read_run, write_data
 
-from bidaf.training.parts import FEWEST_TOKENS
+from bidaf.training.micro_batches import FEWEST_TOKENS
 
 WEIGHT: NDArray[np.float32] = np.array([0.5, -0.0, np.nan], dtype=np.float32)
 SCORES = {"raw": {"f1": 50.0}, "ema": {"f1": 60.0}}

@@ -17,6 +17,11 @@ from bidaf.threads import map_on_threads
 ALL = slice(None)
 
 
+def default_batch_tokens(device: torch.device) -> int:
+    """Padded context tokens per batch when `evaluation.batch_tokens` is not set: enough to fill the device."""
+    return 60_000 if device.type == "cuda" else 12_000
+
+
 class Answered(NamedTuple):
     """A span of one question's context: its text, character offsets and probability p1[start] * p2[end]."""
 
@@ -38,7 +43,7 @@ def cut_answer(features: Features, question: int, first: int, last: int, log_pro
 def score_batches(
     model: nn.Module,
     source: BatchSource,
-    batch_tokens: int,
+    batch_tokens: int | None,
     *,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
@@ -46,13 +51,16 @@ def score_batches(
     """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`, or those
     of a shard of the batches.
 
+    `batch_tokens` None stands for the device's default.
+
     Runs in evaluation mode without gradients and leaves the model's mode as it was. `tick` hears of each batch done.
     """
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
-            batches = list(batches_by_length(source.context_lengths, batch_tokens))[shard]
+            tokens = batch_tokens or default_batch_tokens(source.device)
+            batches = list(batches_by_length(source.context_lengths, tokens))[shard]
             found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
             for indices, scores in zip(batches, found, strict=True):
                 yield indices.tolist(), scores.start, scores.end
@@ -65,7 +73,7 @@ def answer_all(
     model: nn.Module,
     source: BatchSource,
     *,
-    batch_tokens: int,
+    batch_tokens: int | None,
     max_answer_tokens: int | None,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
@@ -85,7 +93,7 @@ def answer_n_best(
     source: BatchSource,
     n: int,
     *,
-    batch_tokens: int,
+    batch_tokens: int | None,
     max_answer_tokens: int | None,
     tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,

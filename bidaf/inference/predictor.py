@@ -12,7 +12,7 @@ from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError
-from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best
+from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best, default_batch_tokens
 from bidaf.inference.loading import LoadedModel
 
 Tick = Callable[[int], None]
@@ -94,5 +94,6 @@ class Predictor:
 
     def _batch_tokens(self) -> int:
         """What the model's config asks for, if half the free memory can hold it: its maker had another machine."""
-        asked, free = self.loaded.config.evaluation.batch_tokens, free_memory(self.device)
+        asked = self.loaded.config.evaluation.batch_tokens or default_batch_tokens(self.device)
+        free = free_memory(self.device)
         return asked if free is None else max(1, min(asked, free // (2 * self._bytes_a_token)))

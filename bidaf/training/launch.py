@@ -163,8 +163,7 @@ def _prepare_together(config: Config | None, group: Group, echo: Echo) -> tuple[
 
     Raises `DataError` when machines read different data.
     """
-    config = group.from_first(config)
-    assert config is not None
+    config = Config.model_validate(group.from_first(config.to_dict() if config else None))
     prepared: Prepared | None = None
     for my_turn in (group.is_first, group.local_rank == 0, True):
         if my_turn and prepared is None:

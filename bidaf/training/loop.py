@@ -58,7 +58,6 @@ class _Loop:
         self.record = record
         self.progress = progress
         self.requests = requests
-        trainer.step.votes = requests.votes
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._unread: list[tuple[int, Numbers, StepResult]] = []
         self._grad_norm: float | None = None  # of the newest step that was read
@@ -109,7 +108,8 @@ class _Loop:
         began = time.perf_counter()
         state, trainer = self.state, self.trainer
         questions, answers = trainer.order.batch(state.step)
-        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
+        stop_flags = self.requests.votes()
+        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1, stop_flags)
         state.step += 1
         self._unread.append((state.step, questions, result))
         if trainer.step.looks_at_once:
@@ -130,9 +130,9 @@ class _Loop:
             return
         state, source = self.state, self.trainer.train_source
         figures = torch.stack([result.figures for _, _, result in self._unread]).tolist()
-        voted = [result.votes for _, _, result in self._unread if result.votes is not None]
-        if voted:
-            self.requests.agree(torch.stack(voted).sum(0).tolist())
+        stop_flags = [result.stop_flags for _, _, result in self._unread if result.stop_flags is not None]
+        if stop_flags:
+            self.requests.agree(torch.stack(stop_flags).sum(0).tolist())
         for (step, questions, result), (loss, grad_norm) in zip(self._unread, figures, strict=True):
             self._grad_norm = grad_norm if result.updated else None
             if result.updated and math.isfinite(loss) and math.isfinite(grad_norm):
@@ -225,9 +225,9 @@ class _Loop:
                     shard=group.shard,
                 )
         answers: dict[str, list[Answered]] = {}
-        for share, votes in group.gather((ours, self.requests.votes())):
-            answers |= share
-            self.requests.agree(votes)
+        for share, stop_flags in group.gather([ours, self.requests.votes()]):
+            answers |= {question: [Answered(*answer) for answer in best] for question, best in share.items()}
+            self.requests.agree(stop_flags)
         self.requests.check()
         return {question: answers[question] for question in trainer.dev_source.features.ids}
 

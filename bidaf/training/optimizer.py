@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
-
 import torch
 from torch import nn
 
@@ -15,15 +13,12 @@ def build_optimizer(model: nn.Module, config: AdadeltaConfig | AdamConfig) -> to
 
     Adadelta takes rho and eps from the config: TensorFlow's (0.95, 1e-8), on which the paper's "learning rate 0.5"
     rests, make a first step seven times smaller than PyTorch's own (0.9, 1e-6).
+    Raises `TypeError` for settings of any other optimizer.
     """
     weights = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    on_gpu = weights[0].is_cuda
-    if on_gpu:
-        # The count of steps then lies on the GPU, as a recorded step needs it; PyTorch warns when one runs unrecorded.
-        warnings.filterwarnings("ignore", message=".*capturable=True.*")
     if isinstance(config, AdadeltaConfig):
-        return torch.optim.Adadelta(
-            weights, lr=config.lr, rho=config.rho, eps=config.eps, foreach=True, capturable=on_gpu
-        )
-    betas = (config.beta1, config.beta2)
-    return torch.optim.Adam(weights, lr=config.lr, betas=betas, eps=config.eps, foreach=True, capturable=on_gpu)
+        return torch.optim.Adadelta(weights, lr=config.lr, rho=config.rho, eps=config.eps, foreach=True)
+    if isinstance(config, AdamConfig):
+        betas = (config.beta1, config.beta2)
+        return torch.optim.Adam(weights, lr=config.lr, betas=betas, eps=config.eps, foreach=True)
+    raise TypeError(f"no optimizer is defined for {config!r}")

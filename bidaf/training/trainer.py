@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -103,19 +102,35 @@ class Trainer:
         self.state = TrainingState(**fields)
 
     def take_from_first(self) -> None:
-        """Weights, shadow, optimizer and state as the first process of the group has them."""
+        """Weights, shadow, optimizer and state as rank 0 has them."""
         if self.group.size == 1:
             return
-        groups = self.optimizer.state_dict()["param_groups"]
-        own = _Snapshot.of(self) if self.group.is_first else None
-        taken = self.group.from_first(own)
-        assert taken is not None
-        for name, weight in trained_weights(self.model):
-            weight.data.copy_(taken.weights[name])
+        weights, average = dict(trained_weights(self.model)), self.ema.state_dict() if self.ema else {"shadow": {}}
+        shadow: Mapping[str, Tensor] = average.pop("shadow")
+        optimizer = self.optimizer.state_dict()
+        state, average = self.group.from_first([asdict(self.state), average])
+        tensors = self.group.tensors_from_first(
+            {
+                **{f"raw/{name}": weight for name, weight in weights.items()},
+                **{f"ema/{name}": tensor for name, tensor in shadow.items()},
+                **{
+                    f"optimizer/{number}/{name}": torch.as_tensor(value)
+                    for number, fields in optimizer["state"].items()
+                    for name, value in fields.items()
+                },
+            }
+        )
+        for name, weight in weights.items():
+            weight.data.copy_(tensors[f"raw/{name}"])
         if self.ema is not None:
-            self.ema.load_state_dict(taken.ema)
-        self.optimizer.load_state_dict({"state": taken.optimizer, "param_groups": groups})
-        self.state = taken.state
+            self.ema.load_state_dict({**average, "shadow": {name: tensors[f"ema/{name}"] for name in shadow}})
+        restored: dict[int, dict[str, Tensor]] = {}
+        for key, tensor in tensors.items():
+            if key.startswith("optimizer/"):
+                _, number, field_name = key.split("/")
+                restored.setdefault(int(number), {})[field_name] = tensor
+        self.optimizer.load_state_dict({"state": restored, "param_groups": optimizer["param_groups"]})
+        self.state = TrainingState(**state)
 
     def require_same(self) -> None:
         """Raise `BidafError` when the processes of the group do not hold the same weights and shadow, bit for bit."""
@@ -129,26 +144,3 @@ class Trainer:
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """What a trainer has come to, in the processor's memory."""
-
-    weights: dict[str, Tensor]
-    ema: dict[str, Any]
-    optimizer: dict[int, dict[str, Tensor]]
-    state: TrainingState
-
-    @classmethod
-    def of(cls, trainer: Trainer) -> _Snapshot:
-        average = trainer.ema.state_dict() if trainer.ema else {"shadow": {}}
-        return cls(
-            weights={name: weight.detach().cpu() for name, weight in trained_weights(trainer.model)},
-            ema={**average, "shadow": {name: tensor.cpu() for name, tensor in average["shadow"].items()}},
-            optimizer={
-                number: {name: torch.as_tensor(value).cpu() for name, value in fields.items()}
-                for number, fields in trainer.optimizer.state_dict()["state"].items()
-            },
-            state=trainer.state,
-        )
