@@ -244,7 +244,7 @@ def test_a_killed_process_ends_the_run_with_one_message_and_a_sound_checkpoint(t
     assert "Traceback" not in output
     checkpoint = open_checkpoint(tiny / "run" / "last")
     assert "lost contact with another process" in output
-    assert f"saved at step {checkpoint.step}, go on with: bidaf train --resume run" in output
+    assert f"saved at step {checkpoint.step}; resume with: bidaf train --resume run" in output
     assert checkpoint.step == len(events(tiny / "run", "train")) >= 5
     more = ("--set", f"training.max_steps={checkpoint.step + 2}")
     assert "done:" in succeed("train", "--resume", "run", *more, cwd=tiny).err

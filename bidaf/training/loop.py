@@ -79,13 +79,19 @@ class _Loop:
                     return
                 self.requests.check()
                 self._train_one()
-        except (Interrupted, LostProcess) as end:
+        except Interrupted:
             if self.saved_step != state.step:
                 self._save()
-            if isinstance(end, LostProcess) and self.record.run is not None:
-                go_on = f"bidaf train --resume {self.record.run.folder}"
-                raise LostProcess(f"{end}; the run is saved at step {state.step}, go on with: {go_on}") from None
             raise
+        except LostProcess as lost:
+            # On GPUs a sum that was cut short may already be in the weights, as finite numbers: the last checkpoint
+            # stands. On CPUs a sum arrives whole or raises.
+            if self.saved_step != state.step and self.trainer.train_source.device.type == "cpu":
+                self._save()
+            if self.record.run is None:
+                raise
+            saved = f"the run is saved at step {self.saved_step}" if self.saved_step > 0 else "nothing was saved yet"
+            raise LostProcess(f"{lost}; {saved}; resume with: bidaf train --resume {self.record.run.folder}") from None
 
     def _evaluation_due(self) -> bool:
         step = self.state.step
@@ -112,10 +118,10 @@ class _Loop:
         result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1, stop_flags)
         state.step += 1
         self._unread.append((state.step, questions, result))
-        if trainer.step.looks_at_once:
-            self._read()
         self._interval_seconds += time.perf_counter() - began
         self._interval_questions += len(questions)
+        if trainer.step.looks_at_once:
+            self._read()
         self.progress.advance()
         if state.step % self.config.training.log_every == 0 or state.step == trainer.total_steps:
             self._log()
@@ -128,11 +134,12 @@ class _Loop:
         """
         if not self._unread:
             return
-        state, source = self.state, self.trainer.train_source
+        state, source, began = self.state, self.trainer.train_source, time.perf_counter()
         figures = torch.stack([result.figures for _, _, result in self._unread]).tolist()
         stop_flags = [result.stop_flags for _, _, result in self._unread if result.stop_flags is not None]
         if stop_flags:
             self.requests.agree(torch.stack(stop_flags).sum(0).tolist())
+        self._interval_seconds += time.perf_counter() - began  # on a GPU most of a step's time is waited for here
         for (step, questions, result), (loss, grad_norm) in zip(self._unread, figures, strict=True):
             self._grad_norm = grad_norm if result.updated else None
             if result.updated and math.isfinite(loss) and math.isfinite(grad_norm):
