@@ -40,7 +40,7 @@ COMPOSITE = torch._C.DispatchKey.CompositeImplicitAutograd
 DATA_DEPENDENT = {torch.Tag.data_dependent_output, torch.Tag.dynamic_output_shape}
 aten = torch.ops.aten
 plain_device: Callable[[Tensor], torch.device] = torch._C.TensorBase.device.__get__  # type: ignore[attr-defined]
-plain_to, plain_copy, plain_grad = torch.Tensor.to, torch.Tensor.copy_, torch.autograd.grad
+plain_to, plain_copy, plain_grad, plain_lstm = torch.Tensor.to, torch.Tensor.copy_, torch.autograd.grad, torch.lstm
 Call = tuple[bool, Any, Any, dict[str, Any], list[Tensor]]
 """Whether gradients were on, the operation, its arguments, and which of its results are in new memory."""
 
@@ -275,8 +275,6 @@ class Guard:
             places = sorted({str(self.device_of(tensor)) for tensor in inputs} | {str(device) for device in devices})
             raise GpuFault(f"{func} on tensors of different devices: {', '.join(places)}")
         (device,) = devices
-        if "rnn" in func.__name__ and torch.is_autocast_enabled("cuda"):
-            raise GpuFault("an LSTM under autocast: cuDNN would run it in float16")
         in_a_step = torch.is_grad_enabled() and self._waits_left is not None
         for tensor, memory in memories if in_a_step else ():
             if memory and tensor.is_leaf and tensor.requires_grad:
@@ -357,6 +355,11 @@ class Guard:
         if self.recording is not None:
             raise GpuFault("a seed while a graph is recorded")
 
+    def _lstm(self, *given: Any) -> Any:
+        if given[0].is_cuda and torch.is_autocast_enabled("cuda"):
+            raise GpuFault("an LSTM under autocast: cuDNN would run it in float16")
+        return plain_lstm(*given)
+
     def _gradient(self, *given: Any, **options: Any) -> Any:
         self._weight_streams.clear()
         return plain_grad(*given, **options)
@@ -426,6 +429,7 @@ class Guard:
             *((tensor, name, self._reading(name)) for name in ("item", "tolist", "numpy")),
             *((tensor, f"__{name}__", self._reading(f"__{name}__")) for name in ("bool", "int", "float", "index")),
             (torch.autograd, "grad", self._gradient),
+            (torch, "lstm", self._lstm),
             (torch, "tensor", self._made(torch.tensor)),
             (torch, "as_tensor", self._made(torch.as_tensor)),
             (torch._C, "_group_tensors_by_device_and_dtype", self._grouped),
