@@ -111,13 +111,13 @@ class Event:
     def query(self) -> bool:
         """False when asked first: the GPU may always be late."""
         if self._asked:
-            self.guard.host.after(self.clock)
+            self.guard.arrive(self.clock)
         self._asked = not self._asked
         return not self._asked
 
     def synchronize(self) -> None:
         self.guard.wait("Event.synchronize", None)
-        self.guard.host.after(self.clock)
+        self.guard.arrive(self.clock)
 
 
 class Pool:

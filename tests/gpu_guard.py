@@ -20,6 +20,7 @@ It can't see: what autocast does to kernels, streams of the backward pass, cuDNN
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import cache, partial
@@ -164,6 +165,8 @@ class Guard:
         self._memory: dict[int, Memory] = {}
         self._weight_streams: dict[Memory, Stream] = {}
         """Where each weight was used since the last backward pass."""
+        self._underway: list[tuple[Stream, int, Tensor, Tensor]] = []
+        """Copies to pinned host memory: stream, number of its work, target and content."""
         self._waits_left: int | None = None
         self._patches = ExitStack()
 
@@ -180,6 +183,8 @@ class Guard:
 
     def wait(self, what: str, stream: Stream | None) -> None:
         """The host waits for a stream, or for all of them."""
+        if threading.current_thread() is not threading.main_thread():
+            return  # training goes on
         if self.recording is not None:
             raise GpuFault(f"the host waits for the device while a graph is recorded: {what}")
         if self._waits_left is not None:
@@ -188,7 +193,16 @@ class Guard:
                 raise GpuFault(f"the host waits for the device: {what}")
         self.waits.append(what)
         for one in [stream] if stream else [*self._default.values(), *self._current.values()]:
-            self.host.after(one.before)
+            self.arrive(one.before)
+
+    def arrive(self, clock: dict[Stream, int]) -> None:
+        """The host has seen this work done: what was copied to it by then is there."""
+        self.host.after(clock)
+        with _disable_current_modes():
+            for stream, work, target, content in self._underway:
+                if work <= clock.get(stream, 0):
+                    plain_copy(target, content)
+        self._underway = [each for each in self._underway if each[1] > clock.get(each[0], 0)]
 
     # ---- memory
 
@@ -213,8 +227,8 @@ class Guard:
         """`tensor.to(device, dtype)`."""
         with _disable_current_modes():
             copy: Tensor = plain_to(tensor, dtype=dtype, copy=True)
-        if device.type == "cuda":
-            self.place(copy, device)
+        if device.type == "cuda" or non_blocking:  # without blocking, PyTorch copies to pinned memory
+            self.place(copy, device if device.type == "cuda" else None)
         self.copied(copy, tensor, non_blocking=non_blocking)
         return copy
 
@@ -234,6 +248,10 @@ class Guard:
         )
         if not (non_blocking and all(sides.values())):  # all: the one on the host is pinned
             self.wait("a copy from or to memory that is not pinned", stream)
+        elif plain_device(target) == self.device_of(target):
+            with _disable_current_modes():
+                self._underway.append((stream, stream.work, target, target.clone()))
+                bytes_of(target).fill_(255)
 
     def read(self, name: str, tensor: Tensor) -> None:
         """The host reads a tensor."""
@@ -342,7 +360,7 @@ class Guard:
         if stream is None:  # PyTorch makes one for all recordings, on the device that is current then
             stream = self._graph_stream = self._graph_stream or Stream(self, self._device, "the recording stream")
         for other in [*self._default.values(), *self._current.values()]:
-            self.host.after(other.before)  # recording begins with a wait for the device
+            self.arrive(other.before)  # recording begins with a wait for the device
         with self._on_stream(stream):
             graph.begin(pool, stream)
             try:
@@ -354,6 +372,9 @@ class Guard:
     def _manual_seed(self, seed: int) -> None:
         if self.recording is not None:
             raise GpuFault("a seed while a graph is recorded")
+
+    def _set_sync_debug_mode(self, mode: str) -> None:
+        self._waits_left = 0 if mode == "error" else None
 
     def _lstm(self, *given: Any) -> Any:
         if given[0].is_cuda and torch.is_autocast_enabled("cuda"):
@@ -377,12 +398,13 @@ class Guard:
     def _to(self, tensor: Tensor, *given: Any, **options: Any) -> Tensor:
         if given and isinstance(given[0], Tensor):
             given = (self.device_of(given[0]), given[0].dtype, *given[1:])
+        copy = options.pop("copy", False)
         device, dtype, non_blocking, _ = torch._C._nn._parse_to(*given, **options)  # type: ignore[attr-defined]
         if device is not None and device.type == "cuda":
             device = self.canonical(device)
         dtype = dtype or tensor.dtype
         if device is None or device == self.device_of(tensor):
-            result: Tensor = plain_to(tensor, dtype=dtype)
+            result: Tensor = plain_to(tensor, dtype=dtype, copy=copy)
             return result
         if device.type == "meta":
             return plain_to(tensor, device, dtype)  # type: ignore[no-any-return]
@@ -452,6 +474,7 @@ class Guard:
             (cuda, "graph_pool_handle", Pool),
             (cuda, "is_current_stream_capturing", lambda: self.recording is not None),
             (cuda, "synchronize", lambda device=None: self.wait("torch.cuda.synchronize", None)),
+            (cuda, "set_sync_debug_mode", self._set_sync_debug_mode),
             (cuda, "manual_seed_all", self._manual_seed),
             (cuda, "empty_cache", lambda: None),
             (cuda, "reset_peak_memory_stats", lambda device=None: None),

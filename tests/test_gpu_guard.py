@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from bench import training as benchmark
 from conftest import CPU, Configure, events, without_score_biases
 from fake_streams import GpuFault, Stream
 from gpu_guard import CudaGraph, Guard
+from safetensors.torch import load_file
 from torch import Tensor
 
 from bidaf.config import Config
@@ -29,6 +30,7 @@ from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import answer_all
 from bidaf.model.bidaf import Bidaf
+from bidaf.runs.snapshots import SnapshotWriter, list_snapshots
 from bidaf.training.distributed import Group, LostProcess
 from bidaf.training.launch import resume_run, start_run
 from bidaf.training.step import Phase, StepResult, TrainingStep
@@ -226,6 +228,25 @@ def test_a_run_scores_saves_and_resumes_as_if_never_stopped(
     about = json.loads((whole / "environment.json").read_text(encoding="utf-8"))
     assert about["device"] == "cuda:0"
     assert {"card", "driver", "cuda", "cudnn"} <= about.keys()
+
+
+def test_snapshots_are_copied_while_training_continues(
+    guard: Guard, configure: Configure, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    take, shadows = SnapshotWriter.take, {}
+
+    def watched(writer: SnapshotWriter, step: int, updates: int, shadow: Mapping[str, Tensor]) -> None:
+        shadows[step] = {name: tensor.cpu() for name, tensor in shadow.items()}
+        with guard.no_waits():
+            take(writer, step, updates, shadow)
+
+    monkeypatch.setattr(SnapshotWriter, "take", watched)
+    config = configure(ema={"snapshots": {"every": 2}}, training={"max_steps": 6})
+    start_run(config, tmp_path / "run", CUDA, silent)
+    assert {2, 4, 6} <= shadows.keys()
+    for step, path in list_snapshots(tmp_path / "run/snapshots"):
+        kept = load_file(path)
+        assert all(torch.equal(tensor, shadows[step][name]) for name, tensor in kept.items())
 
 
 def test_rates_count_what_the_gpu_takes(

@@ -171,6 +171,12 @@ FAULTS = {
     "the card is not named": Fault(
         "a_run_scores", [("runs/folder.py", "        **describe(torch.device(device)),\n", "")]
     ),
+    "a snapshot is written before its copy is complete": Fault(
+        "snapshots", [("runs/snapshots.py", "            wait()\n", "")]
+    ),
+    "a snapshot makes training wait": Fault(
+        "snapshots", [("runs/snapshots.py", "non_blocking=on_gpu", "non_blocking=False")]
+    ),
     "losses that are not finite are overlooked": Fault(
         "not_finite",
         [
