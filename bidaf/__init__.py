@@ -8,12 +8,12 @@ from bidaf.version import __version__
 
 if TYPE_CHECKING:
     from bidaf.ema.average import ExponentialMovingAverage
-    from bidaf.library import load, predict, score
+    from bidaf.library import evaluate, explain, load, predict, score
 
-__all__ = ["ExponentialMovingAverage", "__version__", "load", "predict", "score"]
+__all__ = ["ExponentialMovingAverage", "__version__", "evaluate", "explain", "load", "predict", "score"]
 
 _MODULES = {"ExponentialMovingAverage": "bidaf.ema.average"} | dict.fromkeys(
-    ("load", "predict", "score"), "bidaf.library"
+    ("evaluate", "explain", "load", "predict", "score"), "bidaf.library"
 )
 
 

@@ -8,13 +8,18 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 # A YAML list arrives as `list`; the frozen section keeps a tuple. A single name is a list of one.
 Sources = Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
 
 # Far beyond any use; a size with a zero too many ends in a message and not in all the memory.
 MAX_SIZE, MAX_LAYERS, MAX_WORD_CHARS = 65_536, 64, 1_000
+# What float32 arithmetic still stands: a learning rate beyond it diverges in one step, an eps below it divides by zero.
+MAX_LR, MIN_EPS = 100.0, 1e-30
+
+Count = Annotated[int, Field(ge=1, le=10**9)]
+"""Of steps, questions, tokens or files."""
 
 
 class Section(BaseModel):
@@ -36,17 +41,19 @@ class DataConfig(Section):
     """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
     prepared_dir: str = Field("prepared", pattern=r"^[^\x00]+$")
     """Folder that holds prepared features, one subfolder a key."""
+    language: str = Field("en", pattern=r"^[a-z]{2,3}$")
+    """Whose rules spaCy's blank pipeline splits words by; a code such as en, de or zh."""
     second_split: bool = True
     """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
     split_questions: bool = True
     """Apply `second_split` to questions too (the released master branch forgets to)."""
-    max_context_tokens: int = Field(400, ge=1)
+    max_context_tokens: Count = 400
     """Training contexts are cut here, and questions answered beyond it are dropped."""
-    max_question_tokens: int = Field(30, ge=1)
+    max_question_tokens: Count = 30
     """Training questions that are longer are dropped."""
-    min_word_count: int = Field(10, ge=0)
+    min_word_count: int = Field(10, ge=0, le=10**9)
     """A word without a pre-trained vector gets a trained row when it occurs more often than this."""
-    min_char_count: int = Field(50, ge=0)
+    min_char_count: int = Field(50, ge=0, le=10**9)
     """A character gets an embedding row when it occurs more often than this."""
     max_word_chars: int = Field(16, ge=1, le=MAX_WORD_CHARS)
     """Characters read of a word; longer words are cut."""
@@ -65,6 +72,10 @@ class ModelConfig(Section):
 
     variant: Literal["paper", "released"] = "paper"
     """What the end-pointer LSTM reads: M (2d, the paper's equation) or [G; M; a; M*a] (14d, the released code)."""
+    embeddings: Literal["both", "word", "char"] = "both"
+    """What a token's vector is made of: word and characters, or one of them alone (the paper's ablations)."""
+    attention: Literal["both", "context_to_query", "query_to_context", "dynamic"] = "both"
+    """Directions of attention: both, one alone, or attention inside the modeling LSTM (the paper's ablations)."""
     hidden_size: int = Field(100, ge=1, le=MAX_SIZE)
     """Units d of each LSTM direction."""
     word_size: int = Field(100, ge=1, le=MAX_SIZE)
@@ -81,7 +92,7 @@ class ModelConfig(Section):
     """Project the concatenation to this width before the highway (the paper's text says d); null keeps it whole."""
     modeling_layers: int = Field(2, ge=1, le=MAX_LAYERS)
     """BiLSTM layers that turn G into M."""
-    dropout: float = Field(0.2, ge=0.0, le=0.95)
+    dropout: float = Field(0.2, ge=0.0, lt=1.0)
     """Share of inputs dropped at the character CNN, every LSTM and the output scores."""
     context_dropout: bool = True
     """Drop inputs of the context's phrase LSTM too (the released code does so for the question only)."""
@@ -91,6 +102,15 @@ class ModelConfig(Section):
     """A bias in the similarity and in the output scores: in the released code, and without effect in a softmax."""
 
 
+class SnapshotsConfig(Section):
+    """Copies of the shadow kept while training, from which other averages are synthesised afterwards."""
+
+    every: Count = 50
+    """Steps between two snapshots."""
+    density: Count = 8
+    """How many of each age group stay: more give smaller errors and take more space (about 6 more files per unit)."""
+
+
 class EmaConfig(Section):
     """The moving average of the weights. The paper: decay 0.999, no warm-up."""
 
@@ -98,17 +118,26 @@ class EmaConfig(Section):
     """Keep a shadow of every trained weight. The raw weights do not change by it."""
     decay: float | None = Field(None, ge=0.0, lt=1.0)
     """Share of the shadow kept at each step; 0.999 when neither this nor `half_life` is given."""
-    half_life: float | None = Field(None, gt=0.0)
+    half_life: float | None = Field(None, gt=0.0, le=1e9)
     """Steps after which a weight's share in the shadow has halved; another way to say `decay`."""
     warmup: Literal["none", "ramp", "power"] = "none"
     """Start with a smaller decay: `ramp` min(decay, (1+n)/(10+n)), `power` min(decay, 1-(1+n)^(-2/3))."""
-    every: int = Field(1, ge=1)
-    """Update once in so many steps, with the decay raised to that power, so that the horizon stays."""
+    snapshots: SnapshotsConfig | None = SnapshotsConfig()
+    """Copies of the shadow kept while training; null for none."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _without_an_average_there_are_no_snapshots(cls, values: Any) -> Any:
+        if isinstance(values, dict) and values.get("enabled") is False:
+            return {"snapshots": None, **values}
+        return values
 
     @model_validator(mode="after")
-    def _decay_is_said_once(self) -> EmaConfig:
+    def _settings_agree(self) -> EmaConfig:
         if self.decay is not None and self.half_life is not None:
             raise ValueError("give `decay` or `half_life`, not both")
+        if self.snapshots and not self.enabled:
+            raise ValueError("`snapshots` are copies of the average, which `enabled: false` switches off; remove one")
         return self
 
 
@@ -116,26 +145,64 @@ class AdadeltaConfig(Section):
     """Adadelta with TensorFlow's constants; PyTorch's defaults (0.9, 1e-6) are another recipe."""
 
     name: Literal["adadelta"] = "adadelta"
-    lr: float = Field(0.5, gt=0.0)
+    lr: float = Field(0.5, gt=0.0, le=MAX_LR)
     """Factor on Adadelta's own step."""
     rho: float = Field(0.95, gt=0.0, lt=1.0)
     """Decay of the running squares."""
-    eps: float = Field(1e-8, gt=0.0)
+    eps: float = Field(1e-8, ge=MIN_EPS, le=1.0)
     """Added inside the square roots."""
 
 
 class AdamConfig(Section):
-    """Adam with constant learning rate."""
+    """Adam."""
 
     name: Literal["adam"] = "adam"
-    lr: float = Field(1e-3, gt=0.0)
+    lr: float = Field(1e-3, gt=0.0, le=MAX_LR)
     """Learning rate."""
     beta1: float = Field(0.9, ge=0.0, lt=1.0)
     """Decay of the running mean."""
     beta2: float = Field(0.999, ge=0.0, lt=1.0)
     """Decay of the running square."""
-    eps: float = Field(1e-8, gt=0.0)
+    eps: float = Field(1e-8, ge=MIN_EPS, le=1.0)
     """Added to the denominator."""
+
+
+class AdamWConfig(AdamConfig):
+    """Adam with decoupled weight decay (Loshchilov and Hutter, 2019)."""
+
+    name: Literal["adamw"] = "adamw"  # type: ignore[assignment]
+    weight_decay: float = Field(0.01, ge=0.0, le=1.0)
+    """Share of a weight, times the learning rate, taken off at each step; biases and embedding tables don't decay."""
+
+
+OptimizerConfig = Annotated[AdadeltaConfig | AdamConfig | AdamWConfig, Field(discriminator="name")]
+
+
+class ConstantSchedule(Section):
+    """The optimizer's learning rate, after a warm-up if there is one."""
+
+    name: Literal["constant"] = "constant"
+    warmup_steps: int = Field(0, ge=0, le=10**9)
+    """Steps in which the learning rate rises linearly from 0 to the optimizer's."""
+
+
+class DecaySchedule(ConstantSchedule):
+    """After the warm-up, down to a share of the optimizer's learning rate: on a line, or on half a cosine."""
+
+    name: Literal["linear", "cosine"]  # type: ignore[assignment]
+    steps: Count
+    """Step at which the learning rate reaches its end, to stay there: the schedule's own length, not the run's."""
+    final: float = Field(0.0, ge=0.0, le=1.0)
+    """Learning rate at the end, as a share of the optimizer's."""
+
+    @model_validator(mode="after")
+    def _warmup_ends_before_the_schedule(self) -> DecaySchedule:
+        if self.warmup_steps >= self.steps:
+            raise ValueError(f"warmup_steps ({self.warmup_steps}) must be less than steps ({self.steps})")
+        return self
+
+
+ScheduleConfig = Annotated[ConstantSchedule | DecaySchedule, Field(discriminator="name")]
 
 
 class TrainingConfig(Section):
@@ -143,57 +210,87 @@ class TrainingConfig(Section):
 
     seed: int = Field(0, ge=0, lt=2**31)
     """Decides the initial weights, the order of questions and the dropout masks."""
-    epochs: int = Field(12, ge=1)
+    epochs: Count = 12
     """Passes over the training questions."""
-    max_steps: int | None = Field(None, ge=1)
+    max_steps: Count | None = None
     """Stop after so many steps, whatever `epochs` says (the released code: 20,000); null for no such limit."""
-    batch_size: int = Field(60, ge=1)
+    batch_size: int = Field(60, ge=1, le=MAX_SIZE)
     """Questions in a step's batch."""
-    accumulate: int = Field(1, ge=1)
-    """Run each batch as this many micro-batches, one after the other, to save memory; a step sees their mean gradient."""
+    accumulate: Count = 1
+    """Micro-batches that each batch runs as, one after the other, to save memory; a step sees their mean gradient."""
     batching: Literal["plain", "bucketed"] = "plain"
     """`bucketed` puts contexts of similar length together, which wastes less on padding."""
     reshuffle: bool = True
     """A new order every epoch; false repeats the first one, as the released code does."""
-    optimizer: AdadeltaConfig | AdamConfig = Field(AdadeltaConfig(), discriminator="name")
-    """`name: adadelta` or `name: adam`, with its constants."""
-    clip_norm: float | None = Field(None, gt=0.0)
+    optimizer: OptimizerConfig = AdadeltaConfig()
+    """`name: adadelta`, `adam` or `adamw`, with its constants."""
+    schedule: ScheduleConfig = ConstantSchedule()
+    """Course of the learning rate: `name: constant`, `linear` or `cosine`. A resumed run keeps it."""
+    clip_norm: float | None = Field(None, gt=0.0, le=1e9)
     """Scale gradients down to this global norm; null for no clipping."""
     nonfinite: Literal["stop", "skip"] = "stop"
     """When loss or gradients are NaN or infinite: end the run, or skip that step."""
     precision: Literal["fp32", "tf32", "bf16"] = "fp32"
     """Arithmetic of the matrix products; softmax, loss, optimizer and shadow are fp32 always."""
-    log_every: int = Field(50, ge=1)
+    log_every: Count = 50
     """Steps between two lines of training metrics."""
-    save_every: int | None = Field(None, ge=1)
+    save_every: Count | None = None
     """Steps between checkpoints beside those at each evaluation; null for none."""
-    keep_last: int = Field(3, ge=1)
+    keep_last: Count = 3
     """Newest checkpoints that are kept, besides the best ones."""
-    keep_best: int = Field(1, ge=1)
-    """Checkpoints that are kept for their dev F1 (the shadow's)."""
+    keep_best: Count = 1
+    """Checkpoints that are kept for their dev F1 (`evaluation.rank_by`)."""
     deterministic: bool = False
     """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
 
     @model_validator(mode="before")
     @classmethod
-    def _an_optimizer_without_a_name_is_the_default_one(cls, values: Any) -> Any:
-        optimizer = values.get("optimizer") if isinstance(values, dict) else None
-        if isinstance(optimizer, dict) and "name" not in optimizer:
-            return {**values, "optimizer": {"name": AdadeltaConfig().name, **optimizer}}
-        return values
+    def _a_section_without_a_name_is_the_default_one(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        names = {"optimizer": AdadeltaConfig().name, "schedule": ConstantSchedule().name}
+        unnamed = {key for key in names if isinstance(values.get(key), dict) and "name" not in values[key]}
+        return {**values, **{key: {"name": names[key], **values[key]} for key in unnamed}}
+
+
+class MapConfig(Section):
+    """The map: at evaluations, averages of several half-lives are scored on some dev questions."""
+
+    questions: int = Field(1_000, ge=1)
+    """Dev questions that each average is scored on, drawn evenly over the articles."""
 
 
 class EvaluationConfig(Section):
     """When and how the dev questions are scored."""
 
-    every_steps: int | None = Field(None, ge=1)
+    every_steps: Count | None = None
     """Steps between two evaluations; null for one at the end of every epoch. The last step is always scored."""
-    max_answer_tokens: int | None = Field(None, ge=1)
+    max_answer_tokens: Count | None = None
     """Longest answer span considered; null for any (the paper)."""
-    batch_tokens: int | None = Field(None, ge=1)
+    batch_tokens: Count | None = None
     """Padded context tokens in one evaluation batch; null for 60,000 on a CUDA device and 12,000 on others."""
-    patience: int | None = Field(None, ge=1)
-    """Stop after so many evaluations without a better shadow F1; null for never."""
+    rank_by: Literal["raw", "ema"] = "ema"
+    """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
+    patience: Count | None = None
+    """Stop after so many evaluations without a better F1; null for never."""
+    averages: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    """Other averages to score at every evaluation and keep in its checkpoint, as in `half-life:2000`, `tail:25%`."""
+    map: MapConfig | None = MapConfig()
+    """Draw the map, in at most 5 % of the run's time; null for none. It needs `ema.snapshots`."""
+
+    @field_validator("averages")
+    @classmethod
+    def _names_of_averages(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if not names:
+            return names
+        from bidaf.ema.synthesis import Target
+
+        targets = [Target.parse(name) for name in names]
+        if any(target.kind in ("raw", "ema") for target in targets):
+            raise ValueError("raw and ema are scored in any case; name other averages")
+        if len(spelt := tuple(dict.fromkeys(map(str, targets)))) < len(names):
+            raise ValueError("an average is named twice")
+        return spelt
 
 
 class Config(Section):
@@ -218,6 +315,8 @@ class Config(Section):
                 f"training.accumulate ({self.training.accumulate}) can't be more than "
                 f"training.batch_size ({self.training.batch_size})"
             )
+        if self.evaluation.averages and not self.ema.snapshots:
+            problems.append("evaluation.averages are made of ema.snapshots, which are switched off")
         if problems:
             raise ValueError("; ".join(problems))
         return self

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, NamedTuple, get_args
 
 import yaml
 from pydantic import BaseModel, ValidationError
@@ -22,6 +22,11 @@ MAX_DEPTH = 20
 MAX_BYTES = 65_536  # a config is a page of text; YAML can make minutes of work out of a megabyte
 # Settings of older versions, which files and checkpoints still hold: old key -> new key.
 RENAMED = {"model.form": "model.variant"}
+# Settings that are gone: old key -> the one value that is accepted, which is what every run does now.
+REMOVED: dict[str, Any] = {"ema.every": 1}
+# What a run's config says that was written before the setting existed: the run was made without it, whatever the
+# default is now.
+BEFORE: dict[str, Any] = {"ema.snapshots": None}
 
 
 class _Loader(yaml.SafeLoader):
@@ -46,9 +51,21 @@ def find_config(name: str) -> Path:
     if os.path.isdir(name):
         raise UsageError(f"--config {name} is a folder; name a YAML file")
     known = known_configs()
-    close = difflib.get_close_matches(Path(name).name, known, n=1)
+    near = {path.name: str(path) for pattern in ("*.yaml", "*.yml") for path in Path(name).parent.glob(pattern)}
+    close = [near.get(match, match) for match in difflib.get_close_matches(Path(name).name, [*near, *known], n=1)]
     hint = f"; did you mean {close[0]}?" if close else f"; there are {', '.join(known)}" if known else ""
     raise UsageError(f"no config {name}, neither as a path nor in {CONFIGS_FOLDER}/{hint}")
+
+
+def explain_missing(config: Config, path: Path) -> str:
+    """A line for each source of the config that lies next to its file, and not where its path leads; or nothing."""
+    sources = {"train": config.data.train, "dev": config.data.dev, "vectors": (config.data.vectors or "",)}
+    return "".join(
+        f"\ndata.{name}: paths are relative to the current folder; {source} lies next to {path.name}: {neighbor}"
+        for name, names in sources.items()
+        for source in names
+        if source and not os.path.exists(source) and os.path.isfile(neighbor := path.parent / source)
+    )
 
 
 def known_configs() -> list[str]:
@@ -60,12 +77,23 @@ def _config_folders() -> list[Path]:
     return [Path(CONFIGS_FOLDER), shipped_configs()]
 
 
-def load_config(path: Path, overrides: Sequence[str] = ()) -> Config:
-    """Read and check a config, with `key=value` overrides applied. Raises `UsageError` with all problems at once."""
+def load_config(path: Path, overrides: Sequence[str] = (), *, of_a_run: bool = False) -> Config:
+    """Read and check a config, with `key=value` overrides applied. Raises `UsageError` with all problems at once.
+
+    `of_a_run` is for a file that `dump_config` wrote, which lists every setting that its version had.
+    """
     values, lines = _read(path)
+    if of_a_run:
+        for key, value in BEFORE.items():
+            if key not in lines:
+                _put(values, key, value, str(path))
     origins = {key: f"{path}, line {line}" for key, line in lines.items()}
     for override in overrides:
-        key = _apply(values, override)
+        key, value = _parse_override(override)
+        if key in REMOVED:
+            _check_removed(key, value, f"--set {override}")
+            continue
+        _put(values, key, value, f"--set {override}")
         origins = {name: place for name, place in origins.items() if not name.startswith(f"{key}.")}
         origins[key] = "--set"
         for section in _sections_of(key):
@@ -82,11 +110,22 @@ def dump_config(config: Config) -> str:
     return yaml.dump(config.to_dict(), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
 
 
-def differences(ours: Config, theirs: Config) -> list[str]:
-    """`key: ours -> theirs` of each setting that differs."""
+class Difference(NamedTuple):
+    """A setting that two configs give different values; `absent` where one of them has no such setting."""
+
+    key: str
+    ours: Any
+    theirs: Any
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.ours} -> {self.theirs}"
+
+
+def differences(ours: Config, theirs: Config) -> list[Difference]:
+    """Each setting that differs, in the order of the config."""
     left, right = dict(_leaves(ours.to_dict())), dict(_leaves(theirs.to_dict()))
     return [
-        f"{key}: {left.get(key, 'absent')} -> {right.get(key, 'absent')}"
+        Difference(key, left.get(key, "absent"), right.get(key, "absent"))
         for key in {**left, **right}
         if left.get(key, ...) != right.get(key, ...)
     ]
@@ -116,12 +155,15 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, int]]:
     if not isinstance(values, dict):
         raise UsageError(f"{path} must hold sections (data:, model:, ...), found {_kind(values)}")
     lines = dict(_key_lines(root, "", path))
-    _rename(values, lines, path)
+    _modernize(values, lines, path)
     return values, lines
 
 
-def _rename(values: dict[str, Any], lines: dict[str, int], path: Path) -> None:
-    """Give settings that older versions wrote their present names."""
+def _modernize(values: dict[str, Any], lines: dict[str, int], path: Path) -> None:
+    """Give settings that older versions wrote their present names, and drop those that are gone."""
+    for old in REMOVED.keys() & lines.keys():
+        section, _, name = old.rpartition(".")
+        _check_removed(old, values[section].pop(name), f"{path}, line {lines.pop(old)}")
     for old, new in RENAMED.items():
         if old not in lines:
             continue
@@ -160,23 +202,32 @@ def _key_lines(node: Any, prefix: str, path: Path) -> Iterator[tuple[str, int]]:
         yield from _key_lines(value_node, f"{key}.", path)
 
 
-def _apply(values: dict[str, Any], override: str) -> str:
-    """Put `a.b=value` (YAML) into the nested values; returns the dotted key."""
+def _check_removed(key: str, value: Any, where: str) -> None:
+    kept = REMOVED[key]
+    if type(value) is not type(kept) or value != kept:
+        raise UsageError(f"{where}: {key} was removed, and every run now has the value {kept}; found {_shown(value)}")
+
+
+def _parse_override(override: str) -> tuple[str, Any]:
+    """The dotted key and the value of `a.b=value` (YAML)."""
     key, equals, text = override.partition("=")
     key = RENAMED.get(key.strip(), key.strip())
     if not equals or not all(key.split(".")):
         raise UsageError(f"--set {override}: write it as section.key=value")
     try:
         _compose(text)
-        value = yaml.load(text, _Loader)
+        return key, yaml.load(text, _Loader)
     except (yaml.YAMLError, ValueError, RecursionError):
         raise UsageError(f"--set {override}: the value is not YAML; quote it") from None
+
+
+def _put(values: dict[str, Any], key: str, value: Any, where: str) -> None:
+    """Set a dotted key of nested values."""
     for section in _sections_of(key):
         values = values.setdefault(section.rpartition(".")[2], {})
         if not isinstance(values, dict):
-            raise UsageError(f"--set {override}: {section} is a value, not a section")
+            raise UsageError(f"{where}: {section} is a value, not a section")
     values[key.rpartition(".")[2]] = value
-    return key
 
 
 def _sections_of(key: str) -> list[str]:
@@ -186,9 +237,9 @@ def _sections_of(key: str) -> list[str]:
 
 
 def _explain(detail: ErrorDetails, origins: dict[str, str], path: Path) -> str:
-    # Pydantic puts the chosen variant of `optimizer` into the location: it is no key of the file.
+    # Pydantic puts the chosen name of optimizer or schedule into the location: it is no key of the file.
     parts = [str(part) for part in detail["loc"]]
-    if parts[:2] == ["training", "optimizer"] and len(parts) > 2:
+    if parts[:2] in (["training", "optimizer"], ["training", "schedule"]) and len(parts) > 2:
         parts.pop(2)
     key = ".".join(parts)
     where = next((origins[name] for name in [key, *reversed(_sections_of(key))] if name in origins), str(path))

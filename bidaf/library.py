@@ -1,76 +1,135 @@
-"""BiDAF from Python: what `import bidaf` offers, each a step of the command of its name.
+"""BiDAF from Python: what `import bidaf` offers.
 
 Nothing heavy is imported before a function is called.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
+
+from bidaf.errors import UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
     from bidaf.evaluation.squad_v1 import Score
+    from bidaf.inference.evaluate import Evaluation
+    from bidaf.inference.explain import ExplainedQuestion
     from bidaf.inference.predictor import Predictor
 
-Questions = str | Path | Sequence[Mapping[str, Any]]
-Tick = Callable[[int], None]
+Questions = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
+"""A file, one question, several, or a pandas data frame of them."""
+OnProgress = Callable[[int], None]
 
 
-def load(model: str | Path | None = None, *, use_ema: bool | None = None, device: str = "auto") -> Predictor:
+def load(
+    model: str | Path | None = None,
+    *,
+    weights: str | None = None,
+    at: int | None = None,
+    allow_error: bool = False,
+    device: str = "auto",
+) -> Predictor:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
 
-    `use_ema`: the shadow weights, or the raw ones; None for those that an export holds, and else the shadow.
-    Raises `DataError` for a folder that is missing or damaged, or lacks the weights asked for.
+    `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
+    where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
+    predicted error is above 5 % raises `UsageError`, unless `allow_error`. `at` takes the run's checkpoint of that
+    step. Raises `DataError` for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
     from bidaf.inference.loading import load_model
     from bidaf.inference.predictor import Predictor
 
     name = None if model is None else str(model)
-    return Predictor(load_model(name, use_ema=use_ema, device=choose_device(device)))
+    loaded = load_model(name, weights=weights, at=at, allow_error=allow_error, device=choose_device(device))
+    return Predictor(loaded)
 
 
 @overload
-def predict(model: Predictor, questions: Questions, *, n_best: None = None, tick: Tick = ...) -> dict[str, str]: ...
-@overload
-def predict(model: Predictor, questions: Questions, *, n_best: int, tick: Tick = ...) -> list[dict[str, Any]]: ...
 def predict(
-    model: Predictor, questions: Questions, *, n_best: int | None = None, tick: Tick = lambda questions: None
+    model: Predictor, questions: Questions, *, n_best: None = None, on_progress: OnProgress = ...
+) -> dict[str, str]: ...
+@overload
+def predict(
+    model: Predictor, questions: Questions, *, n_best: int, on_progress: OnProgress = ...
+) -> list[dict[str, Any]]: ...
+def predict(
+    model: Predictor,
+    questions: Questions,
+    *,
+    n_best: int | None = None,
+    on_progress: OnProgress = lambda questions: None,
 ) -> dict[str, str] | list[dict[str, Any]]:
-    """`{id: answer}`, or with `n_best` a record a question with its answers, both in the order of the questions.
+    """`{id: answer}`, or with `n_best` a record per question with its answers, both in the order of the questions.
 
-    `questions` is a file in any of the forms that `bidaf predict` reads, or a list of `{"context", "question"}`, with
-    an `"id"` or without. `tick` hears of each batch done. Raises `DataError` for anything that is not a question.
+    `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
+    without: one, a list, or the rows of a pandas data frame. `on_progress` gets the number of questions of each batch
+    that is done. Raises `DataError` for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
+    _check_model(model)
     examples = read_questions(questions) if isinstance(questions, str | Path) else as_examples(questions)
-    return predict_examples(model, examples, n_best=n_best, tick=tick)
+    return predict_examples(model, examples, n_best=n_best, on_progress=on_progress)
 
 
 def predict_examples(
-    model: Predictor, examples: Sequence[Example], *, n_best: int | None, tick: Tick
+    model: Predictor, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
-    features = model.features(examples)
+    answers = model.answer(model.features(examples), 1 if n_best is None else n_best, on_progress)
     if n_best is None:
-        return {id: answer.text for id, answer in model.answer(features, tick).items()}
-    answers = model.answer_n_best(features, n_best, tick)
+        return {id: best.text for id, (best, *_) in answers.items()}
     return [
         {"id": example.id, "question": example.question, "answers": [best._asdict() for best in answers[example.id]]}
         for example in examples
     ]
 
 
+def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:
+    """The official score of a model on a SQuAD file, a data set of the hub, or (None) the dev set of its run.
+
+    Raises `DataError` for data that can't be read.
+    """
+    from bidaf.inference.evaluate import evaluate
+
+    _check_model(model)
+    return evaluate([model.loaded], None if data is None else str(data))[0]
+
+
+def explain(model: Predictor, question: str, context: str, n_best: int = 5) -> ExplainedQuestion:
+    """Attention and probabilities over the words of one question and its context, and the answers they lead to.
+
+    Raises `DataError` for a question or a context without a word.
+    """
+    from bidaf.data.squad import Example
+    from bidaf.inference.explain import explain
+
+    _check_model(model)
+    model.check_texts(question, context)
+    (explained,) = explain([model.loaded], [Example("", question, context, ())], n_best)
+    return explained
+
+
 def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Path | Mapping[str, str]) -> Score:
     """Exact match and F1, in percent, as the official SQuAD v1.1 evaluator counts them.
 
-    `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself.
+    `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
+    `DataError` for anything else.
     """
-    from bidaf.evaluation.squad_v1 import read_gold, read_predictions, score_answers
+    from bidaf.evaluation.predictions import check_predictions, read_predictions
+    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
-    gold = read_gold(Path(data)) if isinstance(data, str | Path) else data
-    answers = read_predictions(Path(predictions)) if isinstance(predictions, str | Path) else predictions
-    return score_answers(gold, answers)
+    gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
+    if isinstance(predictions, str | Path):
+        return score_answers(gold, read_predictions(Path(predictions)))
+    return score_answers(gold, check_predictions(predictions, "the predictions"))
+
+
+def _check_model(model: object) -> None:
+    from bidaf.inference.predictor import Predictor
+
+    if not isinstance(model, Predictor):
+        raise UsageError(f"expected a model, found {type(model).__name__}; load one first: bidaf.load(PATH)")

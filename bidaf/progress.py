@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from tqdm import tqdm
+from tqdm import tqdm
+from tqdm.utils import disp_len
 
 T = TypeVar("T")
 
+ECHO_COLUMNS = 3  # kept free at the right: a terminal that shows `^C` would break the line there, and leave half of it
+# From the most to the least that is said; a terminal gets the first that fits. None is tqdm's own.
+LAYOUTS = (
+    None,
+    "{desc} {percentage:.0f}% {n_fmt}/{total_fmt} [{remaining}{postfix}]",
+    "{desc} {n_fmt}/{total_fmt}{postfix}",
+)
 
-def bar(label: str, unit: str, total: int | None, **options: Any) -> tqdm[None]:
-    """A bar as wide as the terminal, to be updated within `with`; `options` are tqdm's."""
-    from tqdm import tqdm
 
-    return tqdm(desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True, **options)
+class Bar(tqdm):  # type: ignore[misc]
+    """A bar as wide as the terminal, whose text is whole at 60 columns and which leaves nothing behind."""
+
+    def __str__(self) -> str:
+        values = self.format_dict
+        columns = values["ncols"]
+        if not columns or not self.total:
+            return str(super().__str__())
+        values["ncols"] = columns - ECHO_COLUMNS
+        for layout in LAYOUTS:
+            values["bar_format"] = layout
+            if disp_len(self.format_meter(**{**values, "ncols": None})) <= values["ncols"]:
+                break
+        return str(self.format_meter(**values))
+
+    def close(self) -> None:
+        """Take the bar off the screen, and the `^C` that may stand behind it."""
+        if not self.disable:
+            self.display(" " * ((self.ncols or 1) - 1))
+        super().close()
+
+
+def bar(label: str, unit: str, total: int | None, **options: Any) -> Bar:
+    """A bar to be updated within `with`; `options` are tqdm's."""
+    return Bar(desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True, **options)
 
 
 def watched(items: Collection[T], label: str, unit: str, **options: Any) -> Iterator[T]:

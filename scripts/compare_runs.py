@@ -2,9 +2,9 @@
 
     python scripts/compare_runs.py runs/one runs/other
 
-Compared are, byte for byte, weights, shadow and optimizer of every checkpoint, settings, predictions and links; and
-all values of the checkpoints' state and of metrics.jsonl but time and memory. log.txt and environment.json tell when
-and where a run was made, and are not. Exit code 1 when there is a difference.
+Compared are, byte for byte, weights, shadow and optimizer of every checkpoint, snapshots, settings, predictions and
+links; and all values of the checkpoints' state and of metrics.jsonl but time and memory. log.txt and
+environment.json tell when and where a run was made, and are not. Exit code 1 when there is a difference.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import COMPLETE, STATE, list_checkpoints
+from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.folder import MEASURED, Run
-from bidaf.runs.layout import CHECKPOINTS, ENVIRONMENT, LOG, METRICS, REPORT
+from bidaf.runs.layout import BEST, CHECKPOINTS, ENVIRONMENT, LAST, LOG, METRICS, REPORT, SNAPSHOTS
+from bidaf.runs.snapshots import snapshot_path
+from bidaf.runs.state import STATE
 
 
 def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> list[str]:
@@ -29,15 +31,21 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
         saved = [{path.name for path in list_checkpoints(each / CHECKPOINTS)} for each in (run, other)]
         both = saved[0] & saved[1]
         for found in (ours, theirs):
-            for name in [
-                name for name in found if name.startswith(f"{CHECKPOINTS}/") and name.split("/")[1] not in both
-            ]:
-                del found[name]
+            _drop(found, CHECKPOINTS, both)
+            states = [found.get(f"{found.get(link)}/{STATE}") for link in (BEST, LAST)]  # others keep half of theirs
+            needed = {record["step"] for state in states if state for record in state["training"]["snapshots"]}
+            _drop(found, SNAPSHOTS, {snapshot_path(run, step).name for step in needed})
     return [
         f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"
         for name in sorted(ours.keys() | theirs.keys())
         if name not in ours or name not in theirs or ours[name] != theirs[name]
     ]
+
+
+def _drop(found: dict[str, Any], folder: str, keep: set[str]) -> None:
+    """Leave out what lies in a folder of the run, but what has one of these names."""
+    for name in [name for name in found if name.startswith(f"{folder}/") and name.split("/")[1] not in keep]:
+        del found[name]
 
 
 def contents(run: Path) -> dict[str, Any]:
@@ -50,7 +58,8 @@ def contents(run: Path) -> dict[str, Any]:
         elif path.is_dir() or path.name in (ENVIRONMENT, LOG, REPORT, COMPLETE):
             found[name] = None  # the marker follows from the other files of its checkpoint
         elif path.name == STATE:
-            found[name] = {**json.loads(path.read_bytes()), "elapsed": None}
+            state = json.loads(path.read_bytes())
+            found[name] = {**state, "training": {**state["training"], "elapsed": None}}
         elif path.name == METRICS:
             lines = [json.loads(line) for line in path.read_bytes().splitlines()]
             found[name] = [{key: value for key, value in line.items() if key not in MEASURED} for line in lines]

@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import random
+import re
 import select
 import shutil
 import signal
@@ -31,7 +32,8 @@ from compare_runs import differences
 
 from bidaf.cli.app import main as run_bidaf
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import REPLACED, UNFINISHED, list_checkpoints, open_checkpoint
+from bidaf.runs.checkpoint import open_checkpoint
+from bidaf.runs.checkpoint_folders import REPLACED, list_checkpoints
 from bidaf.runs.layout import CONFIG
 from bidaf.training.launch import resume_run  # noqa: F401  (all that a sitting imports, once)
 
@@ -40,7 +42,7 @@ PARAGRAPHS = {"train": 12, "dev": 4}
 SETTINGS = """\
 data: {train: train.json, dev: dev.json, min_word_count: 3, min_char_count: 3}
 model: {hidden_size: 8, word_size: 8, char_channels: 8, char_embedding_size: 4, dropout: 0.2}
-ema: {warmup: ramp}
+ema: {warmup: ramp, snapshots: {every: 2, density: 1}}
 training:
   epochs: 3
   batch_size: 6
@@ -53,6 +55,7 @@ training:
 evaluation: {every_steps: 4, batch_tokens: 1000}
 """
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink"}
+UNFINISHED = re.compile(r"\.step-\d+\.\d+-[0-9a-f]+\.tmp")  # a checkpoint folder; files have an ending
 KINDS = {"at any time": 0.5, "in a save": 0.25, "before a file operation": 0.25}
 TERMINATIONS = 0.15  # share of the sittings
 

@@ -14,11 +14,14 @@ import sys
 import tempfile
 from pathlib import Path
 
+import torch
 from PIL import Image
 from selenium import webdriver
 
-from bidaf.cli.explain import explain, write_explained
+from bidaf.inference.explain import find_questions
+from bidaf.inference.loading import load_weight_sets
 from bidaf.reporting.answers import read_answers
+from bidaf.reporting.explain import write_explanation
 from bidaf.reporting.report import write_report
 from bidaf.runs.log import read_run
 
@@ -37,8 +40,8 @@ def main(run: Path) -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         report = write_report([run], folder / "report.html")
-        explained, origin = explain([_changed_question(run)], [], data=None, model=str(run), device="cpu")
-        write_explained(explained, origin, folder / "explain.html", None)
+        models = load_weight_sets(str(run), None, torch.device("cpu"))
+        write_explanation(models, find_questions(models[0], [_changed_question(run)]), folder / "explain.html")
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
         for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):

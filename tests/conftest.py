@@ -14,8 +14,12 @@ import torch
 from torch import Tensor
 
 from bidaf.config import Config
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.cache import Prepared
+from bidaf.data.prepare import prepare
+from bidaf.runs.state import weights_file
+from bidaf.runs.weight_sets import EMA, RAW
 
+RAW_FILE, EMA_FILE = weights_file(RAW), weights_file(EMA)  # in a checkpoint
 CPU = torch.device("cpu")
 
 PLACES = {

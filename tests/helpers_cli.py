@@ -18,7 +18,7 @@ import pytest
 
 from bidaf.cli.app import main
 from bidaf.files.reading import sha256_of
-from bidaf.inference.exported import ABOUT, PARTS
+from bidaf.inference.exported import INFO, PARTS
 from bidaf.runs.folder import Run
 
 CONFIG = """\
@@ -70,8 +70,8 @@ class Tiny:
         return self.folder / "runs" / "tiny"
 
     def last_scores(self) -> dict[str, Any]:
-        """The newest evaluation that the run logged."""
-        return next(event for event in reversed(Run.open(self.run).events()) if event["event"] == "eval")
+        """Of the newest evaluation that the run logged: weight set -> metric -> percent."""
+        return next(event["scores"] for event in reversed(Run.open(self.run).events()) if event["event"] == "eval")
 
 
 def bidaf(*args: object, cwd: Path, stdin: bytes = b"") -> Ran:
@@ -110,11 +110,11 @@ def fail(code: int, *args: object, cwd: Path, stdin: bytes = b"") -> str:
 
 def sign_export(folder: Path) -> None:
     """Write the checksums of the files as they are now, as somebody would who means no damage to be noticed."""
-    if not (folder / ABOUT).is_file():  # a link to an endless file, say
+    if not (folder / INFO).is_file():  # a link to an endless file, say
         return
-    about = json.loads((folder / ABOUT).read_text(encoding="utf-8"))
+    about = json.loads((folder / INFO).read_text(encoding="utf-8"))
     about["files"] = {name: sha256_of(folder / name) for name in PARTS["safetensors"] if (folder / name).is_file()}
-    (folder / ABOUT).write_text(json.dumps(about), encoding="utf-8")
+    (folder / INFO).write_text(json.dumps(about), encoding="utf-8")
 
 
 def squad(paragraphs: Sequence[tuple[str, list[Asked]]], prefix: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import functools
 import gzip
 import json
-import os
 import shutil
 import signal
 import traceback
@@ -26,10 +25,11 @@ import yaml
 from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
 from hypothesis.strategies import SearchStrategy
 
-from bidaf.data.prepare import MANIFEST_FILE
+from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
-from bidaf.runs.checkpoint import COMPLETE
+from bidaf.runs.checkpoint_folders import COMPLETE
+from bidaf.runs.state import WEIGHTS
 
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""
@@ -329,8 +329,8 @@ def sign_checkpoint(folder: Path) -> None:
     """Write the checksums of the files as they are now into the marker."""
     if not (folder / COMPLETE).is_file():  # a pipe, say
         return
-    parts = [path for path in sorted(folder.iterdir()) if path.name != COMPLETE]
-    files = {path.name: sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
+    parts = [path for path in sorted(folder.rglob("*")) if path.name not in (COMPLETE, WEIGHTS)]
+    files = {path.relative_to(folder).as_posix(): sha256_of(path) if path.is_file() else "0" * 64 for path in parts}
     (folder / COMPLETE).write_text(json.dumps(files, indent=2) + "\n", encoding="utf-8")
 
 
@@ -346,12 +346,14 @@ def open_checkpoint(home: Home, damage: made.Damage) -> Ran:
 
 
 def sign_prepared(folder: Path) -> None:
-    """Write the sizes of the files as they are now into the manifest."""
+    """Write the checksums of the files as they are now into the manifest."""
     if not (folder / MANIFEST_FILE).is_file():  # a link to an endless file, say
         return
     manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="ascii"))
-    manifest["files"] = {name: os.path.getsize(folder / name) for name in manifest["files"]}
-    (folder / MANIFEST_FILE).write_text(json.dumps(manifest), encoding="ascii")
+    del manifest[SEAL]
+    files = {name: folder / name for name in manifest["files"]}
+    manifest["files"] = {name: sha256_of(path) if path.is_file() else "0" * 64 for name, path in files.items()}
+    (folder / MANIFEST_FILE).write_text(sealed(manifest), encoding="ascii")
 
 
 def open_prepared(home: Home, damage: made.Damage) -> Ran:

@@ -15,7 +15,6 @@ import os
 import signal
 import sys
 from contextlib import ExitStack
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -28,11 +27,11 @@ from bidaf.data.batches import BatchSource
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError
 from bidaf.evaluation import evaluator
+from bidaf.runs.state import TrainingState
 from bidaf.training.distributed import Group, joined
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import follow_run, resume_run, start_run
 from bidaf.training.step import StepResult, TrainingStep
-from bidaf.training.trainer import TrainingState
 
 CPU = torch.device("cpu")
 STEP_OF_TROUBLE = 5
@@ -65,7 +64,7 @@ def _take_part(
         if trouble and not group.is_first:
             _make(trouble, stack)
         try:
-            end: Any = asdict(_run(folder / name, group, Config.model_validate(config), resume))
+            end: Any = _run(folder / name, group, Config.model_validate(config), resume).model_dump()
         except Interrupted as interrupted:
             end = interrupted.exit_code
         except BidafError as error:

@@ -13,9 +13,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from bidaf.model.attention import TrilinearSimilarity
+from bidaf.model.attention import AttentionFlow
 from bidaf.model.bidaf import Bidaf, SpanScorer, SpanScores
-from bidaf.model.embedding import FormEmbedding
+from bidaf.model.dynamic_attention import AttentiveBiLstm
+from bidaf.model.embedding import WordTypeEmbedding
 from bidaf.model.encoder import BiLstm
 
 
@@ -40,12 +41,12 @@ class PlainBidaf(nn.Module):
         context_lstm = model.phrase if model.context_phrase is None else model.context_phrase
         context = run_lstm(context_lstm, embed(model.embedding, context_rows, context_chars), context_length)
         question = run_lstm(model.phrase, embed(model.embedding, question_rows, question_chars), question_length)
-        flows = [
-            attention_flow(model.attention.similarity, h[:t], u[:j])
+        attended = [
+            attend(model.attention, h[:t], u[:j])
             for h, u, t, j in zip(context, question, context_length, question_length, strict=True)
         ]
-        flow = nn.utils.rnn.pad_sequence(flows, batch_first=True)
-        modeled = flow
+        modeled = nn.utils.rnn.pad_sequence(attended, batch_first=True)
+        flow = context if isinstance(model.attention, AttentiveBiLstm) else modeled
         for layer in model.modeling:
             assert isinstance(layer, BiLstm)
             modeled = run_lstm(layer, modeled, context_length)
@@ -63,15 +64,19 @@ class PlainBidaf(nn.Module):
         return SpanScores(*(F.pad(scores, (0, width), value=-torch.inf) for scores in (start, end)))
 
 
-def embed(layer: FormEmbedding, rows: Tensor, chars: Tensor) -> Tensor:
+def embed(layer: WordTypeEmbedding, rows: Tensor, chars: Tensor) -> Tensor:
     """Word row and characters of each token -> its vector [batch, tokens, size]."""
-    words = torch.cat([layer.word.trained, layer.word.fixed])[rows]
-    cnn = layer.char
-    channels, size = cnn.weight.shape[0], cnn.embedding.shape[1]
-    kernel = cnn.weight.view(channels, cnn.width, size).transpose(1, 2)
-    embedded = cnn.embedding[chars].flatten(0, 1).transpose(1, 2)
-    responses = F.relu(F.conv1d(embedded, kernel, cnn.bias))
-    vectors = torch.cat([responses.max(dim=2).values.view(*rows.shape, channels), words], dim=2)
+    parts = []
+    if layer.char is not None:
+        cnn = layer.char
+        channels, size = cnn.weight.shape[0], cnn.embedding.shape[1]
+        kernel = cnn.weight.view(channels, cnn.width, size).transpose(1, 2)
+        embedded = cnn.embedding[chars].flatten(0, 1).transpose(1, 2)
+        responses = F.relu(F.conv1d(embedded, kernel, cnn.bias))
+        parts.append(responses.max(dim=2).values.view(*rows.shape, channels))
+    if layer.word is not None:
+        parts.append(torch.cat([layer.word.trained, layer.word.fixed])[rows])
+    vectors = torch.cat(parts, dim=2)
     if layer.projection is not None:
         vectors = vectors @ layer.projection.weight.t()
     for transform, gate in zip(layer.highway.transforms, layer.highway.gates, strict=True):
@@ -94,17 +99,48 @@ def run_lstm(layer: BiLstm, sequence: Tensor, lengths: Tensor) -> Tensor:
     return pad_packed_sequence(outputs, batch_first=True)[0]
 
 
-def attention_flow(similarity: TrilinearSimilarity, context: Tensor, question: Tensor) -> Tensor:
-    """One example without padding: [T, 2d] and [J, 2d] -> G [T, 8d]."""
+def attend(layer: AttentionFlow | AttentiveBiLstm, context: Tensor, question: Tensor) -> Tensor:
+    """One example without padding: [T, 2d] and [J, 2d] -> what the modeling LSTM goes on from."""
+    if isinstance(layer, AttentiveBiLstm):
+        return attentive_lstm(layer, context, question)
+    return attention_flow(layer, context, question)
+
+
+def attention_flow(layer: AttentionFlow, context: Tensor, question: Tensor) -> Tensor:
+    """One example without padding: [T, 2d] and [J, 2d] -> G [T, 8d], or [T, 6d] without question-to-context."""
+    similarity = layer.similarity
     h = context[:, None, :].expand(-1, len(question), -1)
     u = question[None, :, :].expand(len(context), -1, -1)
     weight = torch.cat([similarity.context_weight, similarity.question_weight, similarity.product_weight])
     scores = torch.cat([h, u, h * u], dim=2) @ weight
     if similarity.bias is not None:
         scores = scores + similarity.bias
-    attended_question = scores.softmax(dim=1) @ question
+    attended_question = (
+        scores.softmax(dim=1) @ question if layer.to_question else question.mean(dim=0).expand_as(context)
+    )
     attended_context = (scores.max(dim=1).values.softmax(dim=0) @ context).expand_as(context)
-    return torch.cat([context, attended_question, context * attended_question, context * attended_context], dim=1)
+    terms = [context, attended_question, context * attended_question, context * attended_context]
+    return torch.cat(terms if layer.to_context else terms[:3], dim=1)
+
+
+def attentive_lstm(layer: AttentiveBiLstm, context: Tensor, question: Tensor) -> Tensor:
+    """One example without padding: [T, 2d] and [J, 2d] -> [T, 2d], one cell and one word of the question at a time."""
+    lstm_cell = nn.LSTMCell(4 * context.shape[1], layer.lstm.hidden_size)
+    directions = []
+    for n, words in enumerate((context, context.flip(0))):
+        weights = {"weight_ih": layer.lstm.weight_ih[n], "weight_hh": layer.lstm.weight_hh[n]}
+        weights |= {"bias_ih": layer.lstm.bias[n], "bias_hh": torch.zeros_like(layer.lstm.bias[n])}
+        state = cell = context.new_zeros(layer.lstm.hidden_size)
+        states = []
+        for h in words:
+            query = layer.context_weight[n] @ h + layer.state_weight[n] @ state + layer.bias[n]
+            scores = [layer.score_weight[n] @ torch.tanh(query + layer.question_weight[n] @ u) for u in question]
+            attended = torch.stack(scores).softmax(dim=0) @ question
+            x = torch.cat([h, attended, h * attended, abs(h - attended)])
+            state, cell = torch.func.functional_call(lstm_cell, weights, (x, (state, cell)))
+            states.append(state)
+        directions.append(torch.stack(states))
+    return torch.cat([directions[0], directions[1].flip(0)], dim=1)
 
 
 def score(scorer: SpanScorer, flow: Tensor, rest: Tensor, lengths: Tensor) -> Tensor:

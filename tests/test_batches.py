@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bidaf.data.batches import FORMS_BUCKET, WIDTH_BUCKET, BatchSource, EpochOrder, batches_by_length
-from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
+from bidaf.data.features import Features, Texts
 from bidaf.model.build import build_model
 
 FORMS, WORD_CHARS = 40, 5
@@ -29,8 +29,8 @@ def make_features(questions: int, contexts: int = 7, seed: int = 0, longest: int
     def texts(number: int, longest: int) -> list[list[int]]:
         return [rng.integers(1, FORMS, rng.integers(1, longest + 1)).tolist() for _ in range(number)]
 
-    context_forms, context_offsets = flatten(texts(contexts, longest))
-    question_forms, question_offsets = flatten(texts(questions, 9))
+    context_types, context_offsets = flatten(texts(contexts, longest))
+    question_types, question_offsets = flatten(texts(questions, 9))
     answers = rng.integers(1, 5, questions)
     word_rows = rng.integers(1, 100, FORMS).astype(np.int32)
     chars = rng.integers(1, 60, (FORMS, WORD_CHARS)).astype(np.int16)
@@ -38,18 +38,21 @@ def make_features(questions: int, contexts: int = 7, seed: int = 0, longest: int
     return Features(
         word_rows=word_rows,
         chars=chars,
-        context_forms=context_forms,
+        context_types=context_types,
         context_offsets=context_offsets,
-        context_spans=np.zeros((len(context_forms), 2), dtype=np.int32),
-        question_forms=question_forms,
+        context_spans=np.zeros((len(context_types), 2), dtype=np.int32),
+        question_types=question_types,
         question_offsets=question_offsets,
         question_context=rng.integers(0, contexts, questions).astype(np.int32),
         answer_spans=np.sort(rng.integers(0, longest, (answers.sum(), 2)), axis=1).astype(np.int32),
         answer_offsets=np.cumsum([0, *answers], dtype=np.int64),
-        ids=[f"q{number}" for number in range(questions)],
-        questions=[""] * questions,
-        contexts=[""] * contexts,
-        answers=[["x"] * number for number in answers.tolist()],
+        read_texts=lambda: Texts(
+            ids=[f"q{number}" for number in range(questions)],
+            questions=[""] * questions,
+            titles=[None] * questions,
+            contexts=[""] * contexts,
+            answers=[["x"] * number for number in answers.tolist()],
+        ),
     )
 
 
@@ -79,8 +82,8 @@ def test_a_batch_is_its_questions_one_by_one(seed: int, data: st.DataObject) -> 
     for question in indices.tolist():
         context = features.question_context[question]
         for forms, offsets, text in (
-            (features.context_forms, features.context_offsets, context),
-            (features.question_forms, features.question_offsets, question),
+            (features.context_types, features.context_offsets, context),
+            (features.question_types, features.question_offsets, question),
         ):
             expected.append(forms[offsets[text] : offsets[text + 1]])
     for texts, lengths, wanted in (
@@ -218,7 +221,9 @@ def test_batches_by_length_hold_every_question_within_the_budget(lengths: list[i
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_every_shape_gives_every_question_the_same_scores(configure: Configure, prepared: Prepared, variant: str) -> None:
+def test_every_shape_gives_every_question_the_same_scores(
+    configure: Configure, prepared: Prepared, variant: str
+) -> None:
     source, vocabulary = BatchSource(prepared.features("train"), CPU), prepared.vocabulary()
     sizes = {"num_trained": len(vocabulary.trained_words), "num_chars": len(vocabulary.chars)}
     torch.manual_seed(0)

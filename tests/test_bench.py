@@ -19,7 +19,7 @@ from conftest import CPU
 from helpers_cli import write_tiny
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 
 SCRIPT = Path(bench.__file__).parent
 

@@ -7,53 +7,39 @@ import os
 import random
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from conftest import CPU, Configure, to_bytes
+from conftest import CPU, EMA_FILE, RAW_FILE, Configure, to_bytes
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 from bidaf.config import Config
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, DataError
 from bidaf.files.reading import sha256_of
 from bidaf.files.writing import write_json
+from bidaf.model.weights import load_weights
 from bidaf.runs import checkpoint as checkpoints
-from bidaf.runs.checkpoint import (
+from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, open_checkpoint
+from bidaf.runs.checkpoint_folders import (
     COMPLETE,
-    CONFIG,
-    OPTIMIZER,
-    RAW,
-    SHADOW,
-    STATE,
     checkpoint_name,
     clean_checkpoints,
     list_checkpoints,
-    open_checkpoint,
     remove_checkpoint,
-    restore_training,
-    restore_weights,
-    save_checkpoint,
 )
+from bidaf.runs.state import STATE
 from bidaf.training.trainer import Trainer
 
-FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)
+FILES = (RAW_FILE, EMA_FILE, OPTIMIZER, STATE, CONFIG, COMPLETE)
 
 
-def save(trainer: Trainer, folder: Path, step: int = 2) -> Path:
-    save_checkpoint(
-        folder,
-        model=trainer.model,
-        ema=trainer.ema,
-        optimizer=trainer.optimizer,
-        config=trainer.config,
-        state={**asdict(trainer.state), "step": step, "features": trainer.prepared_key},
-    )
+def save(trainer: Trainer, folder: Path) -> Path:
+    trainer.save(folder)
     return folder
 
 
@@ -61,6 +47,7 @@ def make_trainer(config: Config, prepared: Prepared, steps: int = 2) -> Trainer:
     trainer = Trainer(config, prepared, CPU)
     for step in range(steps):
         trainer.step.run(trainer.train_source, *trainer.order.batch(step), step + 1)
+    trainer.state.step = steps
     return trainer
 
 
@@ -88,7 +75,7 @@ def rewrite(folder: Path, name: str, text: str) -> None:
 
 
 def test_a_checkpoint_holds_these_files_and_nothing_beside_it(saved: Path) -> None:
-    assert {path.name for path in saved.iterdir()} == set(FILES)
+    assert set(contents(saved)) == set(FILES)
     assert [path.name for path in saved.parent.iterdir()] == ["step-000002"]
     assert set(json.loads((saved / COMPLETE).read_text(encoding="utf-8"))) == set(FILES) - {COMPLETE}
 
@@ -103,7 +90,7 @@ def test_what_was_saved_comes_back_bit_for_bit(
     assert checkpoint.step == 2
     assert checkpoint.config == config
     other = make_trainer(config, prepared, steps=0)
-    restore_training(checkpoint, model=other.model, ema=other.ema, optimizer=other.optimizer)
+    other.restore(checkpoint)
     assert trainer.ema is not None
     assert other.ema is not None
     assert to_bytes(trained_weights(other.model)) == to_bytes(trained_weights(trainer.model))
@@ -121,16 +108,16 @@ def test_what_was_saved_comes_back_bit_for_bit(
 
 def test_a_checkpoint_of_no_step_comes_back(configure: Configure, prepared: Prepared, tmp_path: Path) -> None:
     trainer = make_trainer(configure(), prepared, steps=0)
-    checkpoint = open_checkpoint(save(trainer, tmp_path / "step-000000", step=0))
-    restore_training(checkpoint, model=trainer.model, ema=trainer.ema, optimizer=trainer.optimizer)
+    checkpoint = open_checkpoint(save(trainer, tmp_path / "step-000000"))
+    trainer.restore(checkpoint)
     assert trainer.optimizer.state_dict()["state"] == {}
 
 
 def test_the_frozen_vectors_are_not_in_it(saved: Path, trained: Trainer) -> None:
     names = {name for name, _ in trained_weights(trained.model)}
-    assert set(load_file(saved / RAW)) == set(load_file(saved / SHADOW)) == names
-    assert trained.model.embedding.word.fixed.shape == (10, 4)
-    assert all(tensor.shape != (10, 4) for tensor in load_file(saved / RAW).values())
+    assert set(load_file(saved / RAW_FILE)) == set(load_file(saved / EMA_FILE)) == names
+    assert [tuple(buffer.shape) for buffer in trained.model.buffers()] == [(10, 4)]
+    assert all(tensor.shape != (10, 4) for tensor in load_file(saved / RAW_FILE).values())
 
 
 # ---- what is damaged
@@ -146,7 +133,7 @@ def test_one_flipped_bit_is_found_and_its_file_named(saved: Path, name: str) -> 
         damaged[place] ^= 1 << rng.randrange(8)
         (saved / name).write_bytes(damaged)
         # A flip in the list of checksums shows as a file that is not the one listed, or as no list at all.
-        with pytest.raises(DataError, match="step-000002" if name == COMPLETE else f"is damaged: {name} changed"):
+        with pytest.raises(DataError, match="step-000002" if name == COMPLETE else f"is corrupted: {name} changed"):
             open_checkpoint(saved)
     (saved / name).write_bytes(original)
     assert open_checkpoint(saved).step == 2
@@ -183,7 +170,7 @@ def test_a_folder_that_is_not_there_is_no_checkpoint(tmp_path: Path) -> None:
 def test_another_format_is_refused_with_both_numbers(saved: Path) -> None:
     state = json.loads((saved / STATE).read_text(encoding="utf-8"))
     rewrite(saved, STATE, json.dumps({**state, "format": 99}))
-    with pytest.raises(DataError, match="has checkpoint format 99; this version reads format 1"):
+    with pytest.raises(DataError, match="has checkpoint format 99; this version reads formats 1 and 2"):
         open_checkpoint(saved)
 
 
@@ -194,11 +181,11 @@ def test_weights_of_another_model_are_refused_with_each_difference(
     before = to_bytes(trained_weights(other.model))
     weights = {name: weight.detach() for name, weight in trained_weights(trained.model)}
     with pytest.raises(DataError) as caught:
-        restore_weights(other.model, weights, tmp_path / "origin")
+        load_weights(other.model, weights, "the weights of origin")
     message = str(caught.value)
     assert "origin do not fit this model" in message
     assert "start_scorer.bias is unknown to this model" in message
-    assert "start_scorer.flow_weight is [32], and [24] in this model" in message
+    assert "modeling.0.weight_ih is [2, 16, 32], and [2, 12, 24] in this model" in message
     assert to_bytes(trained_weights(other.model)) == before
 
 
@@ -217,7 +204,7 @@ def only(name: str, fail: Callable[..., None], original: Callable[..., None]) ->
     """Fails for the file of that name, after the others were written."""
 
     def write(*arguments: Any, **options: Any) -> None:
-        (fail if any(Path(str(each)).name == name for each in arguments) else original)(*arguments, **options)
+        (fail if any(str(each).endswith(name) for each in arguments) else original)(*arguments, **options)
 
     return write
 
@@ -226,11 +213,11 @@ def only(name: str, fail: Callable[..., None], original: Callable[..., None]) ->
 @pytest.mark.parametrize(
     ("function", "file", "fail"),
     [
-        ("save_file", SHADOW, no_space),
-        ("save_file", OPTIMIZER, library_fails),
+        ("save_tensors", EMA_FILE, no_space),
+        ("save_tensors", OPTIMIZER, library_fails),
         ("write_json", STATE, no_space),
         ("write_text", CONFIG, no_space),
-        ("sync", RAW, no_space),
+        ("sync", RAW_FILE, no_space),
         ("write_json", COMPLETE, no_space),
     ],
 )
@@ -257,9 +244,10 @@ def test_a_full_disk_leaves_the_older_checkpoint_and_no_half_of_one(
 
 def test_a_checkpoint_is_replaced_whole(configure: Configure, prepared: Prepared, saved: Path) -> None:
     before = contents(saved)
-    save(make_trainer(configure(), prepared, steps=3), saved)
-    assert open_checkpoint(saved).state["ema"]["steps"] == 3
-    assert contents(saved)[RAW] != before[RAW]
+    other = make_trainer(configure(training={"seed": 1}), prepared)
+    save(other, saved)
+    assert to_bytes(open_checkpoint(saved).weights("raw")) == to_bytes(trained_weights(other.model))
+    assert contents(saved)[RAW_FILE] != before[RAW_FILE]
     assert [path.name for path in saved.parent.iterdir()] == [saved.name]
 
 

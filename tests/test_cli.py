@@ -51,10 +51,11 @@ def test_a_run_prints_to_stderr_alone_and_leaves_a_folder_that_tells_everything(
 def test_training_again_gives_the_same_weights_and_prepares_nothing_again(tiny: Tiny, home: Path) -> None:
     for source in ("train.json", "dev.json", "vectors.txt"):
         (home / source).unlink()
-    ran = succeed("train", *TINY, "--run-dir", "again", cwd=home)
+    [folder] = (home / "prepared").iterdir()
+    ran = succeed("train", *TINY, "--prepared", folder, "--run-dir", "again", cwd=home)
     assert "questions\n" not in ran.err
     ours, theirs = (
-        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").glob("*.safetensors")}
+        {path.name: path.read_bytes() for path in (run / "checkpoints" / "step-000020").rglob("*.safetensors")}
         for run in (home / "again", tiny.run)
     )
     assert len(ours) == 3
@@ -74,13 +75,42 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(
     monkeypatch.setattr(TrainingStep, "run", interrupted_step)
     ran = bidaf("train", *TINY, "--run-dir", "runs/stopped", cwd=home)
     assert (ran.code, ran.out) == (130, "")
-    assert "interrupted and saved; go on with: bidaf train --resume runs/stopped" in ran.err
+    assert "interrupted and saved; resume with: bidaf train --resume runs/stopped" in ran.err
     assert "Traceback" not in ran.err
     monkeypatch.undo()
     assert Run.open(home / "runs" / "stopped").last_checkpoint().name == "step-000007"
     assert "at step 7 of 20" in succeed("train", "--resume", cwd=home).err
-    last = "checkpoints/step-000020/shadow.safetensors"
+    last = "checkpoints/step-000020/weights/ema.safetensors"
     assert (home / "runs" / "stopped" / last).read_bytes() == (tiny.run / last).read_bytes()
+
+
+def test_training_says_what_it_does_where_and_prints_its_scores(home: Path) -> None:
+    ran = succeed("train", *TINY, "--run-dir", "new", "--device", "cpu", "--json", cwd=home)
+    where, sizes, *_ = ran.err.splitlines()
+    assert where.startswith("run new on cpu, ")
+    assert where.endswith(" threads")
+    assert sizes == "3,075 parameters; 20 steps, 1 per epoch of batches of 6"
+    assert ran.json["scores"].keys() == {"raw", "ema"}
+    logged = next(event for event in reversed(Run.open(home / "new").events()) if event["event"] == "eval")
+    assert ran.json["scores"] == logged["scores"]
+    assert (ran.json["run"], ran.json["step"]) == ("new", 20)
+
+
+def test_a_finished_run_says_what_would_resume_it(home: Path) -> None:
+    assert "raise training.epochs" in succeed("train", "--resume", "tiny", cwd=home).err
+    settings = ["--set", "training.max_steps=20"]
+    assert "raise training.max_steps" in succeed("train", "--resume", "tiny", *settings, cwd=home).err
+
+
+def test_data_next_to_the_config_is_named(home: Path) -> None:
+    (home / "elsewhere").mkdir()
+    for command in ("train", "prepare"):
+        message = fail(3, command, "-c", "../tiny.yaml", cwd=home / "elsewhere")
+        assert f"{home}/elsewhere/train.json: no such file" in message
+        assert "data.train: paths are relative to the current folder" in message
+        assert message.endswith("../vectors.txt")
+    assert "next to" not in fail(3, "train", *TINY, "-s", "data.train=none.json", cwd=home)
+    assert sorted(path.name for path in home.iterdir() if path.name in ("runs", "elsewhere")) == ["elsewhere", "runs"]
 
 
 def test_a_finished_run_goes_on_when_it_is_given_more_epochs(home: Path) -> None:
@@ -160,7 +190,7 @@ def test_score_says_which_questions_have_no_prediction(tmp_path: Path) -> None:
     assert ran.json["exact_match"] == pytest.approx(100 / 6)
     assert len(ran.json["missing"]) == 5
     assert ran.json["unknown"] == ["stranger"]
-    assert "5 questions have no prediction and count 0" in ran.err
+    assert "5 questions have no prediction and score 0" in ran.err
 
 
 # Errors
@@ -182,7 +212,7 @@ def forget(name: str) -> Arrange:
 
 
 def damage_checkpoint(home: Path) -> None:
-    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "raw.safetensors"
+    path = home / "runs" / "tiny" / "checkpoints" / "step-000020" / "weights" / "raw.safetensors"
     path.write_bytes(path.read_bytes()[:-1] + b"x")
 
 
@@ -213,8 +243,25 @@ USAGE: dict[str, Case] = {
     "run folder in use": (["train", *TINY, "--run-dir", "runs/tiny"], nothing, "runs/tiny already holds a run"),
     "a resumed run tried out": (["train", "--resume", "--dry-run"], nothing, "--dry-run tries out a new run"),
     "run without --resume": (["train", "tiny"], nothing, "bidaf train --resume tiny"),
+    "config in the place of a run": (["train", "tiny.yaml"], nothing, "bidaf train --config tiny.yaml"),
+    "config with another ending": (["train", "-c", "tiny.yml"], nothing, "did you mean tiny.yaml?"),
+    "scores of no run": (["train", *TINY, "--dry-run", "--json"], nothing, "--dry-run has none"),
     "resume with other settings": (["train", "--resume", "tiny", "-s", "training.seed=9"], nothing, "training.seed"),
     "resume into a folder": (["train", "--resume", "tiny", "--run-dir", "prepared"], nothing, "prepared exists"),
+    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
+    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
+    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
+    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
+    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+    "an option like no other": (["train", *TINY, "--seed", "1"], nothing, "No such option: --seed; see bidaf train"),
+    "an option misspelt": (["predict", "dev.json", "--n_best", "3"], nothing, "(Possible options: --n-best); see"),
+    "quiet": (["eval", "--quiet"], nothing, "2>/dev/null is quiet"),
+    "two choices of weights": (["eval", "-w", "raw", "--use-ema"], nothing, "contradict each other"),
+    "both and one of them": (["eval", "--both", "--no-use-ema"], nothing, "contradict each other"),
+    "one set to predict with": (["predict", "dev.json", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "one set to ask": (["ask", "-c", "dev.json", "-q", "Who?", "-w", "raw", "-w", "ema"], nothing, "takes one weight"),
+    "one set to export": (["export", "-o", "model", "-w", "raw", "-w", "ema"], nothing, "takes one weight set"),
+    "predictions of two sets": (["eval", "--both", "-p", "x.json"], nothing, "takes the answers of one weight set"),
 }
 DATA: dict[str, Case] = {
     "missing file": (train_on("trian.json"), nothing, "did you mean train.json?"),
@@ -223,6 +270,13 @@ DATA: dict[str, Case] = {
     "truncated JSON": (train_on("x.json"), write("x.json", ANSWER), "x.json: is not JSON at line 1, column"),
     "not JSON": (train_on("x.json"), write("x.json", "Dear user"), "x.json: is not JSON at line 1, column 1"),
     "not text": (train_on("x.json"), write("x.json", b"\x89PNG\xff"), "x.json: is not UTF-8"),
+    "zip archive": (train_on("x.json"), write("x.json", b"PK\x03\x04\xff"), "x.json: is a zip archive; unpack it"),
+    "tar archive": (train_on("x.json"), write("x.json", b"x" * 257 + b"ustar"), "x.json: is a tar archive; unpack it"),
+    "vectors in an archive": (
+        ["train", *TINY, "-s", "data.vectors=x.txt"],
+        write("x.txt", b"7z\xbc\xaf\x27\x1c\0\x04"),
+        "x.txt: is a 7z archive; unpack it",
+    ),
     "a list": (train_on("x.json"), write("x.json", "[]"), "x.json: the top level is a list; SQuAD v1.1 is"),
     "wrong nesting": (train_on("x.json"), write("x.json", '{"data": [{"paragraphs": {}}]}'), "data[0].paragraphs"),
     "answers of a wrong type": (
@@ -234,14 +288,14 @@ DATA: dict[str, Case] = {
     "vectors missing": (["train", *TINY, "-s", "data.vectors=x.txt"], nothing, "x.txt: no such file"),
     "vectors ragged": (["train", *TINY, "-s", "data.vectors=x.txt"], write("x.txt", "a 1 2\nb 1\n"), "x.txt, line 2"),
     "unknown run": (["eval", "-m", "nowhere"], nothing, "no run nowhere, neither as a path nor in runs/"),
-    "no run at all": (["eval"], forget("runs"), "no run yet: runs/latest does not exist"),
+    "no run at all": (["eval"], forget("runs"), "no run yet in runs/"),
     "nothing to resume": (["train", "--resume"], forget("runs"), "no run yet"),
     "folder that is no run": (["predict", "dev.json", "-m", "prepared"], nothing, "prepared is not a run folder"),
     "run without checkpoint": (["eval", "-m", "tiny"], forget("runs/tiny/checkpoints"), "holds no checkpoint yet"),
-    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no sound checkpoint"),
-    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is damaged: raw.safetensors changed"),
-    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no sound checkpoint"),
-    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data in"),
+    "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no valid checkpoint"),
+    "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
+    "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no valid checkpoint"),
+    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
     "predict on a folder": (["predict", "runs"], nothing, "runs: is a folder; name a file"),
@@ -250,13 +304,12 @@ DATA: dict[str, Case] = {
     "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
 }
 FAILED: dict[str, Case] = {
-    "loss not finite": (["train", *TINY, "-s", "training.optimizer.lr=1e30"], nothing, "is not finite; no weight"),
-    "output not writable": (["predict", "dev.json", "-o", "no/folder/x.json"], nothing, "no/folder/x.json can't be"),
-    "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
-    "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
-    "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
+    "loss not finite": (
+        ["train", *TINY, "-s", "data.vectors=x.txt"],
+        write("x.txt", "in 3e38 -3e38\nthe 3e38 3e38\n"),
+        "is not finite; no weight",
+    ),
     "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
-    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
 

@@ -13,7 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bidaf.config import AdadeltaConfig, AdamConfig, Config
+from bidaf.config import AdadeltaConfig, AdamConfig, Config, ConstantSchedule
 from bidaf.config_file import MAX_BYTES, differences, dump_config, find_config, load_config, setting_names
 from bidaf.errors import UsageError
 
@@ -87,7 +87,19 @@ def test_two_sources_are_all_a_config_has_to_say(tmp_path: Path) -> None:
         ("training: {optimizer: {beta1: 0.9}}", "training.optimizer.beta1 (c.yaml, line 2): unknown setting with this"),
         (
             "training: {optimizer: {name: sgd}}",
-            "training.optimizer (c.yaml, line 2): name should be one of 'adadelta', 'adam', found 'sgd'",
+            "training.optimizer (c.yaml, line 2): name should be one of 'adadelta', 'adam', 'adamw', found 'sgd'",
+        ),
+        (
+            "training: {schedule: {name: cosine}}",
+            "training.schedule.steps (c.yaml, line 2): is required",
+        ),
+        (
+            "training: {schedule: {steps: 9}}",
+            "training.schedule.steps (c.yaml, line 2): unknown setting with this schedule.name",
+        ),
+        (
+            "training: {schedule: {name: linear, steps: 9, warmup_steps: 9}}",
+            "training.schedule (c.yaml, line 2): warmup_steps (9) must be less than steps (9)",
         ),
         ("training: {optimizer: adam}", "training.optimizer (c.yaml, line 2): should be a section"),
         (
@@ -281,7 +293,7 @@ def test_what_is_dumped_loads_to_the_same_config(tmp_path: Path, overrides: list
 def test_differences_name_each_setting_that_is_another(tmp_path: Path) -> None:
     ours = load(tmp_path, DATA)
     theirs = load(tmp_path, DATA, "training.optimizer.name=adam", "model.hidden_size=7", "data.dev=[x, y]")
-    assert differences(ours, theirs) == [
+    assert [str(each) for each in differences(ours, theirs)] == [
         "data.dev: ['dev.json'] -> ['x', 'y']",
         "model.hidden_size: 100 -> 7",
         "training.optimizer.name: adadelta -> adam",
@@ -290,10 +302,10 @@ def test_differences_name_each_setting_that_is_another(tmp_path: Path) -> None:
         "training.optimizer.beta1: absent -> 0.9",
         "training.optimizer.beta2: absent -> 0.999",
     ]
-    assert ours.to_dict() != theirs.to_dict()
+    assert differences(ours, theirs)[1] == ("model.hidden_size", 100, 7)
 
 
-def test_setting_names_are_those_of_a_dumped_config_and_of_the_other_optimizer(tmp_path: Path) -> None:
+def test_setting_names_are_those_of_a_dumped_config_and_of_its_alternatives(tmp_path: Path) -> None:
     def leaves(values: dict[str, Any], prefix: str = "") -> set[str]:
         nested = (
             leaves(value, f"{prefix}{key}.") if isinstance(value, dict) else {f"{prefix}{key}"}
@@ -303,8 +315,9 @@ def test_setting_names_are_those_of_a_dumped_config_and_of_the_other_optimizer(t
 
     names = setting_names()
     assert len(set(names)) == len(names)
-    adam = {"training.optimizer.beta1", "training.optimizer.beta2"}
-    assert set(names) == leaves(yaml.safe_load(dump_config(load(tmp_path, DATA)))) | adam
+    others = {f"training.optimizer.{name}" for name in ("beta1", "beta2", "weight_decay")}
+    others |= {f"training.schedule.{name}" for name in ("steps", "final")}
+    assert set(names) == leaves(yaml.safe_load(dump_config(load(tmp_path, DATA)))) | others
 
 
 def test_a_config_never_changes(tmp_path: Path) -> None:
@@ -313,9 +326,11 @@ def test_a_config_never_changes(tmp_path: Path) -> None:
         config.training.epochs = 3  # type: ignore[misc]
 
 
-def test_an_optimizer_without_a_name_is_adadelta(tmp_path: Path) -> None:
-    config = load(tmp_path, DATA + "training: {optimizer: {rho: 0.9}}\n", "training.optimizer.lr=1")
+def test_an_optimizer_without_a_name_is_adadelta_and_a_schedule_is_constant(tmp_path: Path) -> None:
+    settings = "training: {optimizer: {rho: 0.9}, schedule: {warmup_steps: 7}}\n"
+    config = load(tmp_path, DATA + settings, "training.optimizer.lr=1")
     assert config.training.optimizer == AdadeltaConfig(rho=0.9, lr=1.0)
+    assert config.training.schedule == ConstantSchedule(warmup_steps=7)
 
 
 pieces = st.sampled_from(
@@ -372,3 +387,57 @@ def test_a_setting_of_an_older_version_is_read_under_its_present_name(tmp_path: 
     assert load(tmp_path, DATA, "model.form=released").model.variant == "released"
     assert "model.variant (c.yaml, line 2): " in failure(tmp_path, DATA + "model: {form: papr}\n")
     assert "keep one" in failure(tmp_path, DATA + "model: {form: paper, variant: paper}\n")
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        *("training.optimizer.lr=1e10", "training.optimizer.lr=3e38", "training.optimizer.eps=1e-300"),
+        *("training.optimizer.eps=2.0", "training.clip_norm=1e300", "ema.half_life=1e300"),
+        *("training.epochs=1e300", f"training.epochs={10**30}", f"training.batch_size={10**9}"),
+        *(f"{name}={10**30}" for name in ("training.max_steps", "training.keep_last", "evaluation.every_steps")),
+        *(f"{name}={10**30}" for name in ("data.max_context_tokens", "data.min_word_count", "training.accumulate")),
+        *("evaluation.rank_by=tail:25%", "evaluation.rank_by=null"),
+    ],
+)
+@pytest.mark.parametrize("optimizer", ["adam", "adadelta"])
+def test_settings_that_no_run_survives_are_refused(tmp_path: Path, setting: str, optimizer: str) -> None:
+    load(tmp_path, DATA, f"training.optimizer.name={optimizer}", "training.optimizer.lr=100.0")
+    message = failure(tmp_path, DATA, f"training.optimizer.name={optimizer}", setting)
+    assert f"{setting.partition('=')[0]} (--set)" in message
+
+
+def test_a_removed_setting_is_accepted_with_the_value_that_every_run_now_has(tmp_path: Path) -> None:
+    assert load(tmp_path, DATA + "ema: {every: 1, decay: 0.9}\n") == load(tmp_path, DATA + "ema: {decay: 0.9}\n")
+    assert load(tmp_path, DATA, "ema.every=1") == load(tmp_path, DATA)
+    for every in ("2", "true", "1.0", "[1]"):
+        problem = failure(tmp_path, DATA + f"ema:\n  every: {every}\n")
+        assert "c.yaml, line 3: ema.every was removed" in problem
+        assert "ema.every was removed" in failure(tmp_path, DATA, f"ema.every={every}")
+
+
+def test_snapshots_go_with_an_average_and_can_be_switched_off(tmp_path: Path) -> None:
+    default = load(tmp_path, DATA).ema.snapshots
+    assert default is not None
+    assert (default.every, default.density) == (50, 8)
+    assert load(tmp_path, DATA, "ema.snapshots=null").ema.snapshots is None
+    without_average = load(tmp_path, DATA, "ema.enabled=false")
+    assert without_average.ema.snapshots is None
+    assert load(tmp_path, dump_config(without_average)) == without_average
+    for snapshots in ("{every: 10}", "{}"):
+        problem = failure(tmp_path, DATA + f"ema: {{enabled: false, snapshots: {snapshots}}}\n")
+        assert "snapshots" in problem
+        assert "enabled: false" in problem
+    assert "snapshots.every" in failure(tmp_path, DATA, "ema.snapshots.every=0")
+    assert load(tmp_path, DATA, "ema.snapshots.density=3").ema.snapshots.every == 50  # type: ignore[union-attr]
+
+
+def test_a_run_of_a_version_without_snapshots_has_none(tmp_path: Path) -> None:
+    written = dump_config(load(tmp_path, DATA))
+    old = yaml.safe_load(written)
+    del old["ema"]["snapshots"]
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.dump(old), encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is None
+    path.write_text(written, encoding="utf-8")
+    assert load_config(path, of_a_run=True).ema.snapshots is not None

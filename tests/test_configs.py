@@ -87,7 +87,7 @@ def test_diff_names_each_setting_with_both_values(tmp_path: Path) -> None:
         "training.seed: 0 -> 7",
     ]
     listed = succeed("config", "diff", "a.yaml", "b.yaml", "--json", cwd=tmp_path).json
-    assert listed == {"ema.decay": "0.9 -> None", "training.seed": "0 -> 7"}
+    assert listed == {"ema.decay": [0.9, None], "training.seed": [0, 7]}
 
 
 def test_validate_names_every_problem_at_once(tmp_path: Path) -> None:

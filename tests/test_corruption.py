@@ -8,25 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import CPU, Configure
+from conftest import CPU, EMA_FILE, RAW_FILE, Configure
 
 from bidaf.errors import DataError
-from bidaf.runs.checkpoint import (
-    COMPLETE,
-    CONFIG,
-    OPTIMIZER,
-    RAW,
-    SHADOW,
-    STATE,
-    DamagedCheckpoint,
-    open_checkpoint,
-    open_or_suggest,
-    remove_checkpoint,
-)
+from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, CorruptedCheckpoint, open_checkpoint, open_or_suggest
+from bidaf.runs.checkpoint_folders import COMPLETE, remove_checkpoint
 from bidaf.runs.folder import Run
-from bidaf.training.launch import newest_sound_checkpoint, start_run
+from bidaf.runs.state import STATE
+from bidaf.training.launch import newest_valid_checkpoint, start_run
 
-FILES = (RAW, SHADOW, OPTIMIZER, STATE, CONFIG, COMPLETE)
+FILES = (RAW_FILE, EMA_FILE, OPTIMIZER, STATE, CONFIG, COMPLETE)
 GOOD, VICTIM = "step-000006", "step-000012"
 
 Damage = Callable[[Path, str, random.Random], None]
@@ -133,12 +124,12 @@ def check(whole: Path, folder: Path, damage: str, name: str, seed: int) -> None:
     victim = run.checkpoints / VICTIM
     DAMAGES[damage](victim, name, random.Random(f"{damage} {name} {seed}"))
     trial = f"{damage}: {name}, seed {seed}"
-    with pytest.raises(DamagedCheckpoint, match=VICTIM):
+    with pytest.raises(CorruptedCheckpoint, match=VICTIM):
         print(trial, open_checkpoint(victim))
-    with pytest.raises(DamagedCheckpoint, match=rf"this one is sound: .*{GOOD}\)"):
+    with pytest.raises(CorruptedCheckpoint, match=rf"this one is valid: .*{GOOD}\)"):
         open_or_suggest(folder / "last")
     said: list[str] = []
-    found = newest_sound_checkpoint(run, said.append)
+    found = newest_valid_checkpoint(run, said.append)
     assert found is not None, trial
     assert found.folder.name == GOOD, trial
     assert len(said) == 1, trial
@@ -166,7 +157,7 @@ def test_checkpoints_that_changed_places_are_found(whole: Path, tmp_path: Path) 
     good, victim = run / "checkpoints" / GOOD, run / "checkpoints" / VICTIM
     remove_checkpoint(victim)
     good.rename(victim)
-    with pytest.raises(DamagedCheckpoint, match="it holds the checkpoint of step 6; rename it back"):
+    with pytest.raises(CorruptedCheckpoint, match="it holds the checkpoint of step 6; rename it back"):
         open_checkpoint(victim)
     assert open_checkpoint(victim.rename(run / "mine")).step == 6  # any other name says nothing of a step
 
@@ -179,6 +170,6 @@ def test_hidden_files_of_the_system_are_no_damage(whole: Path, tmp_path: Path) -
 
 def test_without_a_sound_one_nothing_is_suggested(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "checkpoints" / GOOD, tmp_path / GOOD)
-    (tmp_path / GOOD / RAW).write_bytes(b"")
+    (tmp_path / GOOD / RAW_FILE).write_bytes(b"")
     with pytest.raises(DataError, match=r"use another one$"):
         open_or_suggest(tmp_path / GOOD)

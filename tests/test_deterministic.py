@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import EMA_FILE, RAW_FILE
 from helpers_cli import bidaf, fail, succeed, write_tiny
 
 from bidaf.device import set_deterministic
-from bidaf.runs.checkpoint import RAW, SHADOW
 from bidaf.runs.folder import MEASURED
 from bidaf.training.step import TrainingStep
 
@@ -44,7 +44,7 @@ def metrics(run: Path) -> bytes:
 def test_metrics_are_the_same_bytes_when_a_run_is_made_again(home: Path) -> None:
     succeed(*TRAIN, "--run-dir", "two", cwd=home)
     assert metrics(home / "two") == metrics(home / "one")
-    for file in (RAW, SHADOW):
+    for file in (RAW_FILE, EMA_FILE):
         assert (home / "two" / "last" / file).read_bytes() == (home / "one" / "last" / file).read_bytes()
 
 

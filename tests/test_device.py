@@ -126,4 +126,4 @@ def torch_weights(run: Run) -> dict[str, torch.Tensor]:
     from bidaf.runs.checkpoint import open_checkpoint
 
     checkpoint = open_checkpoint(run.last_checkpoint())
-    return checkpoint.weights(use_ema=False) | checkpoint.weights(use_ema=True)
+    return checkpoint.weights("raw") | checkpoint.weights("ema")

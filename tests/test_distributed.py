@@ -19,9 +19,9 @@ from test_step import QUESTIONS, Bench, nan_loss, plain_descent
 from torch import Tensor
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.errors import BidafError, UsageError
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss
 from bidaf.training import distributed
 from bidaf.training.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
@@ -184,8 +184,9 @@ def test_stop_flags_travel_with_the_gradient(bench: MakeBench) -> None:
 def test_every_question_is_answered_by_one_process(bench: MakeBench, size: int, batch_tokens: int) -> None:
     of_one = bench()
     options: dict[str, Any] = {"batch_tokens": batch_tokens, "max_answer_tokens": None}
-    whole = answer_all(of_one.model, of_one.source, **options)
-    shares = [answer_all(of_one.model, of_one.source, **options, shard=Group(rank, size).shard) for rank in range(size)]
+    whole = predict_spans(of_one.model, of_one.source, **options)
+    shards = [Group(rank, size).shard for rank in range(size)]
+    shares = [predict_spans(of_one.model, of_one.source, **options, shard=shard) for shard in shards]
     assert sum(len(share) for share in shares) == len(whole)
     assert {question: answer for share in shares for question, answer in share.items()} == whole
 
@@ -201,7 +202,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
         with pytest.raises(Interrupted):
             asked.check_own()
         other.check_own()
-        total = np.add(asked.votes(), other.votes()).tolist()
+        total = np.add(asked.stop_flags(), other.stop_flags()).tolist()
         for requests in (asked, other):
             requests.agree(total)
             with pytest.raises(Interrupted) as caught:
@@ -211,7 +212,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
 
 def test_no_stop_flag_is_no_request() -> None:
     with InterruptRequests(alone=False) as requests:
-        requests.agree(requests.votes())
+        requests.agree(requests.stop_flags())
         requests.check()
 
 

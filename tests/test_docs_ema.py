@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import doctest
+import io
+import os
 import re
+import subprocess
+import sys
+import types
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +17,7 @@ import pytest
 import torch
 from pydantic import BaseModel
 from safetensors.torch import load_file
+from torch import nn
 
 from bidaf.config import AdadeltaConfig, Config, DataConfig, ModelConfig
 from bidaf.config_file import load_config
@@ -32,16 +39,106 @@ def rows(page: Path, heading: str) -> list[list[str]]:
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[2:]]
 
 
-def test_the_example_runs_as_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (example,) = re.findall(r"```python\n(.*?)```", text(EMA), flags=re.DOTALL)
-    monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
+@pytest.fixture(scope="module")
+def examples(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[dict[str, Any]], Path]:
+    """The variables after each example of the page, which are run in their order, and the folder they write to."""
+    folder = tmp_path_factory.mktemp("examples")
+    frameworks: dict[str, dict[str, Any]] = {
+        "lightning": {"Callback": object},
+        "transformers": {"Trainer": FakeTrainer},
+    }
     names: dict[str, Any] = {}
-    exec(compile(example, EMA.name, "exec"), names)
+    after = []
+    with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(io.StringIO()):
+        patch.chdir(folder)
+        for module, content in frameworks.items():
+            patch.setitem(sys.modules, module, types.SimpleNamespace(**content))
+        torch.manual_seed(0)
+        for example in re.findall(r"```python\n(.*?)```", text(EMA), flags=re.DOTALL):
+            exec(compile(example, EMA.name, "exec"), names)
+            after.append(dict(names))
+    return after, folder
+
+
+class FakeTrainer:
+    """What the recipe for transformers overrides."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.optimizer = self.create_optimizer()
+
+    def create_optimizer(self) -> torch.optim.Optimizer:
+        return torch.optim.SGD(self.model.parameters(), lr=1.0)
+
+    def evaluate(self) -> torch.Tensor:
+        (weight,) = self.model.parameters()
+        return weight.detach().clone()
+
+
+def test_the_first_example_saves_the_average_that_it_scored(examples: tuple[list[dict[str, Any]], Path]) -> None:
+    names, folder = examples[0][0], examples[1]
     assert names["accuracy"] > 0.9
-    averaged = load_file(tmp_path / "averaged.safetensors")
-    assert all(torch.equal(averaged[name], shadow) for name, shadow in names["ema"].shadow.items())
-    assert not torch.equal(averaged["0.weight"], names["model"][0].weight)
+    saved = load_file(folder / "averaged.safetensors")
+    assert all(torch.equal(saved[name], shadow) for name, shadow in names["ema"].shadow.items())
+    assert not torch.equal(saved["0.weight"], names["model"][0].weight)
+
+
+def test_statistics_of_batch_normalisation_estimated_again_score_as_the_page_says(
+    examples: tuple[list[dict[str, Any]], Path],
+) -> None:
+    scores = examples[0][1]["scores"]
+    claimed = [
+        float(number) / 100 for number in re.findall(r"(\d\d\.\d) %", text(EMA).split("On one CPU thread:")[1][:150])
+    ]
+    assert list(scores.values()) == pytest.approx(claimed, abs=0.01)
+    assert scores["raw"] < scores["averaged"] < scores["averaged, estimated again"]
+
+
+def test_the_recipes_update_once_per_step_and_validate_the_shadow(examples: tuple[list[dict[str, Any]], Path]) -> None:
+    names = examples[0][-1]
+    model = nn.Linear(2, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0)
+    callback, loop = names["Averaging"](), types.SimpleNamespace(optimizers=[optimizer])
+    callback.on_fit_start(loop, model)
+    trainer = names["AveragingTrainer"](nn.Linear(2, 1, bias=False))
+    for averaged, stepper, ema in ((model, optimizer, callback.ema), (trainer.model, trainer.optimizer, trainer.ema)):
+        for _ in range(3):
+            averaged(torch.ones(1, 2)).sum().backward()
+            stepper.step()
+        assert ema.steps == 3
+        assert not torch.equal(averaged.weight, ema.shadow["weight"])
+    callback.on_validation_start(loop, model)
+    assert torch.equal(model.weight, callback.ema.shadow["weight"])
+    callback.on_exception(loop, model, ValueError())
+    assert not callback.ema.is_applied
+    assert torch.equal(trainer.evaluate(), trainer.ema.shadow["weight"])
+
+
+def test_the_average_rebuilt_from_ones_own_snapshots_is_as_near_as_predicted(
+    examples: tuple[list[dict[str, Any]], Path],
+) -> None:
+    names = examples[0][-1]
+    exact, model = names["exact"].shadow, names["model"]
+    off = torch.cat([(names["average"][name] - exact[name]).flatten() for name in exact]).norm()
+    gap = torch.cat([(weight.detach() - exact[name]).flatten() for name, weight in model.named_parameters()]).norm()
+    assert len(names["snapshots"]) < 50
+    assert names["fit"].predicted_error < 0.005
+    assert off / gap < 2.5 * names["fit"].predicted_error + 1e-4
+
+
+def test_the_table_of_other_implementations_is_what_the_script_prints() -> None:
+    ran = subprocess.run(
+        [sys.executable, str(ROOT / "scripts" / "asked_for.py")],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    printed = [line for line in ran.stdout.splitlines() if line.startswith("| bidaf")]
+    assert printed
+    assert all(line.split("|")[3:] in [row.split("|")[3:] for row in text(EMA).splitlines()] for line in printed)
+    assert "is not installed: skipped" in ran.stderr or len(ran.stdout.splitlines()) == 7
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

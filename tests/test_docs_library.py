@@ -5,14 +5,17 @@ from __future__ import annotations
 import doctest
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from helpers_cli import Tiny, succeed, train_tiny
 
 import bidaf
-from bidaf.errors import DataError
+from bidaf.errors import BidafError, DataError
 from bidaf.export import onnx
 
 ROOT = Path(__file__).parents[1]
@@ -34,7 +37,7 @@ def here(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_the_examples_run_in_their_order(here: Path) -> None:
     examples = re.findall(r"```python\n(.*?)```", LIBRARY.read_text(encoding="utf-8"), flags=re.DOTALL)
-    assert len(examples) == 4
+    assert len(examples) == 6
     names: dict[str, Any] = {}
     for example in examples:
         exec(compile(example, LIBRARY.name, "exec"), names)
@@ -62,16 +65,73 @@ def test_a_list_and_a_file_are_predicted_alike(here: Path) -> None:
     model = bidaf.load("model")
     assert bidaf.predict(model, questions) == bidaf.predict(model, "questions.json")
     ticks: list[int] = []
-    bidaf.predict(model, here / "questions.json", tick=ticks.append)
+    bidaf.predict(model, here / "questions.json", on_progress=ticks.append)
     assert sum(ticks) == 2
     assert [answer.text for answer in model.ask("Two?", "One.")] == [bidaf.predict(model, questions)["1"]]
+
+
+def test_a_question_alone_and_a_data_frame_are_predicted_as_a_list(here: Path) -> None:
+    questions = [{"context": "Dora lives in Rome.", "question": "Where?"}, {"context": "One.", "question": "Two?"}]
+    model = bidaf.load("model")
+    expected = bidaf.predict(model, questions)
+    assert bidaf.predict(model, questions[1]) == {"0": expected["1"]}
+    assert bidaf.predict(model, iter(questions)) == expected
+    frame = pd.DataFrame(questions).assign(answers=[np.array(["Rome"]), None], id=[7, 8])
+    assert bidaf.predict(model, frame) == {"7": expected["0"], "8": expected["1"]}
+    frame["id"] = ["a", None]
+    assert bidaf.predict(model, frame) == {"a": expected["0"], "1": expected["1"]}
+
+
+WRONG: Any = bidaf  # untyped: these calls are what a type checker would refuse
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda m: WRONG.predict("model", [{"context": "a", "question": "b"}]), "load one first: bidaf.load"),
+        (lambda m: WRONG.evaluate("model"), "load one first: bidaf.load"),
+        (lambda m: WRONG.explain(None, "Who?", "Anna."), "load one first: bidaf.load"),
+        (lambda m: WRONG.predict(m, None), "found NoneType"),
+        (lambda m: WRONG.predict(m, 3), "found int"),
+        (lambda m: WRONG.predict(m, ["Who?"]), r"\[0\]: expected an object, found text"),
+        (lambda m: WRONG.predict(m, pd.DataFrame({"context": ["a", None], "question": ["b", "c"]})), r"\[1\].context"),
+        (lambda m: WRONG.predict(m, pd.Series(["a"])), "expected an object"),
+        (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=0), "n_best must be from 1"),
+        (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=10**6), "n_best must be from 1"),
+        (lambda m: m.ask("Who?", None), "the context must be text, found NoneType"),
+        (lambda m: m.ask(b"Who?", "Anna."), "the question must be text, found bytes"),
+        (lambda m: m.ask("Who?", " "), "the context is empty"),
+        (lambda m: WRONG.explain(m, "Who?", ""), "the context is empty"),
+        (lambda m: WRONG.score({"a": "Rome"}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score({"a": []}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score({"a": [3]}, {"a": "Rome"}), "gold answers to 'a'"),
+        (lambda m: WRONG.score([], {"a": "Rome"}), "found a list"),
+        (lambda m: WRONG.score({"a": ["Rome"]}, {"a": None}), "answer to 'a' must be text, found null"),
+        (lambda m: WRONG.score({"a": ["Rome"]}, ["Rome"]), "found a list"),
+    ],
+)
+def test_a_wrong_argument_is_one_of_our_errors(here: Path, call: Callable[[Any], object], said: str) -> None:
+    with pytest.raises(BidafError, match=said):
+        call(bidaf.load("model"))
+
+
+def test_a_run_is_evaluated_and_explained_from_python(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tiny.folder)
+    model = bidaf.load("tiny", weights="raw", at=20)
+    evaluation = bidaf.evaluate(model)
+    assert evaluation.scores == tiny.last_scores()["raw"]
+    assert bidaf.evaluate(model, "dev.json").predictions == evaluation.predictions
+    explained = bidaf.explain(model, "Where does Dora live?", "Dora lives in Rome.", n_best=2)
+    (explanation,) = explained.explanations
+    assert explanation.weights == "raw"
+    assert explanation.answers == model.ask("Where does Dora live?", "Dora lives in Rome.", 2)
 
 
 def test_an_export_of_raw_weights_loads_as_what_it_is(tiny: Tiny, tmp_path: Path) -> None:
     succeed("export", "-m", tiny.run, "-o", tmp_path / "raw", "--no-use-ema", cwd=tiny.folder)
     assert bidaf.load(tmp_path / "raw").loaded.weights == "raw"
-    with pytest.raises(DataError, match="holds raw weights alone"):
-        bidaf.load(tmp_path / "raw", use_ema=True)
+    with pytest.raises(DataError, match="holds the weight set raw only"):
+        bidaf.load(tmp_path / "raw", weights="ema")
 
 
 @pytest.mark.parametrize("questions", [[], [{"context": "a"}], [{"context": "a", "question": " "}], "nowhere.json"])

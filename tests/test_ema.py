@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 from torch.nn import functional as F
 
 import bidaf.ema.average
@@ -82,13 +83,12 @@ def moved_average(model: nn.Module, steps: int = 3, **settings: Any) -> Exponent
 # --- the average itself ---
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
 @pytest.mark.parametrize("warmup", ["none", "ramp", "power"])
 @pytest.mark.parametrize("decay", [0.0, 0.5, 0.999])
-def test_the_shadow_is_the_closed_form_of_the_weights_it_saw(decay: float, warmup: str, every: int) -> None:
-    """Written out anew: sum over the weights seen, each with its own share times what every later step kept of it."""
+def test_the_shadow_is_the_closed_form_of_the_weights_it_saw(decay: float, warmup: str) -> None:
+    """Computed independently: sum over all weights, each with its own share times what every later step kept of it."""
     model = nn.Linear(3, 2, dtype=torch.float64)
-    ema = ExponentialMovingAverage(model, decay=decay, warmup=warmup, every=every)
+    ema = ExponentialMovingAverage(model, decay=decay, warmup=warmup)
     warm: dict[str, Callable[[int], float]] = {
         "none": lambda n: decay,
         "ramp": lambda n: min(decay, (1 + n) / (10 + n)),
@@ -98,14 +98,13 @@ def test_the_shadow_is_the_closed_form_of_the_weights_it_saw(decay: float, warmu
     for step in range(1, 13):
         move(model, step)
         ema.update()
-        if step % every == 0:
-            seen.append(model.weight.detach().clone())
-            kept.append(math.pow(warm[warmup](step), every))
+        seen.append(model.weight.detach().clone())
+        kept.append(warm[warmup](step))
     expected = torch.zeros_like(model.weight)
     for index, weight in enumerate(seen):
         expected += weight * (1 - kept[index]) * math.prod(kept[index + 1 :])
-    assert len(seen) >= 5
     torch.testing.assert_close(ema.shadow["weight"], expected, rtol=1e-13, atol=1e-14)
+    assert ema.initial_share == pytest.approx(math.prod(kept[1:]), abs=1e-11)
 
 
 def test_without_decay_the_shadow_is_the_weights() -> None:
@@ -145,28 +144,6 @@ def test_a_warmup_reaches_a_decay_after_the_documented_step(warmup: str, step: i
     ema = ExponentialMovingAverage(Small(), decay=decay, warmup=warmup)
     assert ema.decay_at(step // 2) < decay
     assert ema.decay_at(2 * step) == decay
-
-
-def test_an_update_in_every_few_steps_has_the_horizon_of_one_in_each() -> None:
-    model = nn.Linear(3, 2, dtype=torch.float64)
-    each, third = (ExponentialMovingAverage(model, decay=0.99, every=every) for every in (1, 3))
-    move(model, 1)
-    for _ in range(30):
-        each.update()
-        third.update()
-    torch.testing.assert_close(third.shadow["weight"], each.shadow["weight"], rtol=1e-12, atol=0)
-    assert each.steps == third.steps == 30
-
-
-def test_an_update_that_every_leaves_out_is_counted_and_moves_nothing() -> None:
-    model = Small()
-    ema = ExponentialMovingAverage(model, every=3)
-    before = shadow_of(ema)
-    move(model, 1)
-    ema.update()
-    ema.update()
-    assert_identical(shadow_of(ema), before)
-    assert ema.steps == 2
 
 
 def test_the_shadow_of_weights_that_stand_still_never_moves() -> None:
@@ -510,6 +487,43 @@ def test_a_swap_inside_inference_mode_leaves_the_next_one_possible() -> None:
     ema.update()
 
 
+# --- two averages of one model ---
+
+
+PARTS: dict[str, Callable[[Small], nn.Module]] = {
+    "the same model": lambda model: model,
+    "a part of it": lambda model: model.hidden,
+    "a model that holds it": lambda model: nn.Sequential(model, nn.Linear(2, 2)),
+}
+
+
+@pytest.mark.parametrize("part", PARTS)
+@pytest.mark.parametrize("action", ACTIONS)
+def test_an_average_never_treats_the_shadow_of_another_as_raw_weights(action: str, part: str) -> None:
+    model = Small()
+    ema = moved_average(model)
+    other = moved_average(PARTS[part](model), decay=0.5)
+    raw, shadow, others_shadow = snapshot(model), shadow_of(ema), shadow_of(other)
+    with ema.applied():
+        with pytest.raises(RuntimeError, match=rf"another average is applied.*leave its applied.. before you {action}"):
+            ACTIONS[action](other)
+        with pytest.raises(RuntimeError, match="another average is applied"):
+            ExponentialMovingAverage(PARTS[part](model))
+    assert_identical(snapshot(model), raw)
+    assert_identical(shadow_of(other), others_shadow)
+    assert_usable(ema, model, raw, shadow)
+    with other.applied():
+        assert other.is_applied
+    other.update()
+
+
+def test_averages_of_different_models_can_be_applied_at_once() -> None:
+    first, second = moved_average(Small()), moved_average(Small())
+    with first.applied(), second.applied():
+        assert first.is_applied
+        assert second.is_applied
+
+
 # --- types, wrappers, and models that change ---
 
 
@@ -589,6 +603,18 @@ def test_it_follows_weights_that_get_new_storage() -> None:
     assert_identical(snapshot(model), raw)
 
 
+def test_a_compiled_or_checkpointed_part_of_a_model_has_plain_names() -> None:
+    model = Small()
+    model.hidden = torch.compile(model.hidden, backend="eager")  # type: ignore[assignment]
+    model.out = checkpoint_wrapper(model.out)  # type: ignore[assignment]
+    ema = moved_average(model)
+    assert list(ema.shadow) == TRAINED
+    ema.load_state_dict(copy.deepcopy(moved_average(Small(), steps=2).state_dict()))
+    with ema.applied():
+        assert torch.equal(model.hidden.weight, ema.shadow["hidden.weight"])
+    ema.update()
+
+
 def unfreeze(model: Small) -> str:
     model.table.weight.requires_grad_(True)
     return "table.weight"
@@ -612,6 +638,46 @@ def test_weights_that_are_not_in_the_average_are_named_before_it_is_used(change:
     assert_identical(snapshot(model), raw)
 
 
+@pytest.mark.parametrize("tied", [False, True], ids=["plain", "tied"])
+@pytest.mark.parametrize("action", [name for name in ACTIONS if name != "load it"])
+def test_every_use_notices_weights_that_loading_replaced(action: str, tied: bool) -> None:
+    """`load_state_dict(assign=True)` gives the model new parameters: the old ones would be averaged forever."""
+    model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 3))
+    if tied:
+        model[1].weight = model[0].weight
+    ema = moved_average(model)
+    model.load_state_dict(snapshot(model), assign=True)
+    before, steps = shadow_of(ema), ema.steps
+    with pytest.raises(RuntimeError, match=r"not in the average: 0\.weight, 0\.bias, "):
+        ACTIONS[action](ema)
+    assert_identical(shadow_of(ema), before)
+    assert ema.steps == steps
+    ExponentialMovingAverage(model).update()
+
+
+def test_the_averaged_model_is_a_copy_that_neither_training_nor_the_average_moves() -> None:
+    model = Small()
+    ema = moved_average(model)
+    raw = snapshot(model)
+    averaged = ema.averaged_model()
+    assert not averaged.training
+    assert model.training
+    with ema.applied():
+        expected = model.eval()(ROWS)
+    assert_identical(snapshot(model.train()), raw)
+    move(model, 9)
+    ema.update()
+    assert torch.equal(averaged(ROWS), expected)
+
+
+def test_its_repr_says_what_it_holds() -> None:
+    ema = moved_average(Small(), decay=0.5, warmup="ramp")
+    for fact in ("decay=0.5", "'ramp'", "3 updates", "4 tensors", "26 weights", f"{2 / 11 * 3 / 12 * 4 / 13:.2%} init"):
+        assert fact in repr(ema)
+    with ema.applied():
+        assert "applied" in repr(ema)
+
+
 def test_a_weight_that_is_frozen_later_stays_in_the_average() -> None:
     model = Small()
     ema = ExponentialMovingAverage(model, decay=0.0)
@@ -627,7 +693,7 @@ def test_a_weight_that_is_frozen_later_stays_in_the_average() -> None:
 
 
 def test_a_state_restores_shadow_and_counter_bit_for_bit() -> None:
-    settings: dict[str, Any] = {"decay": 0.9, "warmup": "ramp", "every": 2}
+    settings: dict[str, Any] = {"decay": 0.9, "warmup": "ramp"}
     model, other = Small(), Small()
     ema = moved_average(model, steps=5, **settings)
     resumed = ExponentialMovingAverage(other, **settings)
@@ -656,9 +722,9 @@ def test_loading_writes_into_the_shadow_and_keeps_no_tensor_of_the_state() -> No
 
 
 def test_a_state_holds_plain_settings_and_the_shadow_alone() -> None:
-    state = moved_average(Small(), warmup="power", every=2).state_dict()
+    state = moved_average(Small(), warmup="power").state_dict()
     shadow = state.pop("shadow")
-    assert state == {"decay": 0.9, "warmup": "power", "every": 2, "steps": 3}
+    assert state == {"decay": 0.9, "warmup": "power", "steps": 3}
     assert list(shadow) == TRAINED
 
 
@@ -668,8 +734,8 @@ def without(state: dict[str, Any], name: str) -> dict[str, Any]:
 
 WRONG_STATES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[str]]] = {
     "settings": (
-        lambda state: state | {"decay": 0.5, "warmup": "ramp", "every": 4},
-        ["decay is 0.9 here and 0.5", "warmup is 'none' here and 'ramp'", "every is 1 here and 4"],
+        lambda state: state | {"decay": 0.5, "warmup": "ramp"},
+        ["decay is 0.9 here and 0.5", "warmup is 'none' here and 'ramp'"],
     ),
     "missing setting": (lambda state: without(state, "decay"), ["decay is 0.9 here and None"]),
     "no counter": (lambda state: without(state, "steps"), ["steps is None in the state"]),
@@ -691,7 +757,7 @@ WRONG_STATES: dict[str, tuple[Callable[[dict[str, Any]], dict[str, Any]], list[s
     ),
     "all at once": (
         lambda state: {"shadow": {"extra": torch.ones(1)}},
-        ["decay is", "warmup is", "every is", "steps is", "hidden.weight is missing", "extra is unknown"],
+        ["decay is", "warmup is", "steps is", "hidden.weight is missing", "extra is unknown"],
     ),
 }
 
@@ -760,7 +826,6 @@ def test_the_distance_of_weights_that_are_all_zero_is_a_number() -> None:
         ({"half_life": math.inf}, "decay must be"),
         ({"decay": 0.9, "half_life": 7.0}, "not both"),
         ({"warmup": "tf"}, "warmup must be one of none, ramp, power, got 'tf'"),
-        ({"every": 0}, "every must be at least 1 step"),
     ],
 )
 def test_settings_out_of_range_are_refused(settings: dict[str, Any], message: str) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import io
 import json
 import re
 from pathlib import Path
@@ -17,13 +19,13 @@ from PIL import Image
 from bidaf.data.batches import BatchSource
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
-from bidaf.evaluation.evaluator import answer_all, answer_n_best
-from bidaf.inference.attention import dev_examples, explain
-from bidaf.inference.loading import LoadedModel, load_all_weights
-from bidaf.model.attention import AttentionFlow
+from bidaf.evaluation.evaluator import predict_spans
+from bidaf.inference.explain import dev_examples, explain
+from bidaf.inference.loading import LoadedModel, load_weight_sets
+from bidaf.model.attention import AttentionFlow, AttentionWeights
 from bidaf.reporting import attention_image as picture
-from bidaf.reporting.attention_image import write_picture
-from bidaf.reporting.explain import explain_page
+from bidaf.reporting.attention_image import attention_image
+from bidaf.reporting.attention_page import attention_page
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +36,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def models(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> list[LoadedModel]:
     monkeypatch.chdir(tiny.folder)
-    return load_all_weights("tiny", choose_device("cpu"))
+    return load_weight_sets("tiny", None, choose_device("cpu"))
 
 
 def page_data(page: Path) -> Any:
@@ -45,10 +47,10 @@ def page_data(page: Path) -> Any:
 def test_the_weights_shown_are_those_that_the_answer_was_made_with(
     models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    used: list[tuple[torch.Tensor, torch.Tensor]] = []
+    used: list[AttentionWeights] = []
     attend = AttentionFlow.attend
 
-    def spy(self: AttentionFlow, *arguments: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def spy(self: AttentionFlow, *arguments: torch.Tensor) -> AttentionWeights:
         used.append(attend(self, *arguments))
         return used[-1]
 
@@ -56,12 +58,13 @@ def test_the_weights_shown_are_those_that_the_answer_was_made_with(
     features = models[0].dev_features()
     assert features is not None
     (explained,) = explain(models, dev_examples(features, ["dev-2-1"]))
-    assert [reading.weights for reading in explained.readings] == ["raw", "ema"]
-    for number, reading in enumerate(explained.readings):
-        forwards = used[3 * number : 3 * number + 3]
-        for to_question, to_context in forwards:
-            np.testing.assert_array_equal(reading.to_question, to_question[0].numpy())
-            np.testing.assert_array_equal(reading.to_context, to_context[0].numpy())
+    assert [reading.weights for reading in explained.explanations] == ["raw", "ema"]
+    assert len(used) == 2  # one forward pass per weight set
+    for attention, reading in zip(used, explained.explanations, strict=True):
+        assert attention.to_question is not None
+        assert attention.to_context is not None
+        np.testing.assert_array_equal(reading.to_question, attention.to_question[0].numpy())
+        np.testing.assert_array_equal(reading.to_context, attention.to_context[0].numpy())
         for total in (reading.to_question.sum(1), reading.to_context.sum(), reading.start.sum(), reading.end.sum()):
             assert total == pytest.approx(1, abs=1e-5)
         assert reading.to_question.shape == (len(explained.context_words), len(explained.question_words))
@@ -70,8 +73,29 @@ def test_the_weights_shown_are_those_that_the_answer_was_made_with(
         first = next(i for i, (start, _) in enumerate(words) if start == best.start)
         last = next(i for i, (_, end) in enumerate(words) if end == best.end)
         assert reading.start[first] * reading.end[last] == pytest.approx(best.probability, rel=1e-4)
-    assert len(used) == 6
-    assert not np.array_equal(explained.readings[0].to_question, explained.readings[1].to_question)
+    assert not np.array_equal(explained.explanations[0].to_question, explained.explanations[1].to_question)
+
+
+@pytest.mark.parametrize(
+    ("attention", "lack"),
+    [
+        ("context_to_query", "no question-to-context attention"),
+        ("query_to_context", "no context-to-question attention"),
+        ("dynamic", "no question-to-context attention"),
+    ],
+)
+def test_a_variant_says_which_attention_it_lacks(tiny: Tiny, tmp_path: Path, attention: str, lack: str) -> None:
+    run, page, image = tmp_path / "run", tmp_path / "page.html", tmp_path / "image.png"
+    sets = [f"--set=model.attention={attention}", "--set=training.max_steps=1"]
+    succeed("train", "-c", "tiny.yaml", "--run-dir", run, *sets, cwd=tiny.folder)
+    succeed("explain", "dev-2-1", "-m", run, "-o", page, "--png", image, cwd=tiny.folder)
+    (shown,) = page_data(page)
+    assert lack in shown["lacks"]
+    assert image.stat().st_size > 0
+    for explanation in shown["explanations"]:
+        assert all(weight == 0 for weight in explanation["toContext"]) is (attention != "query_to_context")
+        weights = np.frombuffer(base64.b64decode(explanation["toQuestion"]), dtype="<u2")
+        assert (len(set(weights.tolist())) == 1) is (attention == "query_to_context")
 
 
 def test_the_first_of_the_n_best_is_the_answer(models: list[LoadedModel]) -> None:
@@ -79,9 +103,9 @@ def test_the_first_of_the_n_best_is_the_answer(models: list[LoadedModel]) -> Non
     assert features is not None
     source = BatchSource(features, choose_device("cpu"))
     for model in models:
-        best = answer_n_best(model.model, source, 3, batch_tokens=20, max_answer_tokens=None)
-        one = answer_all(model.model, source, batch_tokens=20, max_answer_tokens=None)
-        assert {id: answers[0] for id, answers in best.items()} == one
+        best = predict_spans(model.model, source, 3, batch_tokens=20, max_answer_tokens=None)
+        one = predict_spans(model.model, source, batch_tokens=20, max_answer_tokens=None)
+        assert {id: answers[:1] for id, answers in best.items()} == one
 
 
 def test_questions_of_the_dev_set_are_those_of_the_file(tiny: Tiny, tmp_path: Path) -> None:
@@ -99,8 +123,8 @@ def test_questions_of_the_dev_set_are_those_of_the_file(tiny: Tiny, tmp_path: Pa
         weights: json.loads((tiny.run / "predictions" / f"step-000020.{weights}.json").read_text())["dev-0-0"]
         for weights in ("raw", "ema")
     }
-    assert {each["weights"]: each["answers"][0][0] for each in first["readings"]} == {
-        "raw": predicted["raw"], "shadow": predicted["ema"]
+    assert {each["weights"]: each["answers"][0][0] for each in first["explanations"]} == {
+        "raw": predicted["raw"], "ema": predicted["ema"]
     }  # fmt: skip
 
 
@@ -113,7 +137,7 @@ def test_a_text_of_one_s_own_comes_from_a_file_or_a_pipe(tiny: Tiny, tmp_path: P
     )
     assert ran.json == {"page": str(tmp_path / "pipe.html"), "png": None}
     assert page_data(tmp_path / "file.html") == page_data(tmp_path / "pipe.html")
-    assert page_data(tmp_path / "file.html")[0]["readings"][0]["exact"] is None
+    assert page_data(tmp_path / "file.html")[0]["explanations"][0]["exact"] is None
 
 
 def test_an_export_has_one_reading(tiny: Tiny, tmp_path: Path) -> None:
@@ -121,7 +145,7 @@ def test_an_export_has_one_reading(tiny: Tiny, tmp_path: Path) -> None:
     asked = ("dev-0-0", "-m", tmp_path / "model", "-o", tmp_path / "page.html")
     succeed("explain", *asked, "--data", "dev.json", cwd=tiny.folder)
     (only,) = page_data(tmp_path / "page.html")
-    assert [reading["weights"] for reading in only["readings"]] == ["raw"]
+    assert [reading["weights"] for reading in only["explanations"]] == ["raw"]
     assert "The raw weights answer" in only["verdict"]
     assert "is an export and has no dev set" in fail(3, "explain", *asked, cwd=tiny.folder)
 
@@ -130,19 +154,18 @@ def test_a_run_without_a_shadow_is_explained_by_its_raw_weights(tiny: Tiny, tmp_
     off = ("-s", "ema.enabled=false", "-s", "training.max_steps=1", "--run-dir", tmp_path / "raw")
     succeed("train", "-c", "tiny.yaml", *off, cwd=tiny.folder)
     succeed("explain", "dev-0-0", "-m", tmp_path / "raw", "-o", tmp_path / "page.html", cwd=tiny.folder)
-    assert len(page_data(tmp_path / "page.html")[0]["readings"]) == 1
+    assert len(page_data(tmp_path / "page.html")[0]["explanations"]) == 1
     assert "keeps no average" in (tmp_path / "raw" / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("words", [1, 41, 900])
 def test_the_picture_holds_a_context_of_any_length(
-    models: list[LoadedModel], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, words: int
+    models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch, words: int
 ) -> None:
     monkeypatch.setattr(picture, "MAX_WORDS", 60)
     context = " ".join(["$Dora$"] * words)
     (explained,) = explain(models, [Example("1", "Where is $x^{?", context, ())])
-    write_picture(explained, tmp_path / "picture.png")
-    with Image.open(tmp_path / "picture.png") as image:
+    with Image.open(io.BytesIO(attention_image(explained))) as image:
         assert image.format == "PNG"
         assert image.height < 900
         colours = image.convert("RGB").getcolors(1 << 20)
@@ -152,7 +175,7 @@ def test_the_picture_holds_a_context_of_any_length(
 
 def test_a_page_stays_small_for_a_long_context(models: list[LoadedModel]) -> None:
     context, question = " ".join(["Dora"] * 400), " ".join(["where"] * 30)
-    page = explain_page(list(explain(models, [Example("1", question, context, ())])), "a run")
+    page = attention_page(list(explain(models, [Example("1", question, context, ())])), "a run")
     assert len(page) < 150_000
 
 
@@ -170,8 +193,10 @@ def test_a_page_stays_small_for_a_long_context(models: list[LoadedModel]) -> Non
         (3, ("-c", "nope.txt", "-q", "Who?"), "nope.txt: no such file"),
         (3, ("-c", "empty.txt", "-q", "Who?"), "the context is empty"),
         (3, ("-c", "dev.json", "-q", " "), "--question is empty"),
-        (1, ("dev-0-0", "-o", "no/page.html"), "no/page.html can't be written"),
-        (1, ("dev-0-0", "-o", "page.html", "--png", "no/x.png"), "no/x.png can't be written"),
+        (2, ("dev-0-0", "-o", "no/page.html"), "no/page.html can't be written"),
+        (2, ("dev-0-0", "-o", "page.html", "--png", "no/x.png"), "no/x.png can't be written"),
+        (2, ("dev-0-0", "--both", "--use-ema"), "contradict each other"),
+        (2, ("dev-0-0", "-w", "raw", "-w", "rwa"), "'rwa' names no average"),
     ],
 )
 def test_what_is_wrong_is_one_message(

@@ -6,7 +6,6 @@ import json
 import math
 import subprocess
 import sys
-from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -15,8 +14,7 @@ from helpers_cli import squad, succeed, write_tiny
 
 from bidaf.config import Config
 from bidaf.data.prepare import prepare
-from bidaf.inference.predictor import NUMBERS_A_TOKEN
-from bidaf.runs.checkpoint import save_checkpoint
+from bidaf.inference.predictor import NUMBERS_PER_TOKEN
 from bidaf.runs.folder import Run
 from bidaf.training.trainer import Trainer
 
@@ -26,7 +24,9 @@ DEV = [("b", [("x", ["b"])]), ("c a 8", [("z", ["a", "c a"])])]
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(tmp_path: Path, variant: str) -> None:
+def test_batches_of_one_with_texts_of_one_token_are_trained_on_scored_and_answered(
+    tmp_path: Path, variant: str
+) -> None:
     write_tiny(tmp_path)
     (tmp_path / "train.json").write_text(json.dumps(squad(TRAIN, "train")))
     (tmp_path / "dev.json").write_text(json.dumps(squad(DEV, "dev")))
@@ -64,7 +64,7 @@ from bidaf.inference.predictor import Predictor
 
 cpu = torch.device("cpu")
 torch.set_num_threads(1)
-predictor = Predictor(load_model(sys.argv[1], use_ema=True, device=cpu))
+predictor = Predictor(load_model(sys.argv[1], weights="ema", device=cpu))
 for words in (10, int(sys.argv[2])):
     context = " ".join(f"w{number % 500}" for number in range(words))
     (answer,) = predictor.answer(predictor.features([Example("q", "Where is w7 ?", context, ())])).values()
@@ -75,7 +75,9 @@ for words in (10, int(sys.argv[2])):
 
 @pytest.mark.skipif(not STATUS.exists(), reason="reads the process's own peak from Linux's /proc")
 @pytest.mark.parametrize("variant", ["paper", pytest.param("released", marks=pytest.mark.slow)])
-def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(tmp_path: Path, variant: str) -> None:
+def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_foretold(
+    tmp_path: Path, variant: str
+) -> None:
     tokens = 20_000
     write_tiny(tmp_path)
     data = {"train": str(tmp_path / "train.json"), "dev": str(tmp_path / "dev.json")}
@@ -84,18 +86,11 @@ def test_a_context_of_20000_tokens_takes_less_than_2_gb_and_no_more_than_is_fore
     )
     cpu = torch.device("cpu")
     trainer = Trainer(config, prepare(config.data), cpu)
-    save_checkpoint(
-        Run.create(tmp_path / "untrained", config, "cpu").checkpoints / "step-000000",
-        model=trainer.model,
-        ema=trainer.ema,
-        optimizer=trainer.optimizer,
-        config=config,
-        state={**asdict(trainer.state), "features": trainer.prepared_key},
-    )
+    trainer.save(Run.create(tmp_path / "untrained", config, "cpu").checkpoints / "step-000000")
     command = [sys.executable, "-c", CHILD, str(tmp_path / "untrained"), str(tokens)]
     child = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert child.returncode == 0, child.stderr
     before, peak = (1024 * int(kilobytes) for kilobytes in child.stdout.split())
     assert peak < 2e9
-    foretold = 4 * NUMBERS_A_TOKEN[variant] * config.model.hidden_size * tokens
+    foretold = 4 * NUMBERS_PER_TOKEN[variant] * config.model.hidden_size * tokens
     assert foretold / 3 < peak - before < foretold * 1.1

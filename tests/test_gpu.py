@@ -4,14 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from conftest import CPU, Configure, without_score_biases
 
-from bidaf.data.prepare import Prepared
+from bidaf.config import SnapshotsConfig
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
+from bidaf.files.confined import ConfinedFolder
+from bidaf.runs.layout import SNAPSHOTS
+from bidaf.runs.snapshots import SnapshotWriter, read_snapshot
 from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import Trainer
 
@@ -78,6 +83,27 @@ def test_a_written_out_step_never_waits_either(configure: Configure, prepared: P
     run(trainer, range(2), step)
     with no_waits():
         step.run(trainer.train_source, *trainer.order.batch(2), 3)
+
+
+def test_a_snapshot_is_copied_while_training_continues(
+    configure: Configure, prepared: Prepared, tmp_path: Path
+) -> None:
+    trainer = Trainer(configure(), prepared, CUDA)
+    assert trainer.ema is not None
+    run(trainer, range(12))
+    writer = SnapshotWriter(ConfinedFolder(tmp_path), SnapshotsConfig(every=1))
+    writer.take(11, 11, trainer.ema.shadow)  # allocates the buffer, which waits
+    writer.flush(11)
+    expected = {name: tensor.cpu() for name, tensor in trainer.ema.shadow.items()}
+    with no_waits():
+        writer.take(12, 12, trainer.ema.shadow)
+        for step in range(12, 18):
+            writer.advance()
+            trainer.step.run(trainer.train_source, *trainer.order.batch(step), step + 1)
+    record = writer.flush(12)[-1]
+    writer.close()
+    found = read_snapshot(tmp_path / SNAPSHOTS, record)
+    assert all(torch.equal(found[name], tensor) for name, tensor in expected.items())
 
 
 def test_the_gpu_computes_what_the_cpu_does(configure: Configure, prepared: Prepared) -> None:

@@ -73,10 +73,12 @@ def test_checking_a_config_imports_no_torch(tmp_path: Path) -> None:
 
 def test_training_and_scoring_on_prepared_features_import_neither_spacy_nor_datasets(tmp_path: Path) -> None:
     write_tiny(tmp_path)
-    succeed("prepare", "-c", "tiny.yaml", cwd=tmp_path)
-    for name in ("train.json", "dev.json", "vectors.txt"):
-        (tmp_path / name).unlink()
+    folder = succeed("prepare", "-c", "tiny.yaml", "--json", cwd=tmp_path).json["folder"]
+    light = {"spacy", "datasets", "pandas", "pyarrow"}
     train = ("train", "-c", "tiny.yaml", "--set", "training.max_steps=1")
     _, heavy = imported(tmp_path, *train, "+", "eval", "--json")
     assert {"torch", "numpy", "safetensors"} <= heavy
-    assert heavy.isdisjoint({"spacy", "datasets", "pandas", "pyarrow"})
+    assert heavy.isdisjoint(light)
+    for name in ("train.json", "dev.json", "vectors.txt"):
+        (tmp_path / name).unlink()
+    assert imported(tmp_path, *train, "--prepared", folder, "+", "eval", "--json")[1].isdisjoint(light)

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_tiny
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
-from bidaf.data.vocabulary import Vocabulary
+from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
 
 CONTEXT = "Erik lives in Rome. The zebra sailed to Kiel in 1815."
 ASKED = [("b", "Where does Erik live?"), ("a", "When did the zebra sail?"), ("c", "Who?")]
@@ -189,9 +189,9 @@ def test_a_word_first_met_in_a_question_file_is_read_by_its_vector(
     shutil.copytree(export, other)
     words = Vocabulary.load(other).fixed_words
     assert "zebra" in words
-    vectors = np.load(other / "vectors.npy", allow_pickle=False)
+    vectors = load_vectors_matrix(other)
     vectors[words.index("zebra")] += 3
-    np.save(other / "vectors.npy", vectors, allow_pickle=False)
+    Vocabulary.load(other).save(other, vectors)
     sign_export(other)
     with_word = {"context": CONTEXT, "question": "Where?"}
     without_word = {"context": "Erik lives in Rome.", "question": "Where?"}
@@ -225,15 +225,16 @@ def test_an_export_alone_answers_as_its_run_does(tiny: Tiny, tmp_path: Path) -> 
 
 def test_an_export_holds_the_weights_it_names_and_its_card_says_so(tiny: Tiny, tmp_path: Path) -> None:
     scores = tiny.last_scores()
-    for weights, flag, file in (("ema", "--use-ema", "shadow"), ("raw", "--no-use-ema", "raw")):
+    for weights, flag in (("ema", "--use-ema"), ("raw", "--no-use-ema")):
         ran = succeed("export", "-m", tiny.run, "-o", tmp_path / weights, flag, "--json", cwd=tiny.folder).json
         folder = tmp_path / weights
         assert ran["folder"] == str(folder)
         about = json.loads((folder / "export.json").read_text())
         assert {**about, "folder": str(folder)} == ran
         assert (about["weights"], about["step"]) == (weights, 20)
-        assert about["dev_scores"] == scores[weights]
-        exported, saved = load_file(folder / "model.safetensors"), load_file(tiny.run / "best" / f"{file}.safetensors")
+        assert about["scores"] == scores
+        exported = load_file(folder / "model.safetensors")
+        saved = load_file(tiny.run / "best" / "weights" / f"{weights}.safetensors")
         assert exported.keys() == saved.keys()
         assert all(np.array_equal(exported[name], saved[name]) for name in saved)
         card = (folder / "README.md").read_text()
@@ -242,9 +243,9 @@ def test_an_export_holds_the_weights_it_names_and_its_card_says_so(tiny: Tiny, t
             row = f"| {each}{' (these)' if each == weights else ''} | {scores[each]['exact_match']:.2f} | "
             assert f"{row}{scores[each]['f1']:.2f} |" in card
         assert ("decay 0.98, warm-up none, 20 updates" in card) == (weights == "ema")
-        assert ("the raw weights" in card) == ("--no-use-ema" in card) == (weights == "raw")
+        assert ("the raw weights" in card) == (weights == "raw")
         assert "tiny" not in card  # nothing of where it was trained
-        assert "20 steps of 6 questions, adam (learning rate 0.1)" in card
+        assert "20 steps of 6 questions, adam (learning rate 0.1, constant)" in card
         assert "trained on | train.json (6 questions)" in card
 
 
@@ -271,25 +272,35 @@ def test_an_export_goes_into_a_new_or_empty_folder_alone(tiny: Tiny, export: Pat
 
 
 @pytest.mark.parametrize(
-    ("asked", "held", "hint"),
-    [("--no-use-ema", "--use-ema", "--use-ema"), ("--use-ema", "--no-use-ema", "--no-use-ema")],
+    ("asked", "held", "flags"),
+    [
+        ("raw", "ema", ("--no-use-ema", "--use-ema")),
+        ("ema", "raw", ("--use-ema", "--no-use-ema")),
+        ("tail:25%", "raw", ("--weights=tail:25%", "--weights=raw")),
+    ],
 )
 def test_weights_that_an_export_does_not_hold_are_refused_with_what_to_do(
-    tiny: Tiny, tmp_path: Path, asked: str, held: str, hint: str
+    tiny: Tiny, tmp_path: Path, asked: str, held: str, flags: tuple[str, str]
 ) -> None:
-    succeed("export", "-m", tiny.run, "-o", tmp_path / "model", held, cwd=tiny.folder)
-    message = fail(3, "eval", "-m", tmp_path / "model", "-d", "dev.json", asked, cwd=tiny.folder)
-    assert f"ask with {hint}, or export the run again" in message
-    assert succeed("eval", "-m", tmp_path / "model", "-d", "dev.json", held, "--json", cwd=tiny.folder).json
+    wrong, right = flags
+    succeed("export", "-m", tiny.run, "-o", tmp_path / "model", right, cwd=tiny.folder)
+    message = fail(3, "eval", "-m", tmp_path / "model", "-d", "dev.json", wrong, cwd=tiny.folder)
+    assert f"holds the weight set {held} only, not {asked}" in message
+    assert f"export the run again with --weights {asked}" in message
+    for flag in ((), (right,)):  # what it holds needs no option
+        ran = succeed("eval", "-m", tmp_path / "model", "-d", "dev.json", *flag, "--json", cwd=tiny.folder)
+        assert ran.json["weights"] == held
 
 
-def test_a_run_without_an_average_is_exported_raw_or_not_at_all(tmp_path: Path) -> None:
+def test_a_run_without_an_average_answers_with_its_raw_weights(tmp_path: Path) -> None:
     write_tiny(tmp_path)
     succeed("train", "-c", "tiny.yaml", "-s", "ema.enabled=false", "-s", "training.max_steps=1", cwd=tmp_path)
     for command in (("export", "-o", "model"), ("eval",), ("predict", "dev.json")):
-        assert "Ask for the raw ones with --no-use-ema" in fail(3, *command, cwd=tmp_path)
+        assert "holds no ema weights, only raw" in fail(3, *command, "--use-ema", cwd=tmp_path)
     assert not (tmp_path / "model").exists()
-    assert succeed("export", "-o", "model", "--no-use-ema", cwd=tmp_path).out.startswith("raw weights of step 1")
+    assert succeed("export", "-o", "model", cwd=tmp_path).out.startswith("raw weights of step 1")
+    assert succeed("eval", "--json", cwd=tmp_path).json["weights"] == "raw"
+    assert "raw weights of runs/" in succeed("predict", "dev.json", cwd=tmp_path).err
 
 
 def cut(path: Path) -> None:
@@ -314,16 +325,14 @@ def about_with(**changes: Any) -> Callable[[Path], None]:
     return change
 
 
-def narrow(path: Path) -> None:
-    np.save(path, np.load(path, allow_pickle=False)[:, :2], allow_pickle=False)
+def reshaped(cut: Callable[[Any], Any]) -> Callable[[Path], None]:
+    def change(path: Path) -> None:
+        path.write_bytes(save({"vectors": np.ascontiguousarray(cut(load_file(path)["vectors"]))}))
+
+    return change
 
 
-def shorten(path: Path) -> None:
-    np.save(path, np.load(path, allow_pickle=False)[:3], allow_pickle=False)
-
-
-def flatten(path: Path) -> None:
-    np.save(path, np.load(path, allow_pickle=False).ravel(), allow_pickle=False)
+narrow, shorten, flatten = reshaped(lambda m: m[:, :2]), reshaped(lambda m: m[:3]), reshaped(np.ravel)
 
 
 @pytest.mark.parametrize(
@@ -334,18 +343,23 @@ def flatten(path: Path) -> None:
         ("export.json", replace_with("[]")),
         ("export.json", replace_with("{}")),
         ("export.json", about_with(format=99)),
-        ("export.json", about_with(weights="best")),
+        ("export.json", about_with(weights="../best")),
         ("export.json", about_with(weights=[])),
+        ("export.json", about_with(made={"kind": "luck"})),
+        ("export.json", about_with(made=None)),
+        ("export.json", about_with(type="pickle")),
+        ("export.json", about_with(step=-1)),
+        ("export.json", about_with(files={})),
         ("config.yaml", remove),
         ("config.yaml", replace_with("data: 3")),
         ("vocabulary.json", remove),
         ("vocabulary.json", cut),
         ("vocabulary.json", replace_with('{"words": []}')),
-        ("vectors.npy", remove),
-        ("vectors.npy", cut),
-        ("vectors.npy", narrow),
-        ("vectors.npy", shorten),
-        ("vectors.npy", flatten),
+        ("vectors.safetensors", remove),
+        ("vectors.safetensors", cut),
+        ("vectors.safetensors", narrow),
+        ("vectors.safetensors", shorten),
+        ("vectors.safetensors", flatten),
         ("model.safetensors", remove),
         ("model.safetensors", cut),
         ("model.safetensors", replace_with("")),

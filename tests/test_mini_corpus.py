@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pytest
 
+from bidaf.data.corpus import Corpus, read_corpus
 from bidaf.data.questions import read_questions
-from bidaf.data.squad import Corpus, Example, read_squad
+from bidaf.data.sources import find_source
+from bidaf.data.squad import Example
 from bidaf.evaluation.squad_v1 import exact_match, score_answers
 
 ROOT = Path(__file__).parent.parent
@@ -23,12 +25,12 @@ FILES = ("train.json", "dev.json", "questions.json")
 
 @pytest.fixture(scope="module")
 def train() -> Corpus:
-    return read_squad(MINI / "train.json")
+    return read_corpus([find_source(str(MINI / "train.json"), "train")])
 
 
 @pytest.fixture(scope="module")
 def dev() -> Corpus:
-    return read_squad(MINI / "dev.json")
+    return read_corpus([find_source(str(MINI / "dev.json"), "dev")])
 
 
 @pytest.fixture(scope="module")

@@ -14,6 +14,7 @@ from bidaf.config import ModelConfig
 from bidaf.model.attention import AttentionFlow
 from bidaf.model.bidaf import Batch, Bidaf, SpanScores, count_weights, span_loss
 from bidaf.model.dropout import Dropout
+from bidaf.model.dynamic_attention import AttentiveBiLstm
 
 NUM_TRAINED, NUM_FIXED, NUM_CHARS, WORD_CHARS = 4, 9, 8, 6
 SMALL: dict[str, Any] = {
@@ -99,31 +100,40 @@ SETTINGS: list[dict[str, Any]] = [
     {"modeling_layers": 3},
     {"char_width": WORD_CHARS},
 ]
+ABLATIONS: list[dict[str, Any]] = [
+    {"embeddings": "word"},
+    {"embeddings": "char"},
+    {"attention": "context_to_query"},
+    {"attention": "query_to_context"},
+    {"attention": "dynamic"},
+]
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+@pytest.mark.parametrize("settings", SETTINGS + ABLATIONS, ids=str)
 def test_scores_and_every_gradient_equal_those_of_the_plain_restatement(variant: str, settings: dict[str, Any]) -> None:
     model = make_model(variant=variant, **settings)
+    if isinstance(model.attention, AttentionFlow):  # context words should differ in their most similar question word
+        model.attention.similarity.product_weight.detach().mul_(9.0)
     batch = make_batch(extra=2)
     fast, plain = model(batch), plain_scores(model, batch)
     torch.testing.assert_close(fast, plain, rtol=0, atol=1e-8)
     expected = gradients(model, plain)
     for name, gradient in gradients(model, fast).items():
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-8)
-    # Nothing above agrees by being zero: only a bias before a softmax has no effect.
+    # Nothing above agrees by being zero: only what is the same for every item of a softmax has no effect.
+    constant = ["similarity.bias", "start_scorer.bias", "end_scorer.bias"]
+    constant += ["similarity.context_weight"] * (settings.get("attention") == "context_to_query")
     without_effect = {n for n, gradient in expected.items() if gradient.abs().max() < 1e-12}
-    assert without_effect == {
-        n for n in expected if n.endswith(("similarity.bias", "start_scorer.bias", "end_scorer.bias"))
-    }
+    assert without_effect == {n for n in expected if n.endswith(tuple(constant))}
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
+@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_scores_depend_on_neither_padding_nor_batch_nor_neighbours(
-    variant: str, dtype: torch.dtype, tolerance: float
+    settings: dict[str, Any], dtype: torch.dtype, tolerance: float
 ) -> None:
-    model = make_model(variant=variant, dtype=dtype)
+    model = make_model(dtype=dtype, **settings)
     together = model(make_batch())
     for k, (context, question) in enumerate(zip(CONTEXTS, QUESTIONS, strict=True)):
         others = [i for i in (3, 1, 0) if i != k]
@@ -161,9 +171,9 @@ def test_scores_are_log_probabilities_over_the_context_and_impossible_beyond_it(
         assert torch.equal(part == -torch.inf, beyond)
 
 
-@pytest.mark.parametrize("variant", ["paper", "released"])
-def test_gradients_are_finite_however_much_is_padding(variant: str) -> None:
-    model = make_model(variant=variant, dtype=torch.float32, dropout=0.4)
+@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS], ids=str)
+def test_gradients_are_finite_however_much_is_padding(settings: dict[str, Any]) -> None:
+    model = make_model(**settings, dtype=torch.float32, dropout=0.4)
     model.train()
     scores = model(make_batch(extra=30))
     loss = span_loss(scores, torch.tensor([6, 0, 2, 4]), torch.tensor([6, 0, 2, 4]))
@@ -172,26 +182,34 @@ def test_gradients_are_finite_however_much_is_padding(variant: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("variant", "sizes", "weights"),
+    ("settings", "weights"),
     [
-        ("paper", {}, 1_610_703),
-        ("released", {}, 2_570_703),
-        ("paper", {"score_bias": False}, 1_610_700),
-        ("paper", {"share_phrase_lstm": False}, 1_851_503),
+        ({}, 1_610_703),
+        ({"variant": "released"}, 2_570_703),
+        ({"score_bias": False}, 1_610_700),
+        ({"share_phrase_lstm": False}, 1_851_503),
+        ({"embeddings": "word"}, 1_406_203),
+        ({"embeddings": "char"}, 1_410_303),
+        ({"attention": "query_to_context"}, 1_610_703),
+        ({"attention": "context_to_query"}, 1_450_303),
+        ({"attention": "dynamic"}, 1_709_302),
+        ({"attention": "dynamic", "variant": "released"}, 2_189_302),
     ],
 )
-def test_the_number_of_weights_is_the_published_one(variant: Any, sizes: dict[str, Any], weights: int) -> None:
-    config = ModelConfig(variant=variant, **sizes)
+def test_the_number_of_weights_is_the_documented_one(settings: dict[str, Any], weights: int) -> None:
+    config = ModelConfig(**settings)
     model = Bidaf(config, num_trained=3, num_chars=11, fixed=torch.zeros(5, 100))
     counts = count_weights(model)
-    assert counts.pop("word table") == 3 * 100
-    assert counts.pop("char table") == 11 * 8
+    words, chars = counts.pop("word table", 0), counts.pop("char table", 0)
+    assert words == (0 if config.embeddings == "char" else 3 * 100)
+    assert chars == (0 if config.embeddings == "word" else 11 * 8)
     assert sum(counts.values()) == weights
-    assert sum(weight.numel() for weight in model.parameters()) == weights + 300 + 88
+    assert sum(weight.numel() for weight in model.parameters()) == weights + words + chars
 
 
 def test_pretrained_vectors_neither_train_nor_are_saved_with_the_weights() -> None:
     model = make_model()
+    assert model.embedding.word is not None
     fixed = model.embedding.word.fixed
     assert not fixed.requires_grad
     assert not any("fixed" in name for name in model.state_dict())
@@ -209,7 +227,8 @@ def test_a_network_without_pretrained_vectors_works() -> None:
 
 def test_a_loaded_state_dict_gives_the_same_scores() -> None:
     model, other = make_model(), make_model(seed=1)
-    other.embedding.word.fixed.copy_(model.embedding.word.fixed)
+    for twin, own in zip(other.buffers(), model.buffers(), strict=True):
+        twin.copy_(own)
     other.load_state_dict(model.state_dict())
     assert torch.equal(other(make_batch()).end, model(make_batch()).end)
 
@@ -226,11 +245,38 @@ def test_attention_weighs_real_tokens_alone() -> None:
     torch.manual_seed(0)
     attention = AttentionFlow(6, bias=True)
     lengths = torch.tensor([4, 1]), torch.tensor([1, 3])
-    to_question, to_context = attention.attend(torch.randn(2, 4, 6), torch.randn(2, 3, 6), *lengths)
+    to_question, to_context = attention(torch.randn(2, 4, 6), torch.randn(2, 3, 6), *lengths)[1]
     torch.testing.assert_close(to_question.sum(2), torch.ones(2, 4))
     torch.testing.assert_close(to_context.sum(1), torch.ones(2))
     assert to_question[0, :, 1:].abs().max() == 0
     assert to_context[1].tolist() == [1.0, 0.0, 0.0, 0.0]
+
+
+def test_only_dynamic_attention_depends_on_the_words_read_before() -> None:
+    """Of the context, attention to the question looks at one word; in the LSTM it looks at the previous state, too."""
+    torch.manual_seed(0)
+    context, question = torch.randn(1, 5, 6), torch.randn(1, 3, 6)
+    lengths = torch.tensor([5]), torch.tensor([3])
+    changed = context.clone()
+    changed[0, 0] += 1.0
+    for attention, is_dynamic in ((AttentionFlow(6, bias=True), False), (AttentiveBiLstm(6, 3, p=0.0), True)):
+        before, after = (attention(words, question, *lengths)[1].to_question for words in (context, changed))
+        torch.testing.assert_close(before.sum(2), torch.ones(1, 5))
+        assert differs(before[0, 0], after[0, 0])
+        assert all(differs(before[0, t], after[0, t]) is is_dynamic for t in range(1, 5))
+
+
+def test_a_variant_has_no_weights_of_an_attention_that_it_lacks() -> None:
+    found = {
+        name: [weights is not None for weights in make_model(attention=name).score_and_attend(make_batch())[1]]
+        for name in ("both", "context_to_query", "query_to_context", "dynamic")
+    }
+    assert found == {
+        "both": [True, True],
+        "context_to_query": [True, False],
+        "query_to_context": [False, True],
+        "dynamic": [True, False],
+    }
 
 
 def test_the_loss_is_the_mean_of_both_negative_log_probabilities() -> None:
@@ -240,8 +286,9 @@ def test_the_loss_is_the_mean_of_both_negative_log_probabilities() -> None:
     torch.testing.assert_close(span_loss(scores, torch.tensor(start), torch.tensor(end)), by_hand)
 
 
-def test_scores_stay_in_single_precision_under_autocast() -> None:
-    model = make_model(dtype=torch.float32)
+@pytest.mark.parametrize("attention", ["both", "dynamic"])
+def test_scores_stay_in_single_precision_under_autocast(attention: str) -> None:
+    model = make_model(dtype=torch.float32, attention=attention)
     expected = model(make_batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = model(make_batch())
@@ -254,8 +301,9 @@ def differs(once: Tensor, again: Tensor) -> bool:
     return not torch.equal(once, again)
 
 
-def test_dropout_acts_in_training_alone() -> None:
-    model = make_model(dropout=0.5)
+@pytest.mark.parametrize("attention", ["both", "dynamic"])
+def test_dropout_acts_in_training_alone(attention: str) -> None:
+    model = make_model(dropout=0.5, attention=attention)
     model.train()
     assert differs(model(make_batch()).start, model(make_batch()).start)
     model.eval()

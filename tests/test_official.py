@@ -17,7 +17,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bidaf.data.questions import ReadReport
 from bidaf.errors import DataError
+from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.squad_v1 import (
     Gold,
     exact_match,
@@ -25,7 +27,6 @@ from bidaf.evaluation.squad_v1 import (
     normalize_answer,
     question_scores,
     read_gold,
-    read_predictions,
     score_answers,
     score_file,
 )
@@ -68,8 +69,9 @@ def naive_score(document: dict[str, Any], predictions: dict[str, str]) -> tuple[
 
 
 def squad(questions: Sequence[tuple[Any, Sequence[Any]]]) -> dict[str, Any]:
-    qas = [{"id": id, "answers": [{"text": text} for text in texts]} for id, texts in questions]
-    return {"version": "1.1", "data": [{"paragraphs": [{"qas": qas[::2]}, {"qas": qas[1::2]}]}]}
+    qas = [{"id": id, "question": "Q?", "answers": [{"text": text} for text in texts]} for id, texts in questions]
+    pages = [{"context": "c", "qas": qas[::2]}, {"context": "d", "qas": qas[1::2]}]
+    return {"version": "1.1", "data": [{"paragraphs": pages}]}
 
 
 def write(path: Path, value: Any) -> Path:
@@ -112,12 +114,17 @@ def test_every_pair_of_texts_scores_as_the_naive_restatement_does(prediction: st
     assert f1(prediction, gold) == naive_f1(prediction, gold)
 
 
-IDS = st.text(max_size=4)
+IDS = st.text(max_size=4).filter(str.strip)
 
 
 @settings(max_examples=200, deadline=None)
 @given(
-    st.lists(st.tuples(IDS, st.lists(ANSWERS, min_size=1, max_size=3)), min_size=1, max_size=12),
+    st.lists(
+        st.tuples(IDS, st.lists(ANSWERS, min_size=1, max_size=3)),
+        min_size=1,
+        max_size=12,
+        unique_by=lambda question: question[0],
+    ),
     st.dictionaries(IDS, ANSWERS),
     st.data(),
 )
@@ -212,11 +219,17 @@ def test_questions_without_an_answer_are_left_out_and_counted(tmp_path: Path) ->
     assert (score.exact_match, score.questions, score.unanswerable, score.unknown) == (100.0, 1, 1, ())
 
 
-def test_gold_is_the_raw_file_whatever_the_offsets_and_contexts_say(tmp_path: Path) -> None:
+def test_gold_is_what_the_file_says_whatever_the_offsets_say(tmp_path: Path) -> None:
     answers = [{"text": " Not there ", "answer_start": -5}, {"text": ""}]
-    qas = [{"id": "q", "question": None, "answers": answers, "extra": 1}]
-    data = write(tmp_path / "data.json", {"data": [{"paragraphs": [{"context": None, "qas": qas}]}]})
+    qas = [{"id": "q", "question": "Q?", "answers": answers, "extra": 1}]
+    data = write(tmp_path / "data.json", {"data": [{"paragraphs": [{"context": "c", "qas": qas}]}]})
     assert read_gold(data) == Gold(["q"], [[" Not there ", ""]])
+
+
+def test_an_impossible_question_is_left_out_whatever_its_answers(tmp_path: Path) -> None:
+    document = squad([("a", ["x"]), ("imp", ["y"])])
+    document["data"][0]["paragraphs"][1]["qas"][0]["is_impossible"] = True
+    assert read_gold(write(tmp_path / "data.json", document)) == Gold(["a"], [["x"]], ("imp",))
 
 
 def test_a_byte_order_mark_and_lone_surrogates_are_read(tmp_path: Path) -> None:
@@ -261,39 +274,69 @@ def test_an_unreadable_file_ends_in_one_message_with_its_name(
 
 @pytest.mark.parametrize("read", [read_gold, read_predictions])
 def test_a_missing_file_and_a_folder_end_in_one_message(tmp_path: Path, read: Any) -> None:
-    for path, message in ((tmp_path / "missing.json", "no such file"), (tmp_path, "is a folder; name a file")):
+    for path, message in ((tmp_path / "missing.json", "no such file"), (tmp_path, "is a folder|as a data set")):
         with pytest.raises(DataError, match=message) as caught:
             read(path)
         assert str(path) in str(caught.value)
 
 
+def test_records_that_score_nothing_are_skipped_and_named(tmp_path: Path) -> None:
+    document = squad([("a", ["x"]), ("b", ["y"]), (["c"], ["z"])])
+    reports: list[ReadReport] = []
+    gold = read_gold(write(tmp_path / "data.json", document), on_report=reports.append)
+    assert gold == Gold(["a", "b"], [["x"], ["y"]])
+    assert reports[0].skipped == {"id is a list, not text": ["data[0].paragraphs[0].qas[1]"]}
+    with pytest.raises(DataError, match="1 of 3 can't be used"):
+        read_gold(tmp_path / "data.json", strict=True)
+
+
+@pytest.mark.parametrize("document", [squad([("a", [])]), {"data": []}, [], {"version": "1.1"}])
+def test_data_without_a_gold_answer_is_one_message(tmp_path: Path, document: Any) -> None:
+    with pytest.raises(DataError, match=r"data\.json: (holds no question|no question can be used|has no known schema)"):
+        read_gold(write(tmp_path / "data.json", document))
+
+
+PREDICTED = {"a": "x", "7": "y", "none": ""}
+
+
 @pytest.mark.parametrize(
-    ("document", "message"),
+    ("content", "name"),
     [
-        ([], "the top level: expected an object with 'data', found a list"),
-        ({"version": "1.1"}, "data: expected a list, found nothing"),
-        ({"data": {"paragraphs": []}}, "data: expected a list, found an object"),
-        ({"data": [7]}, "data[0]: expected an object with 'paragraphs', found a number"),
-        ({"data": [{"paragraphs": [{}]}]}, "data[0].paragraphs[0].qas: expected a list, found nothing"),
+        (json.dumps(PREDICTED), "p.json"),
+        (json.dumps(PREDICTED, indent=2), "p.json"),
+        (json.dumps([{"id": id, "prediction_text": text} for id, text in PREDICTED.items()]), "p.json"),
         (
-            squad([("a", ["x"]), ("b", ["y"]), (3, ["z"])]),
-            "paragraphs[0].qas[1].id: expected text, found a number",
+            json.dumps(
+                [
+                    {"id": "a", "question": "?", "answers": [{"text": "x", "start": 0}, {"text": "z", "start": 4}]},
+                    {"id": 7, "answers": [{"text": "y"}]},
+                    {"id": "none", "answers": []},
+                ]
+            ),
+            "p.json",
         ),
-        (squad([("a", ["x", None])]), "qas[0].answers[1].text: expected text, found null"),
-        (squad([("a", [])]), "holds no question with an answer"),
-        ({"data": []}, "holds no question with an answer"),
+        (
+            "\n".join(json.dumps({"id": id, "prediction_text": text}) for id, text in PREDICTED.items()),
+            "p.jsonl",
+        ),
     ],
 )
-def test_a_wrong_data_file_is_told_by_its_json_path(tmp_path: Path, document: Any, message: str) -> None:
-    with pytest.raises(DataError, match=re.escape(message)) as caught:
-        read_gold(write(tmp_path / "data.json", document))
-    assert "\n" not in str(caught.value)
+def test_every_schema_of_predictions_is_read(tmp_path: Path, content: str, name: str) -> None:
+    for pack in (bytes, gzip.compress):
+        (tmp_path / name).write_bytes(pack(content.encode()))
+        assert read_predictions(tmp_path / name) == PREDICTED
+
+
+def test_one_record_alone_is_no_mapping_of_ids(tmp_path: Path) -> None:
+    assert read_predictions(write(tmp_path / "p.json", {"id": "a", "prediction_text": "x"})) == {"a": "x"}
+    assert read_predictions(write(tmp_path / "p.json", {"id": "x"})) == {"id": "x"}
 
 
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ('["x"]', "expected one JSON object {id: answer text}, found a list"),
+        ('["x"]', "[0]: expected {id: text}"),
+        ("3", "expected {id: text}, [{"),
         ('{"q": null}', "the answer to 'q' must be text, found null"),
         ('{"q": true}', "must be text, found true"),
         ('{"q": 1.5}', "must be text, found a number"),
@@ -301,9 +344,16 @@ def test_a_wrong_data_file_is_told_by_its_json_path(tmp_path: Path, document: An
         ('{"q": {"text": "x"}}', "must be text, found an object"),
         ('{"p": "y", "q": "x", "q": "x"}', "one object holds 'q' twice; keep one of the two"),
         (r'{"\ud800\u001b": 1}', r"'\ud800\x1b' must be text"),
+        ('[{"id": "q"}]', "[0]: the answer to 'q' must be text, found null"),
+        ('[{"prediction_text": "x"}]', "[0]: expected {id: text}"),
+        ('[{"id": true, "prediction_text": "x"}]', "[0]: expected {id: text}"),
+        ('[{"id": "q", "answers": [3]}]', "the answer to 'q' must be text"),
+        ('[{"id": "q", "answers": [{"text": 3}]}]', "the answer to 'q' must be text, found a number"),
+        ('[{"id": 1, "prediction_text": "x"}, {"id": "1", "prediction_text": "x"}]', "[1]: '1' is already answered"),
+        ('{"id": "q", "prediction_text": "x"}\n{"id": "p"', "line 2: is not JSON"),
     ],
 )
-def test_a_wrong_prediction_file_is_told_by_its_id(tmp_path: Path, content: str, message: str) -> None:
+def test_a_wrong_prediction_file_is_named_by_its_id_or_place(tmp_path: Path, content: str, message: str) -> None:
     path = tmp_path / "predictions.json"
     path.write_text(content, encoding="utf-8")
     with pytest.raises(DataError, match=re.escape(message)) as caught:

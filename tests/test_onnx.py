@@ -23,7 +23,7 @@ from bidaf.config import ModelConfig
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.errors import BidafError
 from bidaf.export import onnx
-from bidaf.inference.exported import GRAPH
+from bidaf.inference.exported import GRAPH, ShapeParity
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import Batch, Bidaf
 
@@ -40,7 +40,7 @@ def folder(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An ONNX export of the tiny run's shadow weights."""
     folder = tmp_path_factory.mktemp("onnx") / "model"
     about = succeed("export", "--format", "onnx", "-o", folder, "--json", cwd=tiny.folder).json
-    assert (about["form"], about["weights"]) == ("onnx", "ema")
+    assert (about["type"], about["weights"]) == ("onnx", "ema")
     assert [each["batch"] for each in about["parity"]] == [1, 1, 7, 7, 60, 60]
     return folder
 
@@ -51,33 +51,44 @@ class Exported(NamedTuple):
     word_chars: int
 
 
-@pytest.fixture(scope="session", params=["trained", pytest.param("released", marks=pytest.mark.slow)])
+SMALL: dict[str, Any] = {
+    "hidden_size": 3,
+    "word_size": 4,
+    "char_channels": 4,
+    "char_embedding_size": 3,
+    "char_width": 3,
+}
+RANDOM: dict[str, dict[str, Any]] = {
+    "released": {
+        "variant": "released",
+        "projection_size": 7,
+        "highway_layers": 1,
+        "modeling_layers": 1,
+        "share_phrase_lstm": False,
+        "score_bias": False,
+    },
+    "words, context to query": {"embeddings": "word", "attention": "context_to_query"},
+    "characters, query to context": {"embeddings": "char", "attention": "query_to_context"},
+}
+
+
+@pytest.fixture(
+    scope="session", params=["trained", *(pytest.param(settings, marks=pytest.mark.slow) for settings in RANDOM)]
+)
 def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Exported:
-    """The tiny run's network and its graph; or one of random weights that chooses otherwise wherever it can."""
+    """The tiny run's network and its graph, or those of another variant with random weights."""
     if request.param == "trained":
         folder: Path = request.getfixturevalue("folder")
         with contextlib.chdir(tiny.folder):
-            loaded = load_model("tiny", use_ema=True, device=torch.device("cpu"))
+            loaded = load_model("tiny", weights="ema", device=torch.device("cpu"))
         return Exported(loaded.model, folder / GRAPH, loaded.vocabulary.max_word_chars)
     torch.manual_seed(3)
-    config = ModelConfig(
-        variant="released",
-        hidden_size=3,
-        word_size=4,
-        char_channels=4,
-        char_embedding_size=3,
-        char_width=3,
-        projection_size=7,
-        highway_layers=1,
-        modeling_layers=1,
-        share_phrase_lstm=False,
-        score_bias=False,
-    )
+    config = ModelConfig(**SMALL, **RANDOM[request.param])
     model = Bidaf(config, num_trained=9, num_chars=12, fixed=torch.zeros(0, 4)).eval()
     with torch.no_grad():
         for weight in model.parameters():
             weight.mul_(2).add_(0.1 * torch.randn_like(weight))
-    folder = tmp_path_factory.mktemp("released")
+    folder = tmp_path_factory.mktemp("random")
     parity = onnx.write_graph(model, folder, word_chars=6)
     assert {(each.batch, each.context, each.question) for each in parity} == set(onnx.CHECKED_SHAPES)
     assert max(each.difference for each in parity) < 1e-4
@@ -86,12 +97,11 @@ def exported(request: pytest.FixtureRequest, tiny: Tiny, tmp_path_factory: pytes
 
 def texts(rng: np.random.Generator, exported: Exported, batch: int, width: int) -> tuple[Any, Any, Any]:
     """Words, characters and lengths: the first text fills the width, the others anything."""
-    embedding = exported.model.embedding
+    sizes = onnx._Sizes(exported.model.embedding, exported.word_chars)
     lengths = np.array([width, *rng.integers(1, width + 1, batch - 1)])
     inside = np.arange(width) < lengths[:, None]
-    rows = len(embedding.word.trained) + len(embedding.word.fixed)
-    words = rng.integers(1, rows, (batch, width)) * inside
-    chars = rng.integers(0, len(embedding.char.embedding), (batch, width, exported.word_chars))
+    words = rng.integers(1, sizes.rows, (batch, width)) * inside
+    chars = rng.integers(0, sizes.chars, (batch, width, exported.word_chars))
     return words, chars * inside[:, :, None], lengths
 
 
@@ -127,7 +137,7 @@ def test_the_graph_gives_what_the_network_gives(exported: Exported, batch: int, 
 
 def test_a_graph_that_differs_is_noticed(exported: Exported, monkeypatch: pytest.MonkeyPatch) -> None:
     model, graph, word_chars = exported
-    sizes = onnx._Sizes(model.embedding.word, len(model.embedding.char.embedding), word_chars)
+    sizes = onnx._Sizes(model.embedding, word_chars)
     session = onnxruntime.InferenceSession(graph)
     assert onnx._compare(onnx._Padded(model), sizes, session, 7, 9, 4).difference < onnx.TOLERANCE
     with torch.no_grad():
@@ -135,7 +145,8 @@ def test_a_graph_that_differs_is_noticed(exported: Exported, monkeypatch: pytest
         assert onnx._compare(onnx._Padded(model), sizes, session, 7, 9, 4).difference > onnx.TOLERANCE
         model.phrase.weight_hh.div_(1.25)
     monkeypatch.setattr(torch.onnx, "export", lambda *args, **options: mock.Mock())
-    monkeypatch.setattr(onnx, "_compare", lambda *shape: onnx.Parity(1, 1, 1, math.nan))
+    differing = ShapeParity(batch=1, context=1, question=1, difference=math.nan)
+    monkeypatch.setattr(onnx, "_compare", lambda *shape: differing)
     with pytest.raises(BidafError, match="differs from the network by nan at batch 1, 1 context and 1 question words"):
         onnx.write_graph(model, graph.parent, word_chars=word_chars)
 
@@ -217,8 +228,11 @@ def test_the_example_runs_where_neither_pytorch_nor_bidaf_is(folder: Path, tiny:
     assert child.returncode == 0, child.stderr
     printed = [line.split("\t") for line in child.stdout.splitlines()]
     options = ("ask", "-m", "tiny", "-c", tmp_path / "passage.txt", "-q", "Where?", "-q", "How many?")
-    assert [text for _, text in printed] == succeed(*options, cwd=tiny.folder).out.splitlines()
-    assert all(0 < float(probability) <= 1 for probability, _ in printed)
+    asked_here = [line.split("\t") for line in succeed(*options, cwd=tiny.folder).out.splitlines()]
+    assert [text for _, text in printed] == [text for _, text in asked_here]
+    probabilities = [[float(probability) for probability, _ in lines] for lines in (printed, asked_here)]
+    assert probabilities[0] == pytest.approx(probabilities[1], abs=2e-4)
+    assert all(0 < probability <= 1 for probability in probabilities[0])
 
 
 def test_the_folder_holds_what_it_takes_and_its_card_says_how(folder: Path) -> None:
@@ -232,6 +246,16 @@ def test_the_folder_holds_what_it_takes_and_its_card_says_how(folder: Path) -> N
 def test_a_graph_is_not_taken_for_weights(folder: Path, tiny: Tiny) -> None:
     for command in (("eval", "-d", "dev.json"), ("predict", "dev.json")):
         assert "holds an ONNX graph" in fail(3, *command, "-m", folder, cwd=tiny.folder)
+
+
+def test_dynamic_attention_is_refused_before_any_work(tiny: Tiny, tmp_path: Path) -> None:
+    changes = ["model.attention=dynamic", "training.max_steps=1", f"data.prepared_dir={tmp_path / 'prepared'}"]
+    sets = [f"--set={change}" for change in changes]
+    succeed("train", "-c", "tiny.yaml", "--run-dir", tmp_path / "run", *sets, cwd=tiny.folder)
+    message = fail(2, "export", "-m", tmp_path / "run", "-f", "onnx", "-o", tmp_path / "model", cwd=tiny.folder)
+    assert "model.attention: dynamic has no ONNX form" in message
+    assert "\n" not in message
+    assert not (tmp_path / "model").exists()
 
 
 def test_a_missing_package_is_named_before_any_work(

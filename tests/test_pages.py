@@ -14,8 +14,8 @@ from helpers_browser import Browser, chromium
 from helpers_cli import DEV, TRAIN, Tiny, squad, succeed, train_tiny, write_tiny
 
 from bidaf.device import choose_device
-from bidaf.inference.attention import Explained, dev_examples, explain
-from bidaf.inference.loading import load_all_weights
+from bidaf.inference.explain import ExplainedQuestion, dev_examples, explain
+from bidaf.inference.loading import load_weight_sets
 
 # Whatever of this ran as markup or script would set `window.hacked`, log an error or ask for an address.
 HOSTILE = (
@@ -48,10 +48,10 @@ def report(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def explained(tiny: Tiny) -> Explained:
+def explained(tiny: Tiny) -> ExplainedQuestion:
     """What the page of the first dev question has to show."""
     with contextlib.chdir(tiny.folder):
-        models = load_all_weights("tiny", choose_device("cpu"))
+        models = load_weight_sets("tiny", None, choose_device("cpu"))
         features = models[0].dev_features()
     assert features is not None
     (found,) = explain(models, dev_examples(features, ["dev-0-0"]))
@@ -184,55 +184,55 @@ def test_a_page_of_a_run_that_goes_on_loads_itself_anew_until_it_is_read(
 
 
 def test_the_attention_page_tells_what_each_word_attends_to(
-    browser: Browser, attention: Path, explained: Explained
+    browser: Browser, attention: Path, explained: ExplainedQuestion
 ) -> None:
     from selenium.webdriver.common.keys import Keys
 
     browser.open(attention)
     assert browser.complaints() == []
     assert browser.requests() == [attention.as_uri()]
-    words = browser.texts(".of-shadow .words span")
+    words = browser.texts("[data-weights=ema] .words span")
     context = explained.example.context
     assert words == [context[start:end] for start, end in explained.context_words]
-    browser.focus(".of-shadow .words")
+    browser.focus("[data-weights=ema] .words")
     browser.keys(*[Keys.ARROW_RIGHT] * 4)
-    for weights, reading in zip(("raw", "shadow"), explained.readings, strict=True):
+    for weights, reading in zip(("raw", "ema"), explained.explanations, strict=True):
         row = reading.to_question[3]
         start, end = explained.question_words[int(row.argmax())]
-        told = re.match("“(.*?)” attends to “(.*?)” ([0-9.]+)%", browser.text(f".of-{weights} .readout"))
+        told = re.match("“(.*?)” attends to “(.*?)” ([0-9.]+)%", browser.text(f"[data-weights={weights}] .readout"))
         assert told is not None
         assert told.group(1, 2) == (words[3], explained.example.question[start:end])
         assert float(told[3]) == pytest.approx(100 * row.max(), abs=0.51)
-        tints = browser.tints(f".of-{weights} .strip button")
+        tints = browser.tints(f"[data-weights={weights}] .strip button")
         assert tints == pytest.approx((row / row.max()).tolist(), abs=0.02)
     browser.keys(Keys.ESCAPE)
     assert browser.texts(".chosen") == []
 
 
 def test_a_word_of_the_question_tints_the_words_that_attend_to_it(
-    browser: Browser, attention: Path, explained: Explained
+    browser: Browser, attention: Path, explained: ExplainedQuestion
 ) -> None:
     browser.open(attention)
-    words = ".of-raw .words span"
-    reading = explained.readings[0]
+    words = "[data-weights=raw] .words span"
+    reading = explained.explanations[0]
     assert browser.tints(words) == pytest.approx((reading.to_context / reading.to_context.max()).tolist(), abs=0.01)
-    browser.click(".of-shadow .strip button:nth-child(2)")
+    browser.click("[data-weights=ema] .strip button:nth-child(2)")
     assert browser.tints(words) == pytest.approx(reading.to_question[:, 1].tolist(), abs=0.01)
-    browser.click(".of-shadow .strip button:nth-child(2)")
+    browser.click("[data-weights=ema] .strip button:nth-child(2)")
     assert browser.tints(words)[0] == pytest.approx(reading.to_context[0] / reading.to_context.max(), abs=0.01)
 
 
 def test_the_heat_map_paints_the_attention_and_answers_a_tap(
-    browser: Browser, attention: Path, explained: Explained
+    browser: Browser, attention: Path, explained: ExplainedQuestion
 ) -> None:
     from selenium.webdriver.common.action_chains import ActionChains
 
     browser.open(attention)
-    browser.run("document.querySelector('.of-raw .map').scrollLeft = 0")
-    reading = explained.readings[0]
+    browser.run("document.querySelector('[data-weights=raw] .map').scrollLeft = 0")
+    reading = explained.explanations[0]
     cells = browser.run(
         """
-        const canvas = document.querySelector('.of-raw canvas'), [rows, columns] = arguments;
+        const canvas = document.querySelector('[data-weights=raw] canvas'), [rows, columns] = arguments;
         const cell = Math.min(40, Math.max(17, (canvas.clientWidth - 84) / columns)), found = [];
         for (let column = 0; column < Math.min(columns, 8); column++) {
           for (let row = 0; row < rows; row++) {
@@ -246,13 +246,43 @@ def test_the_heat_map_paints_the_attention_and_answers_a_tap(
         len(explained.context_words),
     )
     assert cells == pytest.approx(reading.to_question[:8].flatten().tolist(), abs=0.02)
-    canvas = browser.driver.find_element("css selector", ".of-raw canvas")
+    canvas = browser.driver.find_element("css selector", "[data-weights=raw] canvas")
     left = 84 + 20 - canvas.size["width"] // 2
     ActionChains(browser.driver).move_to_element_with_offset(
         canvas, left, 78 + 5 - canvas.size["height"] // 2
     ).click().perform()
-    assert browser.text(".of-shadow .words .chosen") == "Dora"
-    assert browser.text(".of-shadow .strip [aria-pressed=true]") == "Where"
+    assert browser.text("[data-weights=ema] .words .chosen") == "Dora"
+    assert browser.text("[data-weights=ema] .strip [aria-pressed=true]") == "Where"
+
+
+def test_paper_has_the_whole_heat_map_and_the_question(browser: Browser, tiny: Tiny, tmp_path: Path) -> None:
+    (tmp_path / "long.txt").write_text(" ".join(DEV[number % 3][0] for number in range(9)), encoding="utf-8")
+    asked = ("-c", tmp_path / "long.txt", "-q", "Where does Dora live?", "-q", "Who paid?", "-m", tiny.run)
+    page = tmp_path / "explain.html"
+    succeed("explain", *asked, "-o", page, cwd=tiny.folder)
+    browser.open(page)
+    words = browser.texts("[data-weights=ema] .words span")
+    assert len(words) > 60
+    browser.run(
+        """
+        addEventListener("beforeprint", () => {
+          const maps = [...document.querySelectorAll(".paper svg")];
+          window.printed = {
+            labels: [...document.querySelectorAll(".paper text[transform]")].map((label) => label.textContent),
+            widths: maps.map((map) => map.viewBox.baseVal.width),
+            heading: document.querySelector("h2.paper").textContent,
+          };
+        });
+        """
+    )
+    browser.driver.execute_cdp_cmd("Page.printToPDF", {})
+    printed = browser.run("return window.printed")
+    clipped = [word if len(word) <= 12 else f"{word[:11]}\N{HORIZONTAL ELLIPSIS}" for word in words]
+    assert printed["labels"] == clipped * 2  # of each weight set, all words
+    assert max(printed["widths"]) < 720  # of A4 and Letter, between the margins
+    assert printed["heading"] == "Where does Dora live?"
+    assert browser.texts(".paper svg") == []  # the screen is as it was
+    assert browser.complaints() == []
 
 
 def test_another_question_is_chosen_from_the_list(browser: Browser, attention: Path) -> None:
@@ -273,7 +303,7 @@ def test_a_context_of_400_words_stays_smooth(browser: Browser, tiny: Tiny, tmp_p
     browser.open(page)
     count, milliseconds = browser.run(
         """
-        const words = document.querySelectorAll('.of-raw .words span'), began = performance.now();
+        const words = document.querySelectorAll('[data-weights=raw] .words span'), began = performance.now();
         for (let number = 0; number < 50; number++) {
           words[number].click();
           document.body.getBoundingClientRect();
@@ -338,3 +368,41 @@ def test_the_policy_stops_a_script_and_a_request_that_slipped_through(
     complaints = browser.complaints()
     assert any("script" in each and "Content Security Policy" in each for each in complaints)
     assert any("x.png" in each and "Content Security Policy" in each for each in complaints)
+
+
+def test_a_chart_tells_its_values_to_pointer_and_keyboard(browser: Browser, report: Path, tiny: Tiny) -> None:
+    browser.open(report)
+    browser.run("document.querySelector('svg.chart .values circle').focus()")
+    first = browser.text("output.value")
+    assert first.startswith("step ")
+    from selenium.webdriver.common.keys import Keys
+
+    browser.keys(Keys.END)
+    score = tiny.last_scores()["ema"]["f1"]
+    assert f"{score:.4g}" in browser.text("output.value")
+    browser.run("document.activeElement.blur()")
+    assert browser.text("output.value").strip() == ""
+    browser.run(
+        "const dot = document.querySelector('svg.chart .values circle').getBoundingClientRect();"
+        "document.querySelector('svg.chart').dispatchEvent(new PointerEvent('pointermove', "
+        "{clientX: dot.x + 3, clientY: dot.y + 3, bubbles: true}))"
+    )
+    assert browser.text("output.value") == first
+    stops = browser.run(
+        "return [...document.querySelectorAll('svg.chart')].map("
+        "chart => chart.querySelectorAll('.values circle[tabindex=\"0\"]').length)"
+    )
+    assert set(stops) == {1}
+
+
+def test_every_evaluation_is_in_a_table_that_can_be_saved_as_csv(browser: Browser, report: Path, tiny: Tiny) -> None:
+    browser.open(report)
+    browser.run(
+        "URL.createObjectURL = (blob) => { blob.text().then((text) => { window.saved = text; }); return 'data:,'; };"
+        "document.querySelector('button[data-csv]').click()"
+    )
+    browser.wait()
+    saved = browser.run("return window.saved")
+    header, *rows = saved.splitlines()
+    assert header == "step,epoch,raw EM,raw F1,ema EM,ema F1,best"
+    assert float(rows[-1].split(",")[5]) == tiny.last_scores()["ema"]["f1"]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import json
 import os
 import re
 import shutil
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +20,9 @@ from conftest import CPU, Configure, events
 from helpers_cli import Tiny, fail, succeed, train_tiny
 from markupsafe import Markup
 
-from bidaf.cli import report as command
 from bidaf.errors import DataError
 from bidaf.reporting import report
-from bidaf.reporting.answers import breakdowns, changes, question_word, read_answers
+from bidaf.reporting.answers import breakdowns, changes, read_answers
 from bidaf.reporting.html import script_json
 from bidaf.reporting.report import report_page
 from bidaf.reporting.words import details, duration, headline, plain, signed
@@ -36,7 +39,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Charts are laid out, not drawn: enough where a test is about words, and most of a page's time."""
-    monkeypatch.setattr("bidaf.reporting.svg._svg", lambda figure, title: Markup("<svg></svg>"))
+    monkeypatch.setattr("bidaf.reporting.svg.to_svg", lambda figure, title, values=None: Markup("<svg></svg>"))
 
 
 def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total: int, config: Any = None) -> RunLog:
@@ -64,6 +67,14 @@ def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total:
     return read_run(folder)
 
 
+@contextmanager
+def locked(run: Path) -> Iterator[None]:
+    """Within the block the run is in training."""
+    with (run / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
 # Words
 
 
@@ -81,7 +92,7 @@ def log_of(folder: Path, raw: list[float], shadow: list[float] | None, *, total:
         ([40, 60, 70], [10, 50, 70.01], "The shadow ended level with the raw weights, at 70.0 F1."),
         ([40, 60, 70, 70], [10, 61, 60, 71], "The lead changed hands 3 times; the shadow ended 1.0 F1 above the raw"),
         ([40, 60, 70], None, "This run keeps no average: its raw weights stand at 70.0 F1 after step 300."),
-        ([], None, "Nothing is scored yet: training is at step 0 of 0."),
+        ([], None, "Nothing is scored yet: training is at step 0."),
     ],
 )
 def test_the_headline_says_what_the_average_did(
@@ -94,10 +105,12 @@ def test_the_headline_says_what_the_average_did(
 def test_a_run_that_goes_on_is_told_as_one(tmp_path: Path) -> None:
     run = log_of(tmp_path / "run", [40, 60], [10, 61], total=300)
     assert headline(run) == "The shadow overtook the raw weights at step 200 and is now 1.0 F1 above them."
-    assert not run.is_finished
-    assert 'id="reload"' in report_page([run])
+    assert run.status == "stopped"
+    assert 'id="reload"' not in report_page([run])
+    with locked(run.folder):
+        assert 'id="reload"' in report_page([read_run(run.folder)])
     patient = log_of(tmp_path / "patient", [40, 60], [50, 49], total=300, config={"evaluation": {"patience": 1}})
-    assert patient.is_finished
+    assert patient.status == "finished"
     assert 'id="reload"' not in report_page([patient])
 
 
@@ -125,21 +138,6 @@ def test_numbers_are_written_as_people_write_them() -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("question", "word"),
-    [
-        ("How many cats?", "how many"),
-        ("How did it end?", "how"),
-        ("In what year did Who tour?", "what"),
-        ("WHOSE cat is it?", "whose"),
-        ("Name the river.", "other"),
-        ("", "other"),
-    ],
-)
-def test_the_word_that_asks(question: str, word: str) -> None:
-    assert question_word(question) == word
-
-
 # The log
 
 
@@ -157,9 +155,9 @@ def test_lines_that_do_not_hold_are_left_out_and_counted(tmp_path: Path) -> None
     with (folder / "metrics.jsonl").open("a") as file:
         file.write("".join(json.dumps(line) + "\n" for line in bad) + '{"event": "eval", "st')
     run = read_run(folder)
-    assert (run.unread, run.skipped, len(run.evaluations), len(run.intervals)) == (3, 1, 2, 2)
+    assert (run.unread, run.skipped, len(run.evaluations), len(run.intervals)) == (4, 1, 2, 2)
     page = report_page([run])
-    assert "3 lines of metrics.jsonl can't be read" in page
+    assert "4 lines of metrics.jsonl can't be read" in page
     assert "1 steps were skipped" in page
 
 
@@ -169,7 +167,7 @@ def test_a_log_without_a_start_says_what_it_lacks(tmp_path: Path) -> None:
     lines = events(tmp_path / "run")[1:]
     (tmp_path / "run" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
     page = report_page([read_run(tmp_path / "run")])
-    assert "The log of this run does not tell its settings" in page
+    assert "The log of this run does not hold its settings" in page
     assert "The dev questions are not shown: " in page
 
 
@@ -199,7 +197,7 @@ def test_a_run_starts_with_all_that_its_lines_rest_on_and_again_where_that_chang
     assert run.start is not None
     assert run.start.total_steps == 12
     assert run.environment["device"] == "cpu"
-    assert run.is_finished
+    assert run.status == "finished"
 
 
 @pytest.mark.usefixtures("quick")
@@ -232,17 +230,16 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
     answers = read_answers(run)
     assert run.best is not None
     assert answers.step == run.best.step
-    for weights, scores in (("raw", run.best.raw), ("shadow", run.best.ema)):
+    for weights, scores in (("raw", run.best.scores["raw"]), ("shadow", run.best.scores["ema"])):
         given = [getattr(asked, weights) for asked in answers.questions]
-        assert scores is not None
-        assert 100 * sum(each.exact for each in given) / len(given) == pytest.approx(scores.exact_match)
-        assert 100 * sum(each.f1 for each in given) / len(given) == pytest.approx(scores.f1)
+        assert 100 * sum(each.exact for each in given) / len(given) == pytest.approx(scores["exact_match"])
+        assert 100 * sum(each.f1 for each in given) / len(given) == pytest.approx(scores["f1"])
         assert all(1 < len(each.spans) <= 5 for each in given)
         assert all(a[2] >= b[2] for each in given for a, b in zip(each.spans, each.spans[1:], strict=False))
     for rows in breakdowns(answers.questions).values():
         assert sum(row.questions for row in rows) == 6
-        assert sum(row.questions * row.f1 for row in rows) / 6 == pytest.approx(run.best.answering.f1)
-        assert sum(row.questions * row.raw_f1 for row in rows) / 6 == pytest.approx(run.best.raw.f1)
+        assert sum(row.questions * row.f1 for row in rows) / 6 == pytest.approx(run.best.f1)
+        assert sum(row.questions * row.raw_f1 for row in rows) / 6 == pytest.approx(run.best.raw_f1)
     changed = [a for a in answers.questions if a.shadow and a.shadow.spans[0][:2] != a.raw.spans[0][:2]]
     assert changes(answers.questions).changed == len(changed) > 0
     assert [answers.features.contexts[0][start:end] for start, end in answers.gold_spans(0)] == ["in Rome", "Rome"]
@@ -260,7 +257,7 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
             "is of step 19, and the best",
         ),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": [[0, 1, 0.5]]}}}'), "other questions"),
-        (lambda path: shutil.rmtree("prepared"), "the prepared data in "),
+        (lambda path: shutil.rmtree("prepared"), "no prepared data in "),
     ],
 )
 def test_what_is_not_at_hand_is_said_in_its_place(
@@ -302,7 +299,7 @@ def test_several_runs_stand_beside_each_other_with_what_differs(tmp_path: Path) 
     assert row is not None
     assert re.findall(r"<code>(.*?)</code>", row[0]) == ["ema.decay", "0.99", "0.5"]
     assert "<code>a</code>" not in page
-    for label in ("one, shadow", "one, raw weights", "$x_2$, raw weights"):
+    for label in ("one", "$x_2$", "dashed: raw weights"):
         assert f">{label}</text>" in page
 
 
@@ -358,9 +355,9 @@ def test_a_report_that_fails_is_told_once_and_ends_no_run(
 @pytest.mark.usefixtures("quick")
 def test_the_command_prints_where_the_page_is(tiny: Tiny, tmp_path: Path) -> None:
     assert succeed("report", cwd=tiny.folder).out == "runs/tiny/report.html\n"
-    both = succeed("report", "tiny", "runs/tiny", "-o", tmp_path / "both.html", "--json", cwd=tiny.folder)
-    assert both.json == {"page": str(tmp_path / "both.html")}
-    assert "tiny and tiny" in (tmp_path / "both.html").read_text(encoding="utf-8")
+    twice = succeed("report", "tiny", "runs/tiny", "-o", tmp_path / "page.html", "--json", cwd=tiny.folder)
+    assert twice.json == {"page": str(tmp_path / "page.html")}
+    assert "<h1>tiny</h1>" in (tmp_path / "page.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("quick")
@@ -373,20 +370,47 @@ def test_the_command_names_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_watching_writes_the_page_as_the_run_goes_on_and_ends_with_it(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     log_of(tmp_path / "run", [40], [10], total=200)
     page = tmp_path / "run" / "report.html"
     said: list[str] = []
+    messages: list[str] = []
 
     def pause(seconds: float) -> None:
         said.append(re.findall(r"step \d+ of 200", page.read_text(encoding="utf-8"))[0])
         if len(said) == 2:
             (tmp_path / "run" / "metrics.jsonl").unlink()
             log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
+            training.close()
 
-    monkeypatch.setattr("bidaf.cli.report.time.sleep", pause)
-    assert list(command.report([tmp_path / "run"], None, watch=True)) == [page]
+    monkeypatch.setattr("bidaf.reporting.report.time.sleep", pause)
+    training = ExitStack()
+    training.enter_context(locked(tmp_path / "run"))
+    assert list(report.watched_report([tmp_path / "run"], None, messages.append)) == [page]
     assert said == ["step 100 of 200", "step 100 of 200"]
     assert "finished: step 200 of 200" in page.read_text(encoding="utf-8")
-    assert capsys.readouterr().err == "watching; Ctrl-C ends\nfinished\n"
+    assert len(messages) == 2
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_pattern_of_all_runs_counts_each_once_however_often_it_is_used(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        log_of(tmp_path / "runs" / name, [40, 60], [10, 61], total=200)
+    (tmp_path / "runs" / "latest").symlink_to("b")
+    for _ in range(2):
+        names = sorted(str(path.relative_to(tmp_path)) for path in (tmp_path / "runs").iterdir())
+        page = tmp_path / succeed("report", *names, cwd=tmp_path).out.strip()
+        assert page.read_text(encoding="utf-8").count("<h1>a and b</h1>") == 1
+
+
+def test_a_log_of_many_lines_is_drawn_within_three_seconds(tmp_path: Path) -> None:
+    run = log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
+    (line,) = [event for event in events(run.folder, "train") if event["step"] == 200]
+    lines = "".join(json.dumps({**line, "step": step}) + "\n" for step in range(201, 50_201))
+    with (run.folder / "metrics.jsonl").open("a") as file:
+        file.write(lines)
+    began = time.process_time()
+    page = report.write_report([run.folder])
+    assert time.process_time() - began < 3
+    assert page.stat().st_size < 1_000_000

@@ -19,23 +19,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import CPU, Configure, checkpoint_steps, events
+from conftest import CPU, EMA_FILE, RAW_FILE, Configure, checkpoint_steps, events
 from helpers_cli import fail, succeed, write_tiny
 
 from bidaf.config_file import load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.reading import sha256_of
 from bidaf.files.writing import write_json
-from bidaf.runs import checkpoint as checkpoints
-from bidaf.runs.checkpoint import COMPLETE, CONFIG, OPTIMIZER, RAW, SHADOW, STATE, open_checkpoint
+from bidaf.runs import checkpoint_folders
+from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, open_checkpoint
+from bidaf.runs.checkpoint_folders import COMPLETE
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import LOCK
-from bidaf.training import loop
-from bidaf.training import run_writer as record
+from bidaf.runs.state import STATE, TrainingState
+from bidaf.training import loop, trainer
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import MAY_CHANGE, resume_run, start_run
 from bidaf.training.step import TrainingStep
-from bidaf.training.trainer import TrainingState
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -98,11 +98,11 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
 ) -> None:
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(record, "save_checkpoint", lambda *arguments, **options: (_ for _ in ()).throw(Killed))
+        patch.setattr(trainer, "save_checkpoint", lambda *arguments, **options: (_ for _ in ()).throw(Killed))
         with pytest.raises(Killed):
             start(configure(training={"accumulate": 2}), folder)
     assert len(events(folder)) == 8  # a start, six steps and an evaluation
-    assert "was stopped before its first checkpoint: it begins anew" in resume(folder)[1]
+    assert "was stopped before its first checkpoint: starting over" in resume(folder)[1]
     assert differences(folder, whole) == []
 
 
@@ -111,9 +111,9 @@ def test_a_run_whose_checkpoints_were_deleted_does_not_silently_begin_anew(
 ) -> None:
     start(configure(training={"max_steps": 1}), tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(DataError, match="holds no sound checkpoint"):
+    with pytest.raises(DataError, match="holds no valid checkpoint"):
         resume(tmp_path / "run")
-    assert len(events(tmp_path / "run")) == 3
+    assert [event["event"] for event in events(tmp_path / "run")] == ["start", "train", "eval", "end"]
 
 
 def test_no_generator_outside_of_the_settings_has_a_say(
@@ -144,7 +144,7 @@ def test_no_generator_outside_of_the_settings_has_a_say(
 def killed_after_rename(patch: pytest.MonkeyPatch, ending: str) -> Iterator[None]:
     """Nothing is done any more, not even in `finally`, once a folder got a name with this ending."""
     rename, dead = Path.rename, [False]
-    real = {name: getattr(checkpoints, name) for name in ("clean_checkpoints",)}
+    real = {name: getattr(checkpoint_folders, name) for name in ("clean_checkpoints",)}
 
     def renaming(self: Path, target: Path) -> Path:
         moved = rename(self, target)
@@ -155,7 +155,7 @@ def killed_after_rename(patch: pytest.MonkeyPatch, ending: str) -> Iterator[None
         return moved
 
     patch.setattr(Path, "rename", renaming)
-    patch.setattr(checkpoints, "clean_checkpoints", lambda folder: dead[0] or real["clean_checkpoints"](folder))
+    patch.setattr(checkpoint_folders, "clean_checkpoints", lambda folder: dead[0] or real["clean_checkpoints"](folder))
     patch.setattr(shutil, "rmtree", lambda *arguments, real=shutil.rmtree, **o: dead[0] or real(*arguments, **o))
     with pytest.raises(Killed):
         yield
@@ -167,7 +167,7 @@ def test_a_checkpoint_being_replaced_is_there_at_every_moment(
     """Stopped in an evaluation, a run saves; resumed, it saves the same step again, with scores. Here it is killed."""
     folder = tmp_path / "run"
     with monkeypatch.context() as patch:
-        interrupt_at(patch, loop, "answer_n_best", 1)
+        interrupt_at(patch, loop, "predict_spans", 1)
         with pytest.raises(Interrupted):
             start(configure(training={"accumulate": 2}), folder)
     assert checkpoint_steps(folder) == [6]
@@ -219,7 +219,7 @@ def test_a_copy_of_a_run_is_whole_or_not_there(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
     def half(source: Path, target: Path, **options: Any) -> None:
-        target.mkdir()
+        target.mkdir(exist_ok=True)
         raise Killed
 
     with monkeypatch.context() as patch:
@@ -247,10 +247,10 @@ def test_another_format_is_refused_and_nothing_is_passed_over_for_it(configure: 
     """A newer program's checkpoint is no damage: going on before it would delete it."""
     start(configure(), tmp_path / "run")
     newest = tmp_path / "run" / "checkpoints" / "step-000012"
-    write_json(newest / STATE, {**json.loads((newest / STATE).read_bytes()), "format": 2})
+    write_json(newest / STATE, {**json.loads((newest / STATE).read_bytes()), "format": 99})
     sums = json.loads((newest / COMPLETE).read_bytes())
     write_json(newest / COMPLETE, {**sums, STATE: sha256_of(newest / STATE)})
-    with pytest.raises(DataError, match="has checkpoint format 2; this version reads format 1"):
+    with pytest.raises(DataError, match="has checkpoint format 99; this version reads formats 1 and 2"):
         resume(tmp_path / "run")
     assert checkpoint_steps(tmp_path / "run") == [6, 12]
 
@@ -332,7 +332,7 @@ def test_a_full_disk_ends_the_run_with_one_message_and_it_goes_on_later(tmp_path
     assert after == before
     succeed("train", "--resume", "run", "--set", "training.max_steps=20", cwd=tmp_path)
     succeed("train", "-c", "tiny.yaml", "--run-dir", "whole", cwd=tmp_path)
-    for file in (RAW, SHADOW, OPTIMIZER):
+    for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
         assert (tmp_path / "run/last" / file).read_bytes() == (tmp_path / "whole/last" / file).read_bytes()
 
 
@@ -436,7 +436,7 @@ def test_comparing_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:
 
 def test_comparing_runs_sees_every_sort_of_difference(tmp_path: Path, whole: Path) -> None:
     changes = {
-        f"checkpoints/step-000012/{RAW}": b"x",
+        f"checkpoints/step-000012/{RAW_FILE}": b"x",
         "predictions/step-000006.raw.json": b"{}",
         "config.yaml": b"",
         "stranger": b"",
@@ -450,10 +450,10 @@ def test_comparing_runs_sees_every_sort_of_difference(tmp_path: Path, whole: Pat
     shutil.copytree(whole, other, symlinks=True)
     (other / "best").unlink()
     (other / "best").symlink_to("checkpoints/step-000099")
-    lines = (other / "metrics.jsonl").read_text().splitlines()
-    (other / "metrics.jsonl").write_text("\n".join([*lines[:-1], lines[-1].replace('"best": ', '"worst": ')]) + "\n")
+    text = (other / "metrics.jsonl").read_text()
+    (other / "metrics.jsonl").write_text(text.replace('"best": ', '"worst": '))
     state = json.loads((other / "last" / STATE).read_bytes())
-    write_json(other / "last" / STATE, {**state, "elapsed": 99.0})
+    write_json(other / "last" / STATE, {**state, "training": {**state["training"], "elapsed": 99.0}})
     assert differences(whole, other) == ["best is different", "metrics.jsonl is different"]
-    write_json(other / "last" / STATE, {**state, "skipped": 1})
+    write_json(other / "last" / STATE, {**state, "training": {**state["training"], "skipped": 1}})
     assert f"checkpoints/step-000012/{STATE} is different" in differences(whole, other)

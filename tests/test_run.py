@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -39,7 +41,7 @@ def test_a_new_run_holds_its_settings_and_its_surroundings(configure: Configure,
 
 def test_a_run_is_not_made_where_one_stands(configure: Configure, tmp_path: Path) -> None:
     Run.create(tmp_path / "run", configure(training={"seed": 1}), "cpu")
-    with pytest.raises(UsageError, match="already holds a run; go on with --resume"):
+    with pytest.raises(UsageError, match="already holds a run; resume it with --resume"):
         Run.create(tmp_path / "run", configure(training={"seed": 2}), "cpu")
     assert load_config(tmp_path / "run" / "config.yaml").training.seed == 1
 
@@ -96,9 +98,19 @@ def test_new_runs_never_share_a_folder(here: Path) -> None:
     names = set()
     for _ in range(3):
         folder = new_run_folder("squad")
-        folder.mkdir(parents=True)
+        assert folder.is_dir()
         names.add(folder)
     assert len(names) == 3
+
+
+def test_runs_that_start_in_the_same_second_get_a_folder_each(here: Path) -> None:
+    code = "from bidaf.runs.folder import new_run_folder; [print(new_run_folder('squad')) for _ in range(40)]"
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here) for _ in range(2)
+    ]
+    names = [name for process in processes for name in process.communicate()[0].split()]
+    assert len(names) == 80
+    assert sorted(names) == sorted(set(names)) == sorted(str(path.relative_to(here)) for path in here.glob("runs/*"))
 
 
 def test_events_are_read_back_in_order_and_a_cut_last_line_is_left_out(configure: Configure, tmp_path: Path) -> None:
@@ -131,11 +143,12 @@ def test_links_stay_right_when_the_run_is_moved(configure: Configure, tmp_path: 
 @pytest.mark.parametrize(("keep_last", "kept"), [(1, [2, 5]), (2, [2, 4, 5]), (9, [1, 2, 3, 4, 5])])
 def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep_last: int, kept: list[int]) -> None:
     for folder in (Path("relative"), here / "absolute"):
-        run = Run.create(folder, configure(), "cpu")
+        config = configure(training={"keep_last": keep_last})
+        run = Run.create(folder, config, "cpu")
         for step in range(1, 6):
             (run.checkpoints / f"step-00000{step}").mkdir()
         run.link("best", run.checkpoints / "step-000002")
-        run.prune(keep_last, 1)
+        run.prune(config)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
 
 

@@ -5,15 +5,19 @@ from __future__ import annotations
 import fcntl
 import json
 import shutil
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
+from conftest import events
 from helpers_cli import Tiny, fail, succeed, train_tiny
 
 from bidaf.cli.runs import shown_age, shown_size
+from bidaf.runs.folder import Run
 from bidaf.runs.layout import LOG, METRICS, write_log
+from bidaf.runs.log import read_run
 from bidaf.runs.summary import summarize, summarize_runs
 
 
@@ -55,28 +59,77 @@ def cut_short(run: Path) -> None:
     """As a killed process leaves it: metrics and log end in the middle, the last line of both half written."""
     metrics, log = run / METRICS, run / LOG
     lines = metrics.read_text().splitlines(keepends=True)
-    metrics.write_text("".join(line for line in lines if json.loads(line)["step"] <= 10) + '{"event": "tra')
+    kept = (line for line in lines if json.loads(line)["step"] <= 10)
+    metrics.write_text("".join(kept) + '{"event": "tra')
     log.write_text("".join(log.read_text().splitlines(keepends=True)[:1]))
 
 
+def ended(run: Path, status: str, step: int) -> None:
+    """As a session leaves it that ended in this way at this step."""
+    cut_short(run)
+    (run / METRICS).write_text((run / METRICS).read_text().removesuffix('{"event": "tra'))
+    Run(run).log_end(status, step, f"{status}: by hand")
+
+
+def by_an_older_version(run: Path, message: str) -> None:
+    """Cut short by a version that recorded the end in log.txt alone."""
+    cut_short(run)
+    write_log(run, message)
+
+
 @pytest.mark.parametrize(
-    ("arrange", "status"),
+    ("arrange", "status", "step"),
     [
-        (lambda run: write_log(run / LOG, "interrupted and saved"), "interrupted"),
-        (lambda run: write_log(run / LOG, "failed: the loss is not finite"), "failed"),
-        (cut_short, "stopped"),
-        (lambda run: (run / LOG).unlink(), "finished"),
+        (lambda run: ended(run, "interrupted", 13), "interrupted", 13),
+        (lambda run: ended(run, "failed", 12), "failed", 12),
+        (lambda run: by_an_older_version(run, "interrupted and saved"), "interrupted", 10),
+        (lambda run: by_an_older_version(run, "failed: the loss is not finite"), "failed", 10),
+        # Resumed for more steps and killed, its log still ends with the message of the session before.
+        (lambda run: by_an_older_version(run, "done: 10 steps"), "stopped", 10),
+        (cut_short, "stopped", 10),
+        (lambda run: (run / LOG).unlink(), "finished", 20),
     ],
 )
-def test_the_state_of_a_run_that_does_not_train_is_how_its_log_ends(
-    home: Path, arrange: Callable[[Path], object], status: str
+def test_the_status_of_a_run_that_does_not_train_is_how_it_ended(
+    home: Path, arrange: Callable[[Path], object], status: str, step: int
 ) -> None:
     run = home / "runs" / "tiny"
     arrange(run)
     summary = summarize(run)
-    assert summary.status == status
-    assert summary.failure == ("the loss is not finite" if status == "failed" else None)
-    assert (summary.step, summary.total_steps) == (10 if status == "stopped" else 20, 20)
+    assert (summary.status, summary.step, summary.total_steps) == (status, step, 20)
+
+
+def test_a_resumed_run_forgets_how_it_ended_before(home: Path) -> None:
+    run = home / "runs" / "tiny"
+    assert [event["status"] for event in events(run, "end")] == ["finished"]
+    succeed("train", "--resume", "tiny", "-s", "training.log_every=7", cwd=home)
+    assert [(event["status"], event["step"]) for event in events(run, "end")] == [("finished", 20)]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"event": "eval", "step": 20, "raw": {"f1": NaN}}',
+        '{"event": "train", "step": "x"}',
+        '{"event": "eval", "step": 20, "scores": {"ema": {"f1": 3}}}',
+        '{"event": "start", "step": 99, "total_steps": -1}',
+        '{"event": 3, "step": 1}',
+        '{"step": 1e400, "event": "eval"}',
+        "[" * 100_000,
+        "[]",
+        "\x00\xff",
+    ],
+)
+def test_a_line_that_is_no_event_spoils_nothing(home: Path, line: str) -> None:
+    run = home / "runs" / "tiny"
+    before = summarize(run)
+    with (run / METRICS).open("a") as file:
+        file.write(line + "\n")
+    after = summarize(run)
+    assert (after.status, after.step, after.best) == (before.status, before.step, before.best)
+    assert read_run(run).unread == 1
+    assert succeed("runs", "--json", cwd=home).json[0]["step"] == 20
+    succeed("train", "--resume", "tiny", "-s", "training.log_every=7", cwd=home)
 
 
 def test_a_run_is_running_while_its_lock_is_held(home: Path) -> None:
@@ -89,7 +142,8 @@ def test_a_run_is_running_while_its_lock_is_held(home: Path) -> None:
 
 
 def test_a_run_logs_how_it_ended(home: Path) -> None:
-    fail(1, "train", "-c", "tiny.yaml", "-s", "training.optimizer.lr=1e30", "--run-dir", "runs/bad", cwd=home)
+    (home / "huge.txt").write_text("in 3e38 -3e38\nthe 3e38 3e38\n")
+    fail(1, "train", "-c", "tiny.yaml", "-s", "data.vectors=huge.txt", "--run-dir", "runs/bad", cwd=home)
     bad = summarize(home / "runs" / "bad")
     assert bad.status == "failed"
     assert bad.failure is not None
@@ -114,8 +168,9 @@ def test_the_newest_comes_first_and_what_is_no_run_is_left_out(home: Path) -> No
     (runs / "undated" / "config.yaml").write_text("nonsense: 3")
     (runs / "old" / METRICS).unlink()
     by_name = {run.folder.name: run for run in summarize_runs(runs)}
-    assert by_name["undated"].total_steps is None
+    assert by_name["undated"].total_steps == 20  # as its log has it, whatever happened to its settings
     assert (by_name["old"].step, by_name["old"].best) == (0, None)
+    assert by_name["old"].problem is not None
     assert "undated" in succeed("runs", "runs", cwd=home).out
 
 
@@ -162,3 +217,25 @@ def test_tab_offers_configs_runs_and_settings(
     monkeypatch.setenv("COMP_WORDS", words)
     monkeypatch.setenv("COMP_CWORD", str(len(words.split()) - 1))
     assert succeed(cwd=tiny.folder).out.split() == offered
+
+
+def test_the_newest_run_is_found_when_the_one_that_latest_names_was_deleted(home: Path) -> None:
+    shutil.copytree(home / "runs" / "tiny", home / "runs" / "other", symlinks=True)
+    shutil.rmtree(home / "runs" / "tiny")
+    assert (home / "runs" / "latest").is_symlink()
+    assert succeed("report", cwd=home).out == "runs/other/report.html\n"
+    shutil.rmtree(home / "runs" / "other")
+    assert "no run yet" in fail(3, "report", cwd=home)
+
+
+def test_a_thousand_runs_are_listed_in_seconds(home: Path) -> None:
+    runs = home / "many"
+    lines = (home / "runs" / "tiny" / METRICS).read_bytes() * 4
+    for number in range(1000):
+        folder = runs / f"run-{number}"
+        folder.mkdir(parents=True)
+        (folder / "config.yaml").write_text("data: {train: a, dev: b}\n")
+        (folder / METRICS).write_bytes(lines)
+    began = time.process_time()
+    assert len(summarize_runs(runs)) == 1000
+    assert time.process_time() - began < 1.5

@@ -23,7 +23,9 @@ from strategies_fuzz import PICKLE, Trap, remove_unpickled
 import bidaf
 from bidaf.data import vectors
 from bidaf.data.batches import batches_by_length
+from bidaf.data.vocabulary import load_vectors_matrix
 from bidaf.device import peak_memory
+from bidaf.errors import DataError
 from bidaf.evaluation import evaluator
 from bidaf.inference import predictor
 from bidaf.inference.loading import find_checkpoint
@@ -96,9 +98,15 @@ def bare_pickle(path: Path) -> None:
 
 
 PLANTS = [bare_pickle, torch_file, objects_array]
-EXPORT_FILES = ["export.json", "config.yaml", "vocabulary.json", "vectors.npy", "model.safetensors"]
-CHECKPOINT_FILES = ["complete.json", "state.json", "config.yaml", "shadow.safetensors"]
-PREPARED_FILES = ["manifest.json", "vocabulary.json", "vectors.npy", "dev/texts.json", "dev/chars.npy"]
+EXPORT_FILES = ["export.json", "config.yaml", "vocabulary.json", "vectors.safetensors", "model.safetensors"]
+CHECKPOINT_FILES = ["complete.json", "state.json", "config.yaml", "weights/ema.safetensors"]
+PREPARED_FILES = [
+    "manifest.json",
+    "vocabulary.json",
+    "vectors.safetensors",
+    "dev/texts.json",
+    "dev/features.safetensors",
+]
 
 
 @pytest.mark.parametrize("plant", PLANTS)
@@ -236,15 +244,40 @@ def tensors(**entries: Any) -> bytes:
 
 
 HUGE = 4_611_686_018_427_387_904
+ARRAYS: dict[str, bytes] = {
+    "a huge array": npy(f"{HUGE // 4}, 4"),
+    "an array of overflowing size": npy(f"{HUGE}, {HUGE}"),
+    "an array of negative size": npy("-4, 4"),
+    "an array of two negative sizes": npy("-4, -4"),
+    "an empty array of huge width": npy(f"0, {HUGE // 64}"),
+    "an array of another type": npy("2, 4", "<f8"),
+    "an array of text": npy("2, 4", "|O"),
+    "a header that is a program": npy("__import__('os').mkdir('unpickled'), 4"),
+    "a header without end": b"\x93NUMPY\x01\x00\xff\xff{",
+    "a header that ends within a word": npy("'"),
+    "a header of brackets": npy("(" * 9_000),
+}
+
+
+@pytest.mark.parametrize("content", ARRAYS.values(), ids=ARRAYS)
+def test_an_older_array_that_only_claims_its_size_takes_no_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "vectors.npy").write_bytes(content)
+    before = peak_memory(torch.device("cpu"))
+    with pytest.raises(DataError, match=r"vectors\.npy can't be read"):
+        load_vectors_matrix(tmp_path)
+    assert peak_memory(torch.device("cpu")) - before < 100e6
+    assert not remove_unpickled(tmp_path)
+
+
 SIZES: list[tuple[str, str, bytes]] = [
-    ("a huge array", "vectors.npy", npy(f"{HUGE // 4}, 4")),
-    ("an array of overflowing size", "vectors.npy", npy(f"{HUGE}, {HUGE}")),
-    ("an array of negative size", "vectors.npy", npy("-4, 4")),
-    ("an empty array of huge width", "vectors.npy", npy(f"0, {HUGE // 64}")),
-    ("an array of another type", "vectors.npy", npy("2, 4", "<f8")),
-    ("an array of text", "vectors.npy", npy("2, 4", "|O")),
-    ("a header that is a program", "vectors.npy", npy("__import__('os').mkdir('unpickled'), 4")),
-    ("a header without end", "vectors.npy", b"\x93NUMPY\x01\x00\xff\xff{"),
+    (
+        "vectors of a huge size",
+        "vectors.safetensors",
+        tensors(vectors={"dtype": "F32", "shape": [HUGE, 4], "data_offsets": [0, 64]}),
+    ),
     ("a huge tensor", "model.safetensors", tensors(a={"dtype": "F32", "shape": [HUGE], "data_offsets": [0, 64]})),
     (
         "a tensor of negative size",
@@ -329,7 +362,7 @@ def test_training_a_model_beyond_this_machine_is_refused_before_it_takes_memory(
 def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home.copy(home.export, "export")
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("batch_tokens: 12000", "batch_tokens: 1000000000000"))
+    (folder / "config.yaml").write_text(text.replace("batch_tokens: 12000", "batch_tokens: 1000000000"))
     sign_export(folder)
     sizes: list[int] = []
 
@@ -349,10 +382,10 @@ def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkey
 @pytest.mark.parametrize(
     ("name", "index", "value", "message"),
     [
-        ("context_forms", 0, 10**6, "context_forms holds a number out of range"),
-        ("question_forms", 0, -1, "question_forms holds a number out of range"),
+        ("context_types", 0, 10**6, "context_types holds a number out of range"),
+        ("question_types", 0, -1, "question_types holds a number out of range"),
         ("question_context", 0, 99, "question_context holds a number out of range"),
-        ("context_offsets", 1, -7, "context_offsets does not part its elements"),
+        ("context_offsets", 1, -7, "context_offsets does not divide its elements"),
         ("question_offsets", 1, 0, "a question has no token"),
         ("answer_spans", (0, 1), 10**6, "answer_spans holds a number out of range"),
         ("word_rows", 1, 10**6, "word_rows holds a number out of range"),
@@ -364,9 +397,11 @@ def test_features_that_lead_out_of_their_arrays_are_refused(
 ) -> None:
     [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
     folder = home.copy(sound, "features", "prepared", sound.name)
-    array = np.load(folder / "dev" / f"{name}.npy", allow_pickle=False)
-    array[index] = value
-    np.save(folder / "dev" / f"{name}.npy", array, allow_pickle=False)
+    path = folder / "dev" / "features.safetensors"
+    arrays = load_file(path)
+    arrays[name][index] = value
+    save_file(arrays, path)
+    sign_prepared(folder)
     assert message in fail(3, "eval", "-m", home.run, cwd=folder.parents[1])
 
 

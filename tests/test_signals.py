@@ -130,12 +130,12 @@ def test_a_signal_saves_where_the_run_is(home: Path, prepared: Path, place: str,
     process = train(home, prepared, kind)
     wait_for(reached, home, process)
     said = end_by(process, number)
-    assert "interrupted and saved; go on with: bidaf train --resume run" in said
+    assert "interrupted and saved; resume with: bidaf train --resume run" in said
     told = steps_told(home)
     assert open_checkpoint(home / "run" / "last").step == told
     if place == "in an evaluation":
         assert told == 1
-        assert open_checkpoint(home / "run" / "last").state["evaluated_step"] == 0
+        assert open_checkpoint(home / "run" / "last").state.evaluated_step == 0
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bidaf.model.spans import Span, best_spans, top_spans
+from bidaf.model.spans import Span, top_spans
 
 INFINITY = float("inf")
 
@@ -49,10 +49,6 @@ def test_spans_are_those_of_looking_at_every_pair_under_every_cap(
     start, end = (x.to(getattr(torch, dtype)) for x in scores(*shape, ties=ties, padded=padded))
     for cap in (None, *range(1, start.shape[1] + 2)):
         expected = [every_span(*row, cap) for row in zip(start, end, strict=True)]
-        best = best_spans(start, end, cap)
-        assert [Span(*row) for row in zip(*(column.tolist() for column in best), strict=True)] == [
-            row[0] for row in expected
-        ]
         assert top_spans(start, end, n, cap) == [row[:n] for row in expected]
 
 
@@ -70,34 +66,37 @@ def test_of_equal_scores_the_smaller_end_and_then_the_smaller_start_goes_first(
     level = torch.zeros(1, 5)
     order = [Span(0, 0, 0.0), Span(1, 1, 0.0)] if max_length == 1 else [Span(0, 0, 0.0), Span(0, 1, 0.0)]
     assert top_spans(level, level, 2, max_length) == [order]
-    assert [column.item() for column in best_spans(level, level, max_length)] == [0, 0, 0.0]
 
 
 def test_starts_that_only_rounding_makes_equal_go_by_position() -> None:
     start = torch.tensor([[-1.0, -1.0 + 2**-24]])
     end = torch.tensor([[-INFINITY, -1e4]])
-    assert best_spans(start, end).start.tolist() == [0]
     assert top_spans(start, end, 1) == [[Span(0, 1, -10001.0)]]
 
 
 @settings(max_examples=50, deadline=None)
-@given(SHAPES, st.integers(1, 9), st.one_of(st.none(), st.integers(1, 13)))
+@given(SHAPES, st.integers(1, 9), st.integers(1, 9), st.one_of(st.none(), st.integers(1, 13)))
 def test_a_row_depends_on_neither_padding_nor_neighbours(
-    shape: tuple[int, int, int], padding: int, max_length: int | None
+    shape: tuple[int, int, int], padding: int, n: int, max_length: int | None
 ) -> None:
     start, end = scores(*shape, ties=True, padded=False)
     wide = torch.full((len(start), padding), -INFINITY, dtype=torch.float64)
-    padded = best_spans(torch.cat([start, wide], 1), torch.cat([end, wide], 1), max_length)
-    for row in range(len(start)):
-        alone = best_spans(start[row : row + 1], end[row : row + 1], max_length)
-        assert [column[row].item() for column in padded] == [column.item() for column in alone]
+    padded = top_spans(torch.cat([start, wide], 1), torch.cat([end, wide], 1), n, max_length)
+    for row, spans in enumerate(padded):
+        assert [spans] == top_spans(start[row : row + 1], end[row : row + 1], n, max_length)
 
 
 def test_a_row_without_any_possible_span_yields_none_and_does_not_disturb_the_others() -> None:
     start = torch.tensor([[-INFINITY] * 3, [-1.0, -2.0, -3.0]])
-    best = best_spans(start, start, 2)
-    assert [column.tolist() for column in best] == [[0, 0], [0, 0], [-INFINITY, -2.0]]
+    assert top_spans(start, start, 1, 2) == [[], [Span(0, 0, -2.0)]]
     assert [len(row) for row in top_spans(start, start, 10, 2)] == [0, 5]
+
+
+@pytest.mark.parametrize("n", [1, 5])
+def test_a_row_of_scores_that_are_no_numbers_yields_no_span(n: int) -> None:
+    nan, good = [math.nan] * 3, [-1.0, -2.0, -3.0]
+    start, end = torch.tensor([nan, good, good]), torch.tensor([good, nan, good])
+    assert [len(row) for row in top_spans(start, end, n)] == [0, 0, n]
 
 
 def test_a_context_of_one_token_has_one_span() -> None:
@@ -106,16 +105,11 @@ def test_a_context_of_one_token_has_one_span() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given_type", "summed_type"),
-    [(torch.bfloat16, torch.float32), (torch.float16, torch.float32), (torch.float64, torch.float64)],
+    ("given_type", "small"), [(torch.bfloat16, -0.125), (torch.float16, -0.125), (torch.float64, -(2.0**-40))]
 )
-def test_half_precision_is_added_up_in_single_and_double_stays_double(
-    given_type: torch.dtype, summed_type: torch.dtype
-) -> None:
-    start, end = torch.tensor([[-100.0]], dtype=given_type), torch.tensor([[-0.125]], dtype=given_type)
-    best = best_spans(start, end)
-    assert (best.score.dtype, best.score.item()) == (summed_type, -100.125)
-    assert top_spans(start, end, 1) == [[Span(0, 0, -100.125)]]
+def test_half_precision_is_added_up_in_single_and_double_stays_double(given_type: torch.dtype, small: float) -> None:
+    start, end = torch.tensor([[-100.0]], dtype=given_type), torch.tensor([[small]], dtype=given_type)
+    assert top_spans(start, end, 1) == [[Span(0, 0, -100.0 + small)]]
 
 
 def test_scores_are_log_probabilities_of_the_pair() -> None:
@@ -129,17 +123,14 @@ def test_scores_are_log_probabilities_of_the_pair() -> None:
 def test_a_long_context_needs_no_square_of_memory() -> None:
     # 100,000 tokens squared are 40 GB in single precision.
     start, end = (x.float() for x in scores(1, 1, 100_000, ties=False, padded=False))
-    best = best_spans(start, end)
     (spans,) = top_spans(start, end, 5)
-    assert spans[0] == (best.start.item(), best.end.item(), best.score.item())
+    assert spans[0].score == (start.cummax(1).values + end).max().item()
     assert spans == sorted(spans, key=lambda span: -span.score)
 
 
 @pytest.mark.parametrize("wrong", [0, -1])
 def test_a_cap_or_a_count_below_one_is_refused(wrong: int) -> None:
     row = torch.zeros(1, 3)
-    with pytest.raises(ValueError, match="max_length must be at least 1"):
-        best_spans(row, row, wrong)
     with pytest.raises(ValueError, match="max_length must be at least 1"):
         top_spans(row, row, 1, wrong)
     with pytest.raises(ValueError, match="n must be at least 1"):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Bidaf, SpanScores, span_loss

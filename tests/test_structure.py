@@ -1,4 +1,4 @@
-"""The structure that ARCHITECTURE.md draws, held: imports point downwards, no import cycle, a wheel that stands alone."""
+"""The structure that ARCHITECTURE.md draws: imports point downwards, without cycles, and the wheel holds all of it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the bottom to the top; a module imports only what stands before its own package here.
 LAYERS = (
-    "version errors files progress device threads config config_file ema model data evaluation runs training "
+    "version errors messages files progress device threads ema config config_file model data evaluation runs training "
     "inference export reporting library cli __main__"
 ).split()
 

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import spacy
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bidaf.data.squad import Example, read_squad
+from bidaf.data import tokenizer
+from bidaf.data.questions import read_questions
+from bidaf.data.squad import Example
 from bidaf.data.tokenizer import SEPARATORS, Tokenizer
 from bidaf.data.tokens import tokenize_examples
+from bidaf.errors import BidafError, UsageError
 
 BLANK = "\u200b\u2060\ufeff"
 SPLIT, WHOLE = Tokenizer(), Tokenizer(second_split=False)
@@ -105,9 +107,9 @@ def test_a_word_of_a_hundred_thousand_characters_is_no_trouble(word: str) -> Non
 
 
 def test_words_cut_one_by_one_are_the_tokens_spacy_finds_in_the_whole_text() -> None:
-    corpus = read_squad(Path(__file__).parents[1] / "data" / "mini" / "dev.json")
+    examples = read_questions("embedded:mini")
     whole = spacy.blank("en").tokenizer
-    for text in {text for example in corpus.examples for text in (example.context, example.question)}:
+    for text in {text for example in examples for text in (example.context, example.question)}:
         assert words(text, WHOLE) == [token.text for token in whole(text)]
 
 
@@ -125,14 +127,14 @@ def test_a_corpus_has_the_tokens_of_its_texts(split_questions: bool, asked: list
         place = slice(*tokens.context_offsets[number : number + 2])
         expected = tokenizer.tokenize(context) or [(0, len(context))]
         assert list(map(tuple, tokens.context_spans[place].tolist())) == expected
-        forms = [tokens.forms[form - 1] for form in tokens.context_forms[place]]
-        assert forms == [context[start:end] for start, end in expected]
+        words = [tokens.types[number - 1] for number in tokens.context_types[place]]
+        assert words == [context[start:end] for start, end in expected]
     for number, (context, question) in enumerate(asked):
         assert tokens.contexts[tokens.question_context[number]] == context
         place = slice(*tokens.question_offsets[number : number + 2])
-        forms = [tokens.forms[form - 1] for form in tokens.question_forms[place]]
+        words = [tokens.types[number - 1] for number in tokens.question_types[place]]
         expected = tokenizer.tokenize_question(question) or [(0, len(question))]
-        assert forms == [question[start:end] for start, end in expected]
+        assert words == [question[start:end] for start, end in expected]
 
 
 def test_a_shared_context_is_tokenized_once_and_counted_for_each_question() -> None:
@@ -144,8 +146,8 @@ def test_a_shared_context_is_tokenized_once_and_counted_for_each_question() -> N
     tokens = tokenize_examples(examples, SPLIT)
     assert tokens.contexts == ["Ann ran.", "Bob."]
     assert tokens.question_context.tolist() == [0, 0, 1]
-    assert tokens.forms == ["Ann", "ran", ".", "Who", "?", "Bob", "Why"]
-    assert tokens.context_forms.tolist() == [1, 2, 3, 6, 3]
+    assert tokens.types == ["Ann", "ran", ".", "Who", "?", "Bob", "Why"]
+    assert tokens.context_types.tolist() == [1, 2, 3, 6, 3]
     assert tokens.context_spans.tolist() == [[0, 3], [4, 7], [7, 8], [0, 3], [3, 4]]
     assert tokens.counts().tolist() == [0, 3, 3, 3, 1, 3, 1, 1]
 
@@ -157,10 +159,35 @@ def test_a_text_without_tokens_is_one_token_as_a_whole() -> None:
     assert tokens.question_offsets.tolist() == [0, 1]
 
 
-def test_a_missing_spacy_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
-    from bidaf.data import tokenizer
-    from bidaf.errors import BidafError
+def test_the_cache_is_bounded_and_changes_no_token(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer, "MAX_CACHED_WORDS", 10)
+    texts = [" ".join(f"it's-{number}x" for number in range(start, start + 7)) for start in range(0, 60, 3)]
+    small, spacy_before = Tokenizer(), tokenizer._rules("en")
+    for text in texts:
+        assert small.tokenize(text) == SPLIT.tokenize(text)
+        assert len(small._cuts) <= 10
+    assert tokenizer._rules("en") is not spacy_before  # its own memory of words is bounded with ours
+    small.tokenize("y" * 200)
+    assert "y" * 200 not in small._cuts
 
+
+def test_a_missing_spacy_is_one_clear_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "spacy", None)
     with pytest.raises(BidafError, match="needs spaCy"):
-        tokenizer._english.__wrapped__()
+        tokenizer._rules.__wrapped__("en")
+
+
+CHINESE = "\u5f20\u4e09\u4f4f\u5728\u5317\u4eac\u3002" * 20  # no blank anywhere
+
+
+def test_each_language_has_its_own_words() -> None:
+    chinese = Tokenizer(language="zh")
+    assert words(CHINESE, chinese) == list(CHINESE)
+    assert len(words(CHINESE, SPLIT)) < len(CHINESE) / 2
+    assert words("l'eau", Tokenizer(language="fr", second_split=False)) == ["l'", "eau"]
+
+
+@pytest.mark.parametrize(("language", "reason"), [("qq", "qq"), ("ja", "sudachipy")])
+def test_a_language_that_spacy_lacks_is_one_clear_message(language: str, reason: str) -> None:
+    with pytest.raises(UsageError, match=rf"data\.language: {language}: .*{reason}"):
+        Tokenizer(language=language).tokenize("a")

@@ -4,34 +4,42 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import types
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import CPU, Configure, checkpoint_steps, events, to_bytes
+import torch
+from conftest import CPU, EMA_FILE, RAW_FILE, Configure, checkpoint_steps, events, to_bytes
 from safetensors.torch import load_file
 
-from bidaf.config import Config
+from bidaf.config import MAX_LR, Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.evaluation.evaluator import answer_all, answer_n_best
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.squad_v1 import score_file
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.writing import json_text
 from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import span_loss
-from bidaf.runs.checkpoint import OPTIMIZER, RAW, SHADOW, open_checkpoint
+from bidaf.runs.checkpoint import OPTIMIZER, open_checkpoint
 from bidaf.runs.folder import Run
-from bidaf.training import loop
-from bidaf.training import run_writer as record
+from bidaf.runs.state import TrainingState
+from bidaf.runs.weight_sets import MovingAverage
+from bidaf.training import loop, run_writer
+from bidaf.training import trainer as trainer_module
+from bidaf.training.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train
 from bidaf.training.step import TrainingStep
-from bidaf.training.trainer import Trainer, TrainingState
+from bidaf.training.trainer import Trainer
 
 pytestmark = pytest.mark.usefixtures("prepared")
 
@@ -39,6 +47,9 @@ ADAM = {"name": "adam", "lr": 0.05}
 ADADELTA = {"name": "adadelta", "lr": 2.0, "eps": 1e-4}
 # What the clock and the machine say; all else in metrics.jsonl, but the line a sitting starts with, is the run's own.
 OF_THE_CLOCK = {"elapsed", "seconds", "questions_per_second", "memory_bytes"}
+
+
+TIMED = {"training": {"elapsed"}}
 
 
 def silent(message: str) -> None:
@@ -69,7 +80,9 @@ def predictions(run: Path) -> dict[str, Any]:
 def script_f1(monkeypatch: pytest.MonkeyPatch, *shadow: float) -> None:
     """Let the shadow score these F1, one an evaluation, and the raw weights the opposite."""
     figures = iter([figure for f1 in shadow for figure in (100.0 - f1, f1)])
-    monkeypatch.setattr(record, "score_answers", lambda *_: types.SimpleNamespace(exact_match=0.0, f1=next(figures)))
+    monkeypatch.setattr(
+        run_writer, "score_answers", lambda *_: types.SimpleNamespace(metrics={"exact_match": 0.0, "f1": next(figures)})
+    )
 
 
 @pytest.fixture(scope="module")
@@ -127,11 +140,11 @@ def test_without_a_shadow_the_raw_weights_alone_are_scored_and_saved(configure: 
     state = start(configure(ema={"enabled": False}, training={"epochs": 1}), tmp_path)
     assert set(state.scores or {}) == {"raw"}
     assert set(predictions(tmp_path)) == {"step-000006.raw.json", "n_best.json"}
-    assert not open_checkpoint(tmp_path / "last").has_shadow
+    assert set(open_checkpoint(tmp_path / "last").weight_sets) == {"raw"}
     assert events(tmp_path, "eval")[0]["distance"] is None
     assert events(tmp_path, "train")[0]["ema_decay"] is None
-    with pytest.raises(DataError, match="--no-use-ema"):
-        open_checkpoint(tmp_path / "last").weights(use_ema=True)
+    with pytest.raises(DataError, match=r"no ema weights, only raw: .*--weights"):
+        open_checkpoint(tmp_path / "last").weights("ema")
 
 
 def test_the_shadow_changes_nothing_of_the_raw_weights(
@@ -139,7 +152,7 @@ def test_the_shadow_changes_nothing_of_the_raw_weights(
 ) -> None:
     start(configure(ema={"enabled": False}), tmp_path)
     for step in ("step-000006", "step-000012"):
-        for file in (RAW, OPTIMIZER):
+        for file in (RAW_FILE, OPTIMIZER):
             plain, averaged = (load_file(run / "checkpoints" / step / file) for run in (tmp_path, whole_runs("adam")))
             assert to_bytes(plain) == to_bytes(averaged)
 
@@ -148,7 +161,7 @@ def test_how_often_is_evaluated_changes_nothing_of_the_weights(
     configure: Configure, tmp_path: Path, whole_runs: Callable[[str], Path]
 ) -> None:
     start(configure(evaluation={"every_steps": 1}), tmp_path)
-    for file in (RAW, SHADOW, OPTIMIZER):
+    for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
         often, seldom = (load_file(run / "checkpoints/step-000012" / file) for run in (tmp_path, whole_runs("adam")))
         assert to_bytes(often) == to_bytes(seldom)
 
@@ -158,14 +171,16 @@ def test_a_run_learns_and_its_shadow_is_not_its_raw_weights(whole_runs: Callable
     losses = [line["loss"] for line in events(run, "train")]
     assert sum(losses[-3:]) < sum(losses[:3])
     checkpoint = open_checkpoint(run / "last")
-    assert to_bytes(checkpoint.weights(use_ema=True)) != to_bytes(checkpoint.weights(use_ema=False))
+    assert to_bytes(checkpoint.weights("ema")) != to_bytes(checkpoint.weights("raw"))
     pairs = [
         [read_json(run / f"predictions/step-{step:06d}.{weights}.json") for weights in ("raw", "ema")]
         for step in (6, 12)
     ]
     assert all(raw.keys() == shadow.keys() for raw, shadow in pairs)
     assert any(raw != shadow for raw, shadow in pairs)
-    assert checkpoint.state["ema"]["steps"] == checkpoint.step == 12
+    made = checkpoint.weight_sets["ema"]
+    assert isinstance(made, MovingAverage)
+    assert (made.warmup, made.steps, checkpoint.step) == ("ramp", 12, 12)
 
 
 # ---- metrics and log
@@ -180,11 +195,12 @@ def test_metrics_hold_the_documented_keys(whole_runs: Callable[[str], Path]) -> 
         assert line["ema_decay"] == pytest.approx((1 + line["step"]) / (10 + line["step"]))
         assert line["memory_bytes"] > 1e6
     for line in events(run, "eval"):
-        assert set(line) == common | {"raw", "ema", "distance", "best", "seconds"}
-        assert set(line["raw"]) == set(line["ema"]) == {"exact_match", "f1"}
+        assert set(line) == common | {"scores", "distance", "best", "seconds"}
+        assert set(line["scores"]) == {"raw", "ema"}
+        assert all(set(metrics) == {"exact_match", "f1"} for metrics in line["scores"].values())
         assert line["distance"] > 0.0
         assert line["epoch"] == line["step"] / 6
-    times = [line["elapsed"] for line in events(run) if line["event"] != "start"]
+    times = [line["elapsed"] for line in events(run) if line["event"] not in ("start", "end")]
     assert times == sorted(times)
 
 
@@ -203,7 +219,8 @@ def test_the_log_says_what_the_metrics_say(whole_runs: Callable[[str], Path]) ->
     log = (run / "log.txt").read_text(encoding="utf-8")
     assert "step 12/12  epoch 2.00  loss " in log
     for line in events(run, "eval"):
-        assert f"ema EM {line['ema']['exact_match']:.2f} F1 {line['ema']['f1']:.2f}" in log
+        for name, metrics in line["scores"].items():
+            assert f"{name} EM {metrics['exact_match']:.2f} F1 {metrics['f1']:.2f}" in log
 
 
 def test_a_skipped_step_is_counted_and_told_and_the_run_goes_on(
@@ -219,7 +236,7 @@ def test_a_skipped_step_is_counted_and_told_and_the_run_goes_on(
     state = start(configure(training={"nonfinite": "skip", "epochs": 1}), tmp_path)
     assert (state.step, state.skipped) == (6, 2)
     checkpoint = open_checkpoint(tmp_path / "last")
-    assert checkpoint.state["ema"]["steps"] == 4
+    assert checkpoint.weight_sets["ema"] == MovingAverage(decay=0.999, warmup="ramp", steps=4)
     skips = events(tmp_path, "skip")
     assert [(line["step"], line["loss"], len(line["questions"])) for line in skips] == [(2, "nan", 4), (5, "nan", 4)]
     assert [line["loss"] is None for line in events(tmp_path, "train")] == [False, True, False, False, True, False]
@@ -239,6 +256,99 @@ def test_a_run_that_must_stop_keeps_its_last_checkpoint(
         start(configure(), tmp_path)
     assert checkpoint_steps(tmp_path) == [6]
     assert open_checkpoint(tmp_path / "last").step == 6
+
+
+def spoil_after(monkeypatch: pytest.MonkeyPatch, step: int, spoil: Callable[[TrainingStep], object]) -> None:
+    """Let something go wrong with what a step changes, once it is done, without its loss showing it."""
+    original = TrainingStep.run
+
+    def spoiling(self: TrainingStep, *arguments: Any, **options: Any) -> Any:
+        result = original(self, *arguments, **options)
+        if arguments[3] == step:
+            with torch.no_grad():
+                spoil(self)
+        return result
+
+    monkeypatch.setattr(TrainingStep, "run", spoiling)
+
+
+def fill(tensors: Any, value: float) -> None:
+    for tensor in tensors:
+        tensor.fill_(value)
+
+
+DIVERGED: dict[str, tuple[Callable[[TrainingStep], object], str]] = {
+    "a NaN among the raw weights": (
+        lambda step: fill([step.model.end_scorer.flow_weight[:1]], float("nan")),
+        "the raw weights diverged: end_scorer.flow_weight holds",
+    ),
+    "an infinite shadow": (
+        lambda step: fill(step.ema.shadow.values() if step.ema else (), float("inf")),
+        "the ema weights diverged: .*, .* hold",
+    ),
+    "finite raw weights that score NaN": (
+        lambda step: fill([*step.model.modeling.parameters(), *step.model.start_scorer.parameters()], 3e38),
+        "the raw weights diverged: the scores of question",
+    ),
+    "a finite shadow that scores NaN": (
+        lambda step: fill(step.ema.shadow.values() if step.ema else (), 3e38),
+        "the ema weights diverged: the scores of question",
+    ),
+    "an infinite moment of the optimizer": (
+        lambda step: fill([next(iter(step.optimizer.state.values()))["exp_avg"]], float("inf")),
+        "the optimizer's state diverged: .*/exp_avg holds",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", DIVERGED)
+def test_weights_that_diverge_end_the_run_with_their_name_and_nothing_of_them_is_saved(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    spoil, said = DIVERGED[how]
+    spoil_after(monkeypatch, 4, spoil)
+    with pytest.raises(BidafError, match=f"^step 4: {said}") as caught:
+        start(configure(evaluation={"every_steps": 2}), tmp_path)
+    assert caught.value.exit_code == 1
+    assert checkpoint_steps(tmp_path) == [2]
+    assert [line["step"] for line in events(tmp_path, "eval")] == [2]
+    assert "step-000004.raw.json" not in predictions(tmp_path)
+    monkeypatch.undo()
+    assert resume(tmp_path).step == 12
+
+
+def test_weights_that_diverge_on_the_share_of_another_process_end_this_one_too(
+    configure: Configure, prepared: Prepared, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = configure(evaluation={"every_steps": 2})
+    trainer = Trainer(config, prepared, CPU, Group())
+    other = [{}, [0.0, 0.0], "step 2: the ema weights diverged"]
+    monkeypatch.setattr(trainer.group, "gather", lambda ours: [ours, other if trainer.ema.is_applied else ours])  # type: ignore[union-attr]
+    with pytest.raises(BidafError, match="the ema weights diverged"):
+        train(trainer, Run.create(tmp_path / "run", config, "cpu"))
+    assert trainer.ema is not None
+    assert not trainer.ema.is_applied
+    assert checkpoint_steps(tmp_path / "run") == []
+
+
+def test_diverged_weights_are_not_saved_between_evaluations_either(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spoil_after(monkeypatch, 4, DIVERGED["a NaN among the raw weights"][0])
+    with pytest.raises(BidafError, match=r"^step 4: the raw weights diverged"):
+        start(configure(training={"save_every": 2}), tmp_path)
+    assert checkpoint_steps(tmp_path) == [2]
+
+
+def test_the_highest_learning_rate_ends_in_one_error_or_in_finite_weights(configure: Configure, tmp_path: Path) -> None:
+    for number, optimizer in enumerate(("adam", "adadelta")):
+        settings = {"optimizer": {"name": optimizer, "lr": MAX_LR}, "max_steps": 4}
+        run = tmp_path / str(number)
+        with suppress(BidafError):
+            start(configure(training=settings, evaluation={"every_steps": 1}), run)
+        for step in checkpoint_steps(run):
+            weights = open_checkpoint(run / "checkpoints" / f"step-{step:06d}").weights("ema")
+            assert all(weight.isfinite().all() for weight in weights.values())
 
 
 # ---- the best, the last, and the patience between them
@@ -296,17 +406,17 @@ def test_patience_ends_the_run_after_so_many_evaluations_without_gain(
 
 def test_what_was_scored_is_what_is_saved(whole_runs: Callable[[str], Path], corpus: Path) -> None:
     run = whole_runs("adam")
-    for use_ema, weights in ((True, "ema"), (False, "raw")):
-        loaded = load_model(str(run), use_ema=use_ema, device=CPU)
+    for weights in ("raw", "ema"):
+        loaded = load_model(str(run), weights=weights, device=CPU)
         step = open_checkpoint(loaded.origin).step
         assert loaded.weights == weights
         assert loaded.prepared is not None
         source = BatchSource(loaded.prepared.features("dev"), CPU)
-        answers = answer_all(loaded.model, source, batch_tokens=120, max_answer_tokens=None)
+        answers = predict_spans(loaded.model, source, batch_tokens=120, max_answer_tokens=None)
         file = run / "predictions" / f"step-{step:06d}.{weights}.json"
-        assert {question: answer.text for question, answer in answers.items()} == read_json(file)
+        assert {question: best.text for question, (best,) in answers.items()} == read_json(file)
         score = score_file(corpus / "dev.json", file)
-        logged = next(line for line in events(run, "eval") if line["step"] == step)[weights]
+        logged = next(line for line in events(run, "eval") if line["step"] == step)["scores"][weights]
         assert logged == {"exact_match": score.exact_match, "f1": score.f1}
 
 
@@ -323,13 +433,13 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 
     def fail(*arguments: Any, **options: Any) -> Any:
         if trainer.state.step < 12:
-            return answer_n_best(*arguments, **options)
+            return predict_spans(*arguments, **options)
         if not trainer.ema.is_applied:  # type: ignore[union-attr]
             raw.append(to_bytes(trained_weights(trainer.model)))
-            return answer_n_best(*arguments, **options)
+            return predict_spans(*arguments, **options)
         raise ValueError("in the middle of scoring the shadow")
 
-    monkeypatch.setattr(loop, "answer_n_best", fail)
+    monkeypatch.setattr(loop, "predict_spans", fail)
     with pytest.raises(ValueError, match="in the middle"):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert not trainer.ema.is_applied
@@ -342,10 +452,12 @@ def test_a_failure_while_the_shadow_is_scored_leaves_raw_weights_and_checkpoints
 def test_a_file_that_cannot_be_written_ends_the_run_with_its_name(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def full(path: Path, value: Any) -> None:
-        raise OSError(28, "No space left on device", str(path))
+    def full(files: ConfinedFolder, name: str, value: Any) -> None:
+        if name.startswith("predictions"):
+            raise OSError(28, "No space left on device", str(files.path(name)))
+        files.write_text(name, json_text(value))
 
-    monkeypatch.setattr(record, "write_json", full)
+    monkeypatch.setattr(ConfinedFolder, "write_json", full)
     with pytest.raises(BidafError, match=r"can't be written: .*No space left on device: .*step-000006\.raw\.json"):
         start(configure(), tmp_path)
 
@@ -376,16 +488,16 @@ def send_at(monkeypatch: pytest.MonkeyPatch, owner: Any, name: str, call: int, n
     monkeypatch.setattr(owner, name, signalling)
 
 
-# Where the signal comes, and the step whose state is saved then. Evaluations call `answer_n_best` for raw, then shadow.
+# Where the signal comes, and the step whose state is saved then. Evaluations call `predict_spans` for raw, then shadow.
 PLACES: dict[str, tuple[Any, str, int, int]] = {
     "before the first step": (loop._Loop, "_evaluation_due", 1, 0),
     "mid-epoch": (TrainingStep, "run", 3, 3),
     "right before an evaluation": (TrainingStep, "run", 6, 6),
-    "as raw weights are scored": (loop, "answer_n_best", 1, 6),
-    "as the shadow is scored": (loop, "answer_n_best", 2, 6),
+    "as raw weights are scored": (loop, "predict_spans", 1, 6),
+    "as the shadow is scored": (loop, "predict_spans", 2, 6),
     "right after an evaluation": (ExponentialMovingAverage, "distance", 1, 6),
     "in the second epoch": (TrainingStep, "run", 9, 9),
-    "as the shadow is scored for the last time": (loop, "answer_n_best", 4, 12),
+    "as the shadow is scored for the last time": (loop, "predict_spans", 4, 12),
 }
 
 
@@ -393,9 +505,9 @@ def assert_same_run(run: Path, other: Path) -> None:
     """Weights, shadow and optimizer bit for bit, state, metrics and predictions."""
     for step in sorted({6, 12} & set(checkpoint_steps(run))):
         ours, theirs = (open_checkpoint(each / "checkpoints" / f"step-{step:06d}") for each in (run, other))
-        for file in (RAW, SHADOW, OPTIMIZER):
+        for file in (RAW_FILE, EMA_FILE, OPTIMIZER):
             assert to_bytes(load_file(ours.folder / file)) == to_bytes(load_file(theirs.folder / file)), (step, file)
-        assert {**ours.state, "elapsed": 0} == {**theirs.state, "elapsed": 0}
+        assert ours.saved.model_dump(exclude=TIMED) == theirs.saved.model_dump(exclude=TIMED)
     assert without_clock(events(run)) == without_clock(events(other))
     assert predictions(run) == predictions(other)
     assert open_checkpoint(run / "best").step == open_checkpoint(other / "best").step
@@ -435,8 +547,8 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
     )
     for owner, name, call in [
         (TrainingStep, "run", 6),
-        (loop, "answer_n_best", 1),  # twice at one step: nothing new to save
-        (loop, "answer_n_best", 2),
+        (loop, "predict_spans", 1),  # twice at one step: nothing new to save
+        (loop, "predict_spans", 2),
         (TrainingStep, "run", 1),
         (loop._Loop, "_evaluation_due", 1),  # at once: no step done
     ]:
@@ -465,8 +577,8 @@ def test_a_second_interrupt_ends_at_once_and_keeps_the_last_checkpoint(
 ) -> None:
     config = configure(training={"save_every": 2})
     trainer = Trainer(config, prepared, CPU)
-    send_at(monkeypatch, loop, "answer_n_best", 2)
-    send_at(monkeypatch, loop, "answer_n_best", 2)  # a wrapper about the wrapper: both signals at one call
+    send_at(monkeypatch, loop, "predict_spans", 2)
+    send_at(monkeypatch, loop, "predict_spans", 2)  # a wrapper about the wrapper: both signals at one call
     with pytest.raises(KeyboardInterrupt):
         train(trainer, Run.create(tmp_path / "run", config, "cpu"))
     assert trainer.ema is not None
@@ -518,10 +630,10 @@ def test_a_damaged_newest_checkpoint_is_passed_over_and_made_again(
     configure: Configure, tmp_path: Path, whole_runs: Callable[[str], Path]
 ) -> None:
     start(configure(), tmp_path)
-    (tmp_path / "checkpoints/step-000012" / RAW).write_bytes(b"")
+    (tmp_path / "checkpoints/step-000012" / RAW_FILE).write_bytes(b"")
     said: list[str] = []
     resume_run(tmp_path, CPU, said.append)
-    assert any("passed over" in line and "step-000012 is damaged: raw.safetensors" in line for line in said)
+    assert any("skipping" in line and f"step-000012 is corrupted: {RAW_FILE}" in line for line in said)
     assert any("at step 6 of 12" in line for line in said)
     assert_same_run(tmp_path, whole_runs("adam"))
 
@@ -531,7 +643,7 @@ def test_what_is_saved_after_a_damaged_checkpoint_is_not_pruned_for_it(configure
     config = configure(training={"keep_last": 2, "save_every": 2})
     start(config, tmp_path)
     assert checkpoint_steps(tmp_path)[-2:] == [10, 12]
-    (tmp_path / "checkpoints/step-000012" / RAW).write_bytes(b"")
+    (tmp_path / "checkpoints/step-000012" / RAW_FILE).write_bytes(b"")
     shorter = configure(training={"keep_last": 1, "save_every": 1, "max_steps": 11})
     resume(tmp_path, config=shorter)
     assert open_checkpoint(tmp_path / "last").step == 11
@@ -545,10 +657,10 @@ def test_best_names_a_sound_checkpoint_after_the_best_was_damaged(
     script_f1(monkeypatch, 50.0, 60.0, 55.0)
     start(configure(), tmp_path)
     assert open_checkpoint(tmp_path / "best").step == 12
-    (tmp_path / "best" / SHADOW).write_bytes(b"")
+    (tmp_path / "best" / EMA_FILE).write_bytes(b"")
     assert resume(tmp_path, config=configure(training={"max_steps": 7})).best_step == 7
     script_f1(monkeypatch, 1.0)
-    (tmp_path / "best" / SHADOW).write_bytes(b"")
+    (tmp_path / "best" / EMA_FILE).write_bytes(b"")
     assert resume(tmp_path, config=configure(training={"max_steps": 8})).best_step == 6
     assert open_checkpoint(tmp_path / "best").step == 6
 
@@ -558,7 +670,7 @@ def test_an_evaluation_whose_checkpoint_failed_is_told_once(
 ) -> None:
     whole = whole_runs("adam")
     with monkeypatch.context() as patch:  # stopped inside the evaluation: step 6 is saved without its scores
-        send_at(patch, loop, "answer_n_best", 1)
+        send_at(patch, loop, "predict_spans", 1)
         with pytest.raises(Interrupted):
             start(configure(), tmp_path)
 
@@ -566,7 +678,7 @@ def test_an_evaluation_whose_checkpoint_failed_is_told_once(
         raise BidafError("the disk is full")
 
     with monkeypatch.context() as patch:
-        patch.setattr(record, "save_checkpoint", full)
+        patch.setattr(trainer_module, "save_checkpoint", full)
         with pytest.raises(BidafError, match="full"):
             resume(tmp_path)
     assert len(events(tmp_path, "eval")) == 1
@@ -579,7 +691,7 @@ def test_without_one_sound_checkpoint_there_is_no_resuming(configure: Configure,
         resume(tmp_path / "nowhere")
     start(configure(training={"max_steps": 1}), tmp_path)
     (tmp_path / "last" / "complete.json").unlink()
-    with pytest.raises(DataError, match="no sound checkpoint"):
+    with pytest.raises(DataError, match="no valid checkpoint"):
         resume(tmp_path)
 
 
@@ -596,8 +708,44 @@ def test_a_run_is_resumed_in_a_copy_and_left_as_it_was(
     assert {path: path.read_bytes() for path in source.rglob("*") if path.is_file()} == before
     assert_same_run(copy, whole_runs("adam"))
     assert (copy / "best").resolve().is_relative_to(copy)
-    with pytest.raises(UsageError, match="exists; name a new"):
+    with pytest.raises(UsageError, match="name another --run-dir"):
         resume(source, into=copy)
+
+
+def test_the_source_of_a_copy_is_not_trained_in_while_it_is_copied(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, copy = tmp_path / "first", tmp_path / "second"
+    start(configure(training={"max_steps": 1}), source)
+    with Run.open(source).locked(), pytest.raises(UsageError, match="another process"):
+        resume(source, into=copy)
+    assert not copy.exists()
+    original, locks = Run.copy, []
+
+    def copying(self: Run, folder: Path) -> Run:
+        with pytest.raises(UsageError, match="another process"), Run.open(source).locked():
+            pass
+        locks.append(source)
+        return original(self, folder)
+
+    monkeypatch.setattr(Run, "copy", copying)
+
+    def reporting(folder: Path) -> None:  # the copy trains: its source is free again
+        with Run.open(source).locked():
+            locks.append(folder)
+
+    resume_run(source, CPU, silent, reporting, config=configure(training={"max_steps": 2}), folder=copy)
+    assert locks == [source, copy]
+
+
+@pytest.mark.parametrize("inside", ["copy", "checkpoints/copy", "checkpoints/../copy"])
+def test_a_run_is_not_copied_into_itself(configure: Configure, tmp_path: Path, inside: str) -> None:
+    start(configure(training={"max_steps": 1}), tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    with pytest.raises(UsageError, match="lies inside") as caught:
+        resume(tmp_path, into=tmp_path / inside)
+    assert caught.value.exit_code == 2
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
 def test_other_data_under_the_same_name_is_refused(configure: Configure, corpus: Path, tmp_path: Path) -> None:
@@ -617,3 +765,12 @@ def test_a_run_that_is_being_trained_is_not_resumed_beside_it(configure: Configu
     with Run.open(folder).locked(), pytest.raises(UsageError, match="another process"):
         resume_run(folder, CPU, silent)
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_a_moved_source_of_the_same_content_resumes(configure: Configure, corpus: Path, tmp_path: Path) -> None:
+    sources = {name: shutil.copy(corpus / f"{name}.json", tmp_path) for name in ("train", "dev")}
+    data = {**sources, "prepared_dir": str(tmp_path / "prepared")}
+    start(configure(data=data, training={"max_steps": 1}), tmp_path / "run")
+    moved = {name: shutil.move(path, tmp_path / f"moved-{name}.json") for name, path in sources.items()}
+    config = configure(data={**data, **{name: str(path) for name, path in moved.items()}}, training={"max_steps": 2})
+    assert resume_run(tmp_path / "run", CPU, silent, config=config).step == 2

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from bidaf.data import vectors
-from bidaf.data.vectors import Archive, read_vectors, vectors_identity
+from bidaf.data.vectors import Archive, Vectors, find_vectors, read_vectors
 from bidaf.errors import DataError
 from bidaf.files import archives as unpack
 from bidaf.files.reading import sha256_of
@@ -23,6 +23,10 @@ from bidaf.files.reading import sha256_of
 TEXT = "the 0.5 -1 2e-1\n, 1 2 3\n. . . 4 5 6\nein\u00a0\u0085haus 7 8 9\n"
 WORDS = ["the", ",", ". . .", "ein\u00a0\u0085haus"]
 NAME = "glove.6B.100d"
+
+
+def read(name: str) -> Vectors:
+    return read_vectors(find_vectors(name))
 
 
 def zipped(path: Path, **members: str) -> Path:
@@ -57,7 +61,7 @@ def with_header(folder: Path) -> str:
 
 @pytest.mark.parametrize("wrap", [in_text, in_gzip, in_zip, in_member, with_header])
 def test_the_same_vectors_come_out_of_every_wrapping(tmp_path: Path, wrap: Callable[[Path], str]) -> None:
-    found = read_vectors(wrap(tmp_path))
+    found = read(wrap(tmp_path))
     assert found.words == WORDS
     assert found.matrix.dtype == np.float32
     assert np.array_equal(found.matrix, np.array([[0.5, -1, 0.2], [1, 2, 3], [4, 5, 6], [7, 8, 9]], np.float32))
@@ -69,7 +73,7 @@ def test_the_first_of_equal_words_wins_across_chunks(
 ) -> None:
     monkeypatch.setattr(unpack, "CHUNK_BYTES", chunk)
     (tmp_path / "v.txt").write_text("a 1 2\nb 3 4\na 5 6\n\nb 7 8\na 9 9\nc 0 1")
-    found = read_vectors(str(tmp_path / "v.txt"))
+    found = read(str(tmp_path / "v.txt"))
     assert found.words == ["a", "b", "c"]
     assert found.matrix.tolist() == [[1, 2], [3, 4], [0, 1]]
 
@@ -97,7 +101,7 @@ def test_a_bad_line_is_named(
     path = tmp_path / "v.txt"
     path.write_bytes(b"3 2\na 1 2\n\n" + line + b"\nc 3 4\n")
     with pytest.raises(DataError) as caught:
-        read_vectors(str(path))
+        read(str(path))
     assert f"{path}, line 4: " in str(caught.value)
     assert problem in str(caught.value)
 
@@ -105,7 +109,7 @@ def test_a_bad_line_is_named(
 def test_two_bad_lines_that_cancel_out_are_still_found(tmp_path: Path) -> None:
     (tmp_path / "v.txt").write_text("a 1 2\nb 3 4 5\nc 6\n")
     with pytest.raises(DataError, match="line 2"):
-        read_vectors(str(tmp_path / "v.txt"))
+        read(str(tmp_path / "v.txt"))
 
 
 def not_there(folder: Path) -> str:
@@ -173,7 +177,7 @@ def no_zip(folder: Path) -> str:
 )
 def test_a_file_that_cannot_be_used_is_one_message(tmp_path: Path, make: Callable[[Path], str], problem: str) -> None:
     with pytest.raises(DataError, match=problem):
-        read_vectors(make(tmp_path))
+        read(make(tmp_path))
 
 
 @pytest.fixture
@@ -215,17 +219,18 @@ def test_a_name_is_found_in_the_cache_folder(cache: Path, monkeypatch: pytest.Mo
         (cache / f"{NAME}.txt.gz").write_bytes(gzip.compress(TEXT.encode()))
     else:
         zipped(cache / "glove.6B.zip", **{NAME: TEXT, "glove.6B.50d": "a 1"})
-    assert read_vectors(NAME).words == WORDS
+    assert read(NAME).words == WORDS
     assert asked == []
 
 
 def test_a_name_that_is_not_there_is_fetched_once(cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = serve(monkeypatch, (tmp_path / "published.zip").read_bytes())
-    assert vectors_identity(NAME) is None
-    assert read_vectors(NAME).words == read_vectors(NAME).words == WORDS
+    with pytest.raises(DataError, match="is not in"):
+        find_vectors(NAME, fetch=False)
+    assert read(NAME).words == read(NAME).words == WORDS
     assert asked == ["https://nlp.stanford.edu/data/glove.6B.zip"]
     assert [path.name for path in cache.iterdir()] == ["glove.6B.zip"]
-    assert vectors_identity(NAME)
+    assert find_vectors(NAME, fetch=False).identity
 
 
 @pytest.mark.parametrize(
@@ -242,7 +247,7 @@ def test_a_failed_fetch_says_what_to_put_where_and_leaves_nothing(
 ) -> None:
     serve(monkeypatch, body, length)
     with pytest.raises(DataError) as caught:
-        read_vectors(NAME)
+        read(NAME)
     for part in (problem, "https://nlp.stanford.edu/data/glove.6B.zip", str(cache / "glove.6B.zip"), "data.vectors"):
         assert part in str(caught.value)
     assert list(cache.iterdir()) == []
@@ -252,14 +257,14 @@ def test_named_vectors_that_are_cut_short_are_refused(cache: Path) -> None:
     cache.mkdir()
     (cache / f"{NAME}.txt").write_text("a 1 2\nb 3 4\n")
     with pytest.raises(DataError, match=r"holds 2 words where glove\.6B\.100d has 4"):
-        read_vectors(NAME)
+        read(NAME)
 
 
 def test_identity_follows_content_not_name(tmp_path: Path) -> None:
     for name, text in (("a.txt", TEXT), ("b.txt", TEXT), ("c.txt", TEXT + "z 1 2 3\n")):
         (tmp_path / name).write_text(text, encoding="utf-8")
-    one, same, other = (vectors_identity(str(tmp_path / name)) for name in ("a.txt", "b.txt", "c.txt"))
+    one, same, other = (find_vectors(str(tmp_path / name)).identity for name in ("a.txt", "b.txt", "c.txt"))
     assert one == same != other
     archives = [zipped(tmp_path / f"{name}.zip", v=(tmp_path / f"{name}.txt").read_text("utf-8")) for name in "abc"]
-    one, same, other = (vectors_identity(f"{path}/v.txt") for path in archives)
+    one, same, other = (find_vectors(f"{path}/v.txt").identity for path in archives)
     assert one == same != other

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from bidaf.data.vocabulary import PAD, UNK, Vocabulary, build_vocabulary, load_vectors_matrix
 from bidaf.errors import DataError
@@ -94,9 +95,18 @@ def test_a_damaged_vocabulary_is_named(tmp_path: Path, content: str) -> None:
         Vocabulary.load(tmp_path)
 
 
-def test_missing_or_damaged_vectors_are_named(tmp_path: Path) -> None:
-    for content in (None, b"", b"not numpy"):
-        if content is not None:
-            (tmp_path / "vectors.npy").write_bytes(content)
-        with pytest.raises(DataError, match=r"vectors\.npy can't be read"):
+@pytest.mark.parametrize("name", ["vectors.safetensors", "vectors.npy"])
+def test_missing_or_corrupted_vectors_are_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"vectors\.safetensors can't be read"):
+        load_vectors_matrix(tmp_path)
+    wrong = [b"", b"not numpy", save({"vectors": np.zeros((2, 2))}), save({"other": np.zeros((2, 2), np.float32)})]
+    for content in wrong:
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(DataError, match=rf"{name} can't be read"):
             load_vectors_matrix(tmp_path)
+
+
+def test_vectors_of_older_exports_are_read(tmp_path: Path) -> None:
+    vectors = np.arange(6, dtype=np.float32).reshape(3, 2)
+    np.save(tmp_path / "vectors.npy", vectors)
+    assert np.array_equal(load_vectors_matrix(tmp_path), vectors)

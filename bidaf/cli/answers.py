@@ -1,4 +1,4 @@
-"""How answers are shown: in their passage on a terminal, one a line elsewhere, as JSON for programs."""
+"""How answers are shown: in their passage on a terminal, one per line elsewhere, as JSON for programs."""
 
 from __future__ import annotations
 
@@ -10,33 +10,32 @@ from typing import TYPE_CHECKING, Any
 from bidaf.cli.common import print_table
 
 if TYPE_CHECKING:
-    from bidaf.evaluation.evaluator import Answered
+    from bidaf.evaluation.evaluator import Prediction
 
-# A passage up to this many characters is shown whole; of a longer one, so many on either side of the answer.
+# A passage of up to `WHOLE` characters is shown whole; of a longer one, `AROUND` on either side of the answer.
 WHOLE, AROUND = 2000, 400
 LONGEST = 200  # characters of an answer repeated below its passage
 
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
 
-def print_record(question: str, answers: Sequence[Answered]) -> None:
+def print_record(question: str, answers: Sequence[Prediction]) -> None:
     """One line of JSON."""
     record: dict[str, Any] = {"question": question, "answers": [answer._asdict() for answer in answers]}
     print(json.dumps(record), flush=True)
 
 
-def print_answers(context: str, answers: Sequence[Answered]) -> None:
-    """On a terminal the passage with the best answer marked; elsewhere the answers alone, each on its line."""
-    if sys.stdout.isatty():
+def print_answers(context: str, answers: Sequence[Prediction]) -> None:
+    """On a terminal the passage with the best answer marked; elsewhere `print_n_best`."""
+    on_terminal = sys.stdout.isatty()
+    if on_terminal:
         print_passage(context, answers[0])
-    if len(answers) > 1:
+    if len(answers) > 1 or not on_terminal:
         print_n_best(answers)
-    elif not sys.stdout.isatty():
-        print(one_line(answers[0].text), flush=True)
 
 
-def print_passage(context: str, answer: Answered | None = None) -> None:
-    """The passage, and in it the answer; of a long passage what is around the answer."""
+def print_passage(context: str, answer: Prediction | None = None) -> None:
+    """The passage with the answer marked in it; of a long passage the part around the answer."""
     from rich.console import Console
     from rich.text import Text
 
@@ -51,8 +50,8 @@ def print_passage(context: str, answer: Answered | None = None) -> None:
         console.print(Text.assemble("\n", (_shortened(answer.text), "bold"), (confidence, "dim"), "\n"))
 
 
-def print_n_best(answers: Sequence[Answered]) -> None:
-    """Most probable first: a table on a terminal, elsewhere a line each of probability, tab, answer."""
+def print_n_best(answers: Sequence[Prediction]) -> None:
+    """Most probable first: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
     if not sys.stdout.isatty():
         for answer in answers:
             print(f"{answer.probability:.4f}\t{one_line(answer.text)}", flush=True)
@@ -67,18 +66,18 @@ def one_line(text: str) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Its beginning and end, where a model that is hardly trained answers with half a passage."""
+    """The beginning and end of a long answer: a model that is hardly trained answers with half a passage."""
     line = one_line(text)
     return line if len(line) <= LONGEST else f"{line[: LONGEST // 2]} ... {line[-LONGEST // 2 :]}"
 
 
 def _printable(text: str) -> str:
-    """One character for one, none of which could steer a terminal or be refused by it."""
+    """The text, character for character, without those that would steer a terminal or that it can't show."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.translate(_CONTROLS).encode(encoding, "replace").decode(encoding)
 
 
-def _around(context: str, answer: Answered) -> tuple[int, int]:
+def _around(context: str, answer: Prediction) -> tuple[int, int]:
     begin, end = max(0, answer.start - AROUND), min(len(context), answer.end + AROUND)
     # From one blank to another, so that no word is cut.
     before, after = context.find(" ", begin, answer.start), context.rfind(" ", answer.end, end)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from io import TextIOWrapper
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO, cast
 
 import typer
 from typer.core import TyperGroup
 
 from bidaf.cli.ask import ask_command
+from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
@@ -23,8 +25,10 @@ from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_command
 from bidaf.cli.score import score_command
+from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
+from bidaf.messages import LossyStream, say
 from bidaf.version import __version__
 
 
@@ -40,10 +44,8 @@ class Commands(TyperGroup):
             raise Interruption("interrupted", signal.SIGINT) from None
         except Terminated:
             raise Interruption("terminated", signal.SIGTERM) from None
-        except BrokenPipeError:
-            # The reader (`| head`) has what it wanted; the interpreter must not try to flush the pipe again.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            raise typer.Exit from None
+        except BrokenPipeError:  # of stdout: stderr drops what can't be written, and outputs raise `BidafError`
+            raise typer.Exit from None  # the reader (`| head`) has what it wanted
         return result
 
 
@@ -64,22 +66,32 @@ app = typer.Typer(
     help="BiDAF on SQuAD with an exponential moving average of all weights.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("prepare")(prepare_command)
-app.command("train")(train_command)
-app.command("eval")(eval_command)
-app.command("predict")(predict_command)
-app.command("ask")(ask_command)
-app.command("score")(score_command)
-app.command("export")(export_command)
-app.command("report")(report_command)
-app.command("explain")(explain_command)
-app.command("runs")(runs_command)
+for command in (
+    prepare_command,
+    train_command,
+    eval_command,
+    predict_command,
+    ask_command,
+    score_command,
+    compare_command,
+    sweep_command,
+    export_command,
+    report_command,
+    explain_command,
+    runs_command,
+):
+    # The overview shows what the command's module says of itself.
+    summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
+    app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
 app.add_typer(config_app, name="config")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
+
+QUIET = ("--quiet", "--silent", "--no-progress")
 
 
 def _print_version(asked: bool) -> None:
@@ -108,24 +120,35 @@ def main() -> None:
     # having the system hand out small ones.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
-        sys.exit(app(prog_name="bidaf", standalone_mode=False))
+        code = app(prog_name="bidaf", standalone_mode=False)
     except BidafError as error:
-        sys.exit(_fail(error, str(error), error.exit_code))
+        code = _fail(error, str(error), error.exit_code)
     except USAGE_ERRORS as error:
-        sys.exit(_fail(error, _explain_usage(error), 2))
+        code = _fail(error, _explain_usage(error), 2)
     except Exception as error:
         if (message := _explain(error)) is None:
             raise
-        sys.exit(_fail(error, message, 1))
+        code = _fail(error, message, 1)
+    _give_up_lost_stdout()
+    sys.exit(code)
 
 
 def _make_streams_ready() -> None:
-    for name in ("stdout", "stderr"):
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         stream = getattr(sys, name)
         if stream is None:  # closed by the caller: `>&-`
-            setattr(sys, name, Path(os.devnull).open("w"))  # noqa: SIM115
-        elif isinstance(stream, TextIOWrapper):  # names and settings may hold what the terminal's encoding can't
+            setattr(sys, name, Path(os.devnull).open(mode))  # noqa: SIM115
+        elif isinstance(stream, TextIOWrapper) and mode == "w":  # names may hold what the terminal's encoding can't
             stream.reconfigure(errors="backslashreplace")
+    sys.stderr = cast(TextIO, LossyStream(sys.stderr))
+
+
+def _give_up_lost_stdout() -> None:
+    """Keep the interpreter from flushing, at its end, what can't be written: that would change the exit code."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
@@ -134,9 +157,17 @@ def _terminate(number: int, frame: FrameType | None) -> NoReturn:
 
 def _explain_usage(error: Any) -> str:
     command = error.ctx.command_path if error.ctx else "bidaf"
-    # Without arguments the message is the help, and typer has printed that already.
-    message = "no command" if type(error).__name__ == "NoArgsIsHelpError" else error.format_message().rstrip(".")
-    return f"{message}; see {command} --help"
+    if type(error).__name__ == "NoSuchOption":
+        if error.option_name in QUIET:
+            return (
+                f"no option {error.option_name}: results are on stdout and messages on stderr, so 2>/dev/null is quiet"
+            )
+        # The parser suggests names that share a few letters; only a misspelling is worth a hint.
+        error.possibilities = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        print(error.ctx.get_help())
+        return f"no command; see {command} --help"
+    return f"{error.format_message().rstrip('.')}; see {command} --help"
 
 
 def _explain(error: Exception) -> str | None:
@@ -157,9 +188,7 @@ def _fail(error: BaseException, message: str, code: int) -> int:
 
         if not speaks(error):
             return code
-    # Text from data may hold what a terminal can't show, or would obey: it comes escaped.
-    shown = "".join(char if char.isprintable() or char == "\n" else ascii(char)[1:-1] for char in message)
-    print(f"error: {shown}", file=sys.stderr)
+    say(f"error: {message}")
     return code
 
 

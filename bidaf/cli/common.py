@@ -5,16 +5,16 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterable, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from bidaf.cli.completion import complete_config, complete_run, complete_setting
-from bidaf.progress import bar
+from bidaf.messages import printable, say
 
 if TYPE_CHECKING:
-    from tqdm import tqdm
+    from bidaf.data.questions import ReadReport
+    from bidaf.progress import Bar
 
 ConfigOption = Annotated[
     str,
@@ -46,23 +46,44 @@ UseEmaOption = Annotated[
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 
 
-def say(message: str) -> None:
-    """A message for people: stderr, so that stdout carries data alone."""
-    print(message, file=sys.stderr, flush=True)
+StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
 
 
 def to_json(value: Any) -> str:
-    """ASCII JSON: escapes carry any text through any encoding."""
-    return json.dumps(value, indent=2) + "\n"
+    """Readable JSON; with escapes where the text can't be encoded as UTF-8."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
+    return text if _can_be_encoded(text, "utf-8") else json.dumps(value, indent=2) + "\n"
+
+
+def _can_be_encoded(text: str, encoding: str) -> bool:
+    try:
+        text.encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def say_report(report: ReadReport) -> None:
+    """Show what was read of a source, and what was skipped."""
+    for message in report.messages():
+        say(message)
+
+
+def print_line(text: str) -> None:
+    """A result for people, on stdout; what a terminal would obey is escaped."""
+    print(printable(text), flush=True)
 
 
 def print_json(value: Any) -> None:
-    """Data for programs, on stdout."""
-    print(to_json(value), end="")
+    """Data for programs, on stdout; with escapes where that has another encoding than the text needs."""
+    text = to_json(value)
+    print(text if _can_be_encoded(text, sys.stdout.encoding or "utf-8") else json.dumps(value, indent=2) + "\n", end="")
 
 
-def questions_bar(total: int) -> tqdm[None]:
+def questions_bar(total: int) -> Bar:
     """Progress over questions on stderr; nothing when that is no terminal."""
+    from bidaf.progress import bar
+
     return bar("answer", "question", total)
 
 
@@ -76,18 +97,10 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
+        table.add_row(*(Text(printable(cell)) for cell in row))
     if title:
-        print(title)
-    Console(width=None if sys.stdout.isatty() else 110).print(table)
-
-
-def write_output(path: Path, text: str) -> None:
-    """Write a result file. Raises `BidafError` when that fails."""
-    from bidaf.errors import BidafError
-    from bidaf.files.writing import write_text
-
-    try:
-        write_text(path, text)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"{path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+        print_line(title)
+    console = Console(width=None if sys.stdout.isatty() else 110)
+    with console.capture() as shown:  # rich itself would end the process where nobody reads
+        console.print(table)
+    print(shown.get(), end="")

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, SetOption, print_json
+from bidaf.cli.common import JsonOption, SetOption, print_json, print_line
 from bidaf.cli.completion import complete_config
 
 config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
@@ -35,7 +35,7 @@ def validate_command(config: NameArgument, set: SetOption = None) -> None:
 
     path = find_config(config)
     load_config(path, set or ())
-    print(f"{path} is valid")
+    print_line(f"{path} is valid")
 
 
 @config_app.command("diff")
@@ -43,8 +43,8 @@ def diff_command(first: NameArgument, second: NameArgument, json: JsonOption = F
     """Print the settings in which two configs differ."""
     from bidaf.config_file import differences, find_config, load_config
 
-    lines = differences(load_config(find_config(first)), load_config(find_config(second)))
+    found = differences(load_config(find_config(first)), load_config(find_config(second)))
     if json:
-        print_json(dict(line.split(": ", 1) for line in lines))
+        print_json({each.key: [each.ours, each.theirs] for each in found})
     else:
-        print("\n".join(lines) if lines else "no difference")
+        print_line("\n".join(map(str, found)) or "no difference")

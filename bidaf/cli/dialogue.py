@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from bidaf.cli.answers import print_answers, print_n_best, print_passage
-from bidaf.cli.common import say
 from bidaf.errors import BidafError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
-    from bidaf.evaluation.evaluator import Answered
+    from bidaf.evaluation.evaluator import Prediction
     from bidaf.inference.predictor import Predictor
 
 HELP = """\
@@ -31,11 +31,11 @@ DEFAULT_BEST = 5
 
 
 class Leave(Exception):
-    """The user has had enough."""
+    """The user wants to end the session."""
 
 
 class Dialogue:
-    """One sitting at the prompt; what goes wrong with one line is said, and the next one asked for."""
+    """One session at the prompt; an error in one line is shown, and the next line is asked for."""
 
     def __init__(self, predictor: Predictor, context: str | None, n_best: int) -> None:
         self._predictor = predictor
@@ -53,7 +53,7 @@ class Dialogue:
     def run(self) -> None:
         """Ask and answer until the user leaves."""
         _edit_lines()
-        say("Ask about the passage; /help says what else there is." if self._context else HELP)
+        say("Ask about the passage; /help lists the commands." if self._context else HELP)
         try:
             if self._context is None:
                 self._guarded(self._change_context, "")
@@ -80,7 +80,7 @@ class Dialogue:
             raise UsageError(f"no command {word}; there are {', '.join(self._commands)}")
         command(rest.strip())
 
-    def _answers(self, n_best: int) -> tuple[str, list[Answered]]:
+    def _answers(self, n_best: int) -> tuple[str, list[Prediction]]:
         """The passage, and the answers to the last question in it."""
         if self._context is None:
             raise UsageError("there is no passage yet; give one with /context")
@@ -91,14 +91,14 @@ class Dialogue:
         if self._question is None:
             raise UsageError("ask a question first")
         if number and not (number.isdecimal() and int(number)):
-            raise UsageError(f"/best takes a number from 1 on, not {number}")
+            raise UsageError(f"/best takes a number from 1 up, not {number}")
         print_n_best(self._answers(int(number or DEFAULT_BEST))[1])
 
     def _change_context(self, file: str) -> None:
         context = read_context(Path(file).expanduser()) if file else _paste()
         if not context.strip():
             raise UsageError(
-                "the passage is empty; there is none to ask about" if self._context is None else "unchanged"
+                "the passage is empty" if self._context is None else "that is empty; the passage is unchanged"
             )
         self._context, self._question = context, None
         say(f"passage: {len(context.split()):,} words")
@@ -113,7 +113,7 @@ class Dialogue:
 
 
 def read_context(path: Path) -> str:
-    """The text of a file. Raises `DataError` for one that can't be read or holds nothing."""
+    """The text of a file. Raises `DataError` for one that can't be read or is empty."""
     from bidaf.errors import DataError
     from bidaf.files.reading import read_text
 
@@ -136,7 +136,7 @@ def _paste() -> str:
 
 
 def _read(prompt: str) -> str:
-    """A line from the terminal. The prompt is no data: it goes to stderr where stdout is no terminal."""
+    """A line from the terminal. The prompt is not data: it goes to stderr where stdout is not a terminal."""
     if not sys.stdout.isatty():
         print(prompt, end="", file=sys.stderr, flush=True)
         prompt = ""

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,101 +11,106 @@ from bidaf.cli.common import (
     DeviceOption,
     JsonOption,
     ModelOption,
-    UseEmaOption,
+    StrictOption,
     print_json,
     print_table,
-    questions_bar,
-    say,
+    say_report,
     to_json,
-    write_output,
 )
-from bidaf.errors import DataError, UsageError
+from bidaf.cli.weights import (
+    AllowErrorOption,
+    AtOption,
+    BothOption,
+    SeveralWeightsOption,
+    UseEmaOption,
+    say_notes,
+    weight_sets,
+)
+from bidaf.errors import UsageError
+from bidaf.files.writing import check_output, write_output
+from bidaf.messages import say
 
 if TYPE_CHECKING:
-    from bidaf.data.squad import Example
-    from bidaf.evaluation.squad_v1 import Gold
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Percent, and what they are of."""
-
-    exact_match: float
-    f1: float
-    questions: int
-    weights: str
-    model: str
-    data: list[str]
+    from bidaf.inference.evaluate import Evaluation
 
 
 def eval_command(
     model: ModelOption = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="SQuAD JSON file, or hub name. (default: the run's dev set)")
+        str | None,
+        typer.Option("--data", "-d", help="Questions with answers, as in docs/data.md. (default: the run's dev set)"),
     ] = None,
-    use_ema: UseEmaOption = True,
-    both: Annotated[bool, typer.Option("--both", help="Score raw and shadow weights, side by side.")] = False,
+    weights: SeveralWeightsOption = None,
+    use_ema: UseEmaOption = None,
+    both: BothOption = False,
+    at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     predictions: Annotated[
         Path | None, typer.Option("--predictions", "-p", help="Write {id: answer} to this file.")
     ] = None,
     device: DeviceOption = "auto",
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Score a model by the official SQuAD v1.1 evaluation: exact match and F1, in percent."""
-    if both and predictions is not None:
-        raise UsageError("--predictions takes the answers of one set of weights: leave out --both")
-    results = []
-    for shadow in (False, True) if both else (use_ema,):
-        result, answers = evaluate_model(model, data=data, use_ema=shadow, device=device)
-        results.append(result)
-        if predictions is not None:
-            write_output(predictions, to_json(answers))
+    names = weight_sets(weights, use_ema, both=both)
+    if predictions is not None:
+        if names is not None and len(names) > 1:
+            raise UsageError("--predictions takes the answers of one weight set: run it once for each of them")
+        check_output(predictions)
+    evaluations = evaluate(model, names, at=at, data=data, device=device, allow_error=allow_error, strict=strict)
+    if predictions is not None:
+        write_output(predictions, to_json(evaluations[0].predictions))
+    if unanswerable := evaluations[0].unanswerable:
+        say(f"{unanswerable:,} unanswerable questions are left out")
     if json:
-        print_json([asdict(result) for result in results] if both else asdict(results[0]))
-        return
-    rows = [(each.weights, f"{each.exact_match:.2f}", f"{each.f1:.2f}", f"{each.questions:,}") for each in results]
-    title = f"{results[0].model} on {', '.join(results[0].data)}"
-    print_table(title, ("weights", "EM", "F1", "questions"), rows)
-
-
-def evaluate_model(
-    model: str | None, *, data: str | None, use_ema: bool, device: str
-) -> tuple[Evaluation, dict[str, str]]:
-    """Answer all questions of the model's dev set, or of `data`, and score the answers."""
-    from bidaf.device import choose_device
-    from bidaf.evaluation.squad_v1 import score_answers
-    from bidaf.inference.loading import load_model
-    from bidaf.inference.predictor import Predictor
-
-    loaded = load_model(model, use_ema=use_ema, device=choose_device(device))
-    predictor = Predictor(loaded)
-    features = loaded.dev_features() if data is None else None
-    sources = list(loaded.config.data.dev) if data is None else [data]
-    if features is not None:
-        gold: Gold | dict[str, list[str]] = dict(zip(features.ids, features.answers, strict=True))
+        results = [_result(each) for each in evaluations]
+        print_json(results if names is not None and len(names) > 1 else results[0])
     else:
-        examples, gold = _read(sources, named=data is not None)
-        features = predictor.features(examples)
-    with questions_bar(len(features)) as bar:
-        answers = {question: answer.text for question, answer in predictor.answer(features, bar.update).items()}
-    score = score_answers(gold, answers)
-    if score.unanswerable:
-        say(f"{score.unanswerable:,} questions without an answer are not scored")
-    result = Evaluation(score.exact_match, score.f1, score.questions, loaded.weights, str(loaded.origin), sources)
-    return result, answers
+        _print_scores(evaluations)
 
 
-def _read(sources: list[str], *, named: bool) -> tuple[list[Example], Gold | dict[str, list[str]]]:
-    """Questions with their gold answers. Of a JSON file every question counts, as for the official evaluator."""
-    from bidaf.data.questions import read_questions
-    from bidaf.data.sources import read_sources
-    from bidaf.evaluation.squad_v1 import read_gold
+def evaluate(
+    model: str | None,
+    names: list[str] | None,
+    *,
+    at: int | None,
+    data: str | None,
+    device: str,
+    allow_error: bool,
+    strict: bool,
+) -> list[Evaluation]:
+    """Load these weight sets of a model (None: its default one) and score them."""
+    from bidaf.device import choose_device
+    from bidaf.inference.evaluate import evaluate
+    from bidaf.inference.loading import load_model, load_weight_sets
 
-    try:
-        if len(sources) == 1 and sources[0].endswith((".json", ".json.gz")):
-            return read_questions(sources[0]), read_gold(Path(sources[0]))
-        examples = read_sources(sources, "validation").examples
-    except DataError as error:
-        hint = "" if named else "\nThat is the dev set the model was trained with; name another one with --data."
-        raise DataError(f"{error}{hint}") from None
-    return examples, {example.id: [answer.text for answer in example.answers] for example in examples}
+    chosen = choose_device(device)
+    if names is None:
+        models = [load_model(model, at=at, device=chosen)]
+    else:
+        models = load_weight_sets(model, names, chosen, at=at, allow_error=allow_error)
+    say_notes(models)
+    return evaluate(models, data, strict=strict, on_report=say_report)
+
+
+def _result(evaluation: Evaluation) -> dict[str, Any]:
+    return {
+        **evaluation.scores,
+        "questions": evaluation.questions,
+        "weights": evaluation.weights,
+        "model": evaluation.model,
+        "data": evaluation.data,
+    }
+
+
+def _print_scores(evaluations: list[Evaluation]) -> None:
+    from bidaf.evaluation.squad_v1 import METRIC_LABELS
+
+    first = evaluations[0]
+    columns = ["weights", *(METRIC_LABELS.get(name, name) for name in first.scores), "questions"]
+    rows = [
+        [each.weights, *(f"{value:.2f}" for value in each.scores.values()), f"{each.questions:,}"]
+        for each in evaluations
+    ]
+    print_table(f"{first.model} on {', '.join(first.data)}", columns, rows)

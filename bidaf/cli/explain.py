@@ -1,21 +1,27 @@
-"""`bidaf explain`: the attention behind an answer, as a page or a picture."""
+"""`bidaf explain`: the attention behind an answer, as a page or an image."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, write_output
+from bidaf.cli.common import DeviceOption, JsonOption, ModelOption, print_json, print_line, say_report
+from bidaf.cli.weights import (
+    AllowErrorOption,
+    AtOption,
+    BothOption,
+    SeveralWeightsOption,
+    UseEmaOption,
+    say_notes,
+    weight_sets,
+)
 from bidaf.errors import DataError, UsageError
+from bidaf.files.writing import check_output
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
-    from bidaf.inference.attention import Explained
-    from bidaf.inference.loading import LoadedModel
 
 STDIN = "-"
 
@@ -32,6 +38,11 @@ def explain_command(
         str | None, typer.Option("--data", "-d", help="The ids are of this file.  [default: the run's dev set]")
     ] = None,
     model: ModelOption = None,
+    weights: SeveralWeightsOption = None,
+    use_ema: UseEmaOption = None,
+    both: BothOption = False,
+    at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page here.")] = Path("explain.html"),
     png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the one question too.")] = None,
     device: DeviceOption = "auto",
@@ -40,7 +51,7 @@ def explain_command(
     """Show why a model answers what it answers, as a page that opens from the disk.
 
     Attention between context and question as a heat map, start and end probabilities under the text, the most probable
-    answers: of raw and shadow weights, side by side.
+    answers: of each weight set of the run, side by side, or of those named with --weights.
     """
     if bool(ids) == bool(question):
         raise UsageError("name ids of a dev set, or give --context FILE with --question TEXT (and not both)")
@@ -50,64 +61,35 @@ def explain_command(
         raise UsageError("--data goes with ids; leave it out")
     if png is not None and len(ids or question or ()) > 1:
         raise UsageError("--png draws one question")
-    explained, origin = explain(ids or [], _asked(context, question or []), data=data, model=model, device=device)
-    write_explained(explained, origin, output, png)
+    names = weight_sets(weights, use_ema, both=both)
+    for path in (output, png):
+        if path is not None:
+            check_output(path)
+    examples = [] if context is None else _own_questions(context, question or [])
+
+    from bidaf.device import choose_device
+    from bidaf.inference.explain import find_questions
+    from bidaf.inference.loading import load_weight_sets
+    from bidaf.reporting.explain import write_explanation
+
+    models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
+    say_notes(models)
+    write_explanation(models, examples or find_questions(models[0], ids or [], data, on_report=say_report), output, png)
     if json:
         print_json({"page": str(output), "png": str(png) if png else None})
         return
     for path in (output, png):
         if path is not None:
-            print(path)
+            print_line(str(path))
 
 
-def explain(
-    ids: Sequence[str], examples: Sequence[Example], *, data: str | None, model: str | None, device: str
-) -> tuple[list[Explained], str]:
-    """Explain the questions with these ids (of the file `data`, or the model's dev set) and these examples.
-
-    Returns them with the folder of the model that answered.
-    """
-    from bidaf.device import choose_device
-    from bidaf.inference import attention
-    from bidaf.inference.loading import load_all_weights
-
-    models = load_all_weights(model, choose_device(device))
-    if ids:
-        examples = [*_find(ids, data, models[0]), *examples]
-    return list(attention.explain(models, examples)), str(models[0].origin)
-
-
-def write_explained(explained: Sequence[Explained], origin: str, output: Path, png: Path | None) -> None:
-    """Write the page, and the picture of the first question where one is asked for."""
-    from bidaf.reporting.attention_image import write_picture
-    from bidaf.reporting.explain import explain_page
-
-    write_output(output, explain_page(explained, origin))
-    if png is not None:
-        write_picture(explained[0], png)
-
-
-def _asked(context: str | None, questions: Sequence[str]) -> list[Example]:
+def _own_questions(context: str, questions: list[str]) -> list[Example]:
     """Questions on a text of the user's own."""
     from bidaf.data.squad import Example
-    from bidaf.files.reading import decode, read_text
+    from bidaf.files.reading import read_stdin, read_text
 
-    if context is None:
-        return []
-    text = decode(sys.stdin.buffer.read(), "standard input") if context == STDIN else read_text(Path(context))
+    text = read_stdin() if context == STDIN else read_text(Path(context))
     for name, given in (("the context", text), *(("--question", question) for question in questions)):
         if not given.strip():
             raise DataError(f"{name} is empty")
     return [Example(str(number), question, text, ()) for number, question in enumerate(questions)]
-
-
-def _find(ids: Sequence[str], data: str | None, model: LoadedModel) -> list[Example]:
-    from bidaf.data.questions import read_questions
-    from bidaf.inference.attention import dev_examples, find_id
-
-    if data is not None:
-        known = {example.id: example for example in read_questions(data)}
-        return [find_id(id, known, data) for id in ids]
-    if (features := model.dev_features()) is None:
-        raise DataError(f"{model.origin} is an export and has no dev set; name the file of the ids with --data")
-    return dev_examples(features, ids)

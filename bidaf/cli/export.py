@@ -8,49 +8,60 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, ModelOption, UseEmaOption, print_json, print_table, say
-from bidaf.errors import UsageError
+from bidaf.cli.common import JsonOption, ModelOption, print_json, print_line, print_table
+from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
+from bidaf.messages import say
 
 
-class Form(StrEnum):
+class ExportType(StrEnum):
     """What the model is written as."""
 
-    SAFETENSORS = "safetensors"
-    ONNX = "onnx"
+    safetensors = "safetensors"
+    onnx = "onnx"
 
 
 def export_command(
     output: Annotated[Path, typer.Option("--output", "-o", help="A new folder.")],
     model: ModelOption = None,
     format: Annotated[
-        Form, typer.Option("--format", "-f", help="For bidaf (safetensors), or for onnxruntime without PyTorch (onnx).")
-    ] = Form.SAFETENSORS,
-    use_ema: UseEmaOption = True,
+        ExportType,
+        typer.Option("--format", "-f", help="For bidaf (safetensors), or for onnxruntime without PyTorch (onnx)."),
+    ] = ExportType.safetensors,
+    weights: WeightsOption = None,
+    use_ema: UseEmaOption = None,
+    at: AtOption = None,
+    allow_error: AllowErrorOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Write shadow weights, config, vocabulary and vectors to one folder that needs nothing else.
+    """Write one weight set, config, vocabulary and vectors to one folder that needs nothing else.
 
     `--model FOLDER` of eval, predict and ask then works on a machine that has only that folder. An ONNX export comes
-    with `answer.py`, which asks it; the graph is compared with the network before it counts as written.
+    with `answer.py`, which uses it; the graph is compared with the network before it counts as written.
     """
-    from bidaf.export.write import export_model
-    from bidaf.inference.exported import is_export
-    from bidaf.inference.loading import find_checkpoint, find_features
-    from bidaf.runs.checkpoint import open_checkpoint
-    from bidaf.runs.folder import find_run
+    from bidaf.device import choose_device
+    from bidaf.export.write import check_export, export_model
+    from bidaf.inference.loading import load_model
+    from bidaf.inference.verdict import judge_average
+    from bidaf.runs.checkpoint import Checkpoint
 
-    source = find_run(model)
-    if is_export(source):
-        raise UsageError(f"{source} is an export already; copy the folder, or export the run it came from")
-    checkpoint = open_checkpoint(find_checkpoint(source))
-    if format is Form.ONNX:
+    name = one_weight_set(weights, use_ema, "export")
+    check_export(output, format.value)
+    loaded = load_model(model, weights=name, at=at, allow_error=allow_error, device=choose_device("cpu"))
+    say_notes([loaded])
+    say(f"exporting the {loaded.description}")
+    if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")
-    export = export_model(checkpoint, find_features(checkpoint), output, use_ema=use_ema, form=format.value)
+    info = export_model(loaded, output, type=format.value).info
+    if isinstance(loaded.source, Checkpoint) and (verdict := judge_average(loaded.source)):
+        say(f"verdict: {verdict.sentence}")
     if json:
-        print_json({"folder": str(output), **export.about})
+        print_json({"folder": str(output), **info.model_dump()})
         return
-    print(f"{export.weights} weights of step {checkpoint.step} in {output}")
-    if parity := export.about.get("parity"):
+    print_line(f"{info.weights} weights of step {info.step:,} in {output}")
+    if info.parity:
         columns = ("batch", "context", "question", "greatest difference")
-        rows = [(*(f"{each[name]:,}" for name in columns[:3]), f"{each['difference']:.1e}") for each in parity]
-        print_table("log-probabilities of onnxruntime against PyTorch", columns, rows)
+        rows = [
+            (f"{each.batch:,}", f"{each.context:,}", f"{each.question:,}", f"{each.difference:.1e}")
+            for each in info.parity
+        ]
+        print_table("log-probabilities of onnxruntime compared with PyTorch", columns, rows)

@@ -6,7 +6,9 @@ from typing import Annotated, Any
 
 import typer
 
-from bidaf.cli.common import ConfigOption, JsonOption, SetOption, print_json, print_table, say
+from bidaf.cli.common import ConfigOption, JsonOption, SetOption, StrictOption, print_json, print_line, print_table
+from bidaf.errors import DataError
+from bidaf.messages import say
 
 
 def prepare_command(
@@ -16,6 +18,7 @@ def prepare_command(
         int | None,
         typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
     ] = None,
+    strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Read, tokenize and index the data of a config; say what was kept, cut and dropped, and why.
@@ -23,15 +26,20 @@ def prepare_command(
     Prepared features are found again by the content of their sources and by every option that shapes them: a second
     call is immediate, and a change never meets stale features.
     """
-    from bidaf.config_file import find_config, load_config
+    from bidaf.config_file import explain_missing, find_config, load_config
     from bidaf.data.prepare import prepare
 
-    prepared = prepare(load_config(find_config(config), set or ()).data, workers=workers, echo=say)
+    path = find_config(config)
+    settings = load_config(path, set or ())
+    try:
+        prepared = prepare(settings.data, strict=strict, workers=workers, echo=say)
+    except DataError as error:
+        raise DataError(f"{error}{explain_missing(settings, path)}") from None
     if json:
         print_json({"folder": str(prepared.folder), "counts": prepared.counts})
         return
     print_counts(prepared.counts)
-    print(f"prepared data: {prepared.folder}")
+    print_line(f"prepared data: {prepared.folder}")
 
 
 def print_counts(counts: dict[str, dict[str, Any]]) -> None:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, say
-
-POLL_SECONDS = 2.0
+from bidaf.cli.common import JsonOption, print_json, print_line
+from bidaf.files.writing import check_output
+from bidaf.messages import say
 
 
 def report_command(
@@ -21,50 +19,28 @@ def report_command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Write here.  [default: RUN/report.html, of several runs beside the first]"
+            "--output", "-o", help="Write here.  [default: RUN/report.html, of several runs next to the first]"
         ),
     ] = None,
-    watch: Annotated[bool, typer.Option("--watch", help="Write it anew as the runs go on; Ctrl-C ends.")] = False,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Write it again as the runs train, until none does; Ctrl-C ends.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
-    """Write one HTML page of a run, or of several beside each other, and print its path.
+    """Write one HTML page of a run, or of several side by side, and print its path.
 
     The page holds everything (curves of raw and shadow weights, settings, dev questions): it needs no network and opens
     from the disk. `bidaf train` writes RUN/report.html itself at every evaluation.
     """
-    from bidaf.runs.folder import find_run
+    from bidaf.reporting.report import watched_report, write_report
+    from bidaf.runs.folder import find_run, find_runs_named
 
-    folders = [find_run(name) for name in runs] if runs else [find_run(None)]
-    for page in report(folders, output, watch=watch):
+    if output is not None:
+        check_output(output)
+    folders = find_runs_named(runs) if runs else [find_run(None)]
+    pages = watched_report(folders, output, say) if watch else [write_report(folders, output)]
+    for page in pages:
         if json:
             print_json({"page": str(page)})
         else:
-            print(page, flush=True)
-
-
-def report(folders: Sequence[Path], output: Path | None, *, watch: bool) -> Iterator[Path]:
-    """The path of the page, once it is written; with `watch` the page is written again until all runs are finished."""
-    from bidaf.reporting.report import write_report
-    from bidaf.runs.log import read_run
-
-    yield write_report(folders, output)
-    if not watch:
-        return
-    say("watching; Ctrl-C ends")
-    try:
-        seen = _sizes(folders)
-        while not all(read_run(folder).is_finished for folder in folders):
-            time.sleep(POLL_SECONDS)
-            if (sizes := _sizes(folders)) != seen:
-                seen = sizes
-                write_report(folders, output)
-    except KeyboardInterrupt:
-        return
-    say("finished")
-
-
-def _sizes(folders: Sequence[Path]) -> list[int]:
-    """How far each log has come."""
-    from bidaf.runs.layout import METRICS
-
-    return [(folder / METRICS).stat().st_size for folder in folders]
+            print_line(str(page))

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from bidaf.cli.common import JsonOption, print_json, print_table, say
+from bidaf.cli.common import JsonOption, print_json, print_table
 from bidaf.errors import DataError
+from bidaf.messages import say
 from bidaf.runs.layout import LATEST, RUNS_FOLDER
 
 if TYPE_CHECKING:

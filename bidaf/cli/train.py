@@ -1,7 +1,8 @@
-"""`bidaf train`: start a run, go on with one, or try one out."""
+"""`bidaf train`: start a run, resume one, or try one out."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -9,17 +10,26 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, SetOption, print_table, say
+from bidaf.cli.common import (
+    DeviceOption,
+    JsonOption,
+    SetOption,
+    StrictOption,
+    print_json,
+    print_line,
+    print_table,
+)
 from bidaf.cli.completion import complete_config, complete_run
 from bidaf.cli.prepare import print_counts
-from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.errors import DataError, UsageError
+from bidaf.messages import say
 
 if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.runs.state import TrainingState
     from bidaf.training.distributed import Group
-    from bidaf.training.trainer import TrainingState
 
 
 def train_command(
@@ -37,45 +47,68 @@ def train_command(
     ] = None,
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from a run's newest sound checkpoint.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest valid checkpoint.")] = False,
+    prepared: Annotated[
+        Path | None,
+        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+    ] = None,
+    strict: StrictOption = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Show settings, sizes and counts, try one step, make no run.")
+        bool,
+        typer.Option("--dry-run", help="Show settings, sizes and counts and run one step, without creating a run."),
     ] = False,
     device: DeviceOption = "auto",
     deterministic: Annotated[
         bool, typer.Option("--deterministic", help="The same numbers every time; short for training.deterministic.")
     ] = False,
+    json: JsonOption = False,
 ) -> None:
     """Train BiDAF, the shadow weights kept alongside; score raw and shadow at every evaluation.
 
-    Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` goes on from there.
+    Ctrl-C saves a checkpoint and ends with exit code 130; `bidaf train --resume` resumes from there.
     """
+    if run is not None and not resume:
+        option = "--config" if run.endswith((".yaml", ".yml")) else "--resume"
+        raise UsageError(f"unexpected argument {run}; did you mean: bidaf train {option} {run}?")
+    if dry_run and json:
+        raise UsageError("--json prints the final scores, and --dry-run has none; leave one out")
+    if dry_run and resume:
+        raise UsageError("--dry-run tries out a new run; leave out --resume")
+    if prepared is not None and resume:
+        raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
+    if config is None and not resume:
+        raise UsageError("name a config, as in: bidaf train --config squad.yaml")
+    if sys.stderr.isatty():
+        say("loading PyTorch")
     from bidaf.training.distributed import device_of, expected_size, joined
     from bidaf.training.launch import follow_run
 
-    if run is not None and not resume:
-        raise UsageError(f"unexpected argument {run}; to go on with that run: bidaf train --resume {run}")
-    if dry_run and resume:
-        raise UsageError("--dry-run tries out a new run; leave out --resume")
     if dry_run and expected_size() > 1:
         raise UsageError("--dry-run tries out one process; start it without torchrun")
-    if config is None and not resume:
-        raise UsageError("name a config, as in: bidaf train --config squad.yaml")
     overrides = [*(set or []), *(["training.deterministic=true"] if deterministic else [])]
     with joined(device) as group:
         chosen = device_of(group, device)
         if not group.is_first:
-            code = _train(None, lambda: follow_run(chosen, group))
+            code = _train(None, lambda: follow_run(chosen, group), json=json)
         elif resume:
-            code = _resume(run, config, overrides, run_dir, chosen, group)
+            code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
         else:
             assert config is not None
-            code = _start(config, overrides, run_dir, chosen, group, dry_run=dry_run)
+            code = _start(
+                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+            )
     raise typer.Exit(code)
 
 
 def _resume(
-    name: str | None, config: str | None, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group
+    name: str | None,
+    config: str | None,
+    overrides: list[str],
+    run_dir: Path | None,
+    device: torch.device,
+    group: Group,
+    *,
+    json: bool,
 ) -> int:
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import find_run
@@ -83,29 +116,70 @@ def _resume(
 
     source = find_run(name)
     settings = _resumed_config(source, config, overrides)
+    folder = run_dir or source
+    _say_where(folder, device, group)
     return _train(
-        run_dir or source,
+        folder,
         lambda: resume_run(source, device, say, write_run_report, config=settings, folder=run_dir, group=group),
+        json=json,
     )
 
 
 def _start(
-    config: str, overrides: list[str], run_dir: Path | None, device: torch.device, group: Group, *, dry_run: bool
+    config: str,
+    overrides: list[str],
+    run_dir: Path | None,
+    prepared: Path | None,
+    device: torch.device,
+    group: Group,
+    *,
+    strict: bool,
+    dry_run: bool,
+    json: bool,
 ) -> int:
+    from bidaf.config_file import explain_missing, find_config, load_config
+    from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
     from bidaf.runs.folder import new_run_folder
     from bidaf.training.launch import start_run
 
-    settings, name = _new_config(config, overrides)
+    path = find_config(config)
+    settings = load_config(path, overrides)
+    features = None
+    if prepared is not None:
+        data, features = use_prepared(settings.data, prepared)
+        settings = settings.model_copy(update={"data": data})
+    if strict:
+        prepare(settings.data, key=features, strict=True, echo=say)
     if dry_run:
-        print_dry_run(settings, device)
+        print_dry_run(settings, device, features)
         return 0
-    folder = run_dir or new_run_folder(name)
-    return _train(folder, lambda: start_run(settings, folder, device, say, write_run_report, group=group))
+    folder = run_dir or new_run_folder(path.stem)
+    _say_where(folder, device, group)
+    try:
+        return _train(
+            folder,
+            lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group),
+            json=json,
+        )
+    except DataError as error:
+        raise DataError(f"{error}{explain_missing(settings, path)}") from None
+    finally:
+        if run_dir is None:
+            with suppress(OSError):  # not empty: the run began
+                folder.rmdir()
 
 
-def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
-    """Train and tell how it ended, in the process that has the run's folder; the exit code."""
+def _say_where(folder: Path, device: torch.device, group: Group) -> None:
+    import torch
+
+    processes = f", {group.size} processes" if group.size > 1 else ""
+    say(f"run {folder} on {device}, {torch.get_num_threads()} threads{processes}")
+
+
+def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
+    """Train and report how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
 
@@ -113,40 +187,27 @@ def _train(folder: Path | None, work: Callable[[], TrainingState]) -> int:
         state = work()
     except Interrupted as interrupted:
         if folder is not None:
-            _log_end(folder, "interrupted and saved")
-            say(f"interrupted and saved; go on with: bidaf train --resume {folder}")
+            say(f"interrupted and saved; resume with: bidaf train --resume {folder}")
         return interrupted.exit_code
-    except (UsageError, DataError):  # before the first step: nothing ran that could fail
-        raise
-    except BidafError as error:
-        if folder is not None:
-            _log_end(folder, f"failed: {error}")
-        raise
     if folder is not None:
         for weights, score in (state.scores or {}).items():
             say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
-        message = f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}"
-        _log_end(folder, message)
-        say(f"{message}, in {folder}")
+        if verdict := judge_run(folder):
+            say(f"verdict: {verdict.sentence}")
+        say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
         if (page := folder / REPORT).exists():
-            say(f"what the average did, to open in a browser: {page}")
+            say(f"report: {page}")
+        if json:
+            print_json(
+                {
+                    "run": str(folder),
+                    "step": state.step,
+                    "scores": state.scores,
+                    "best_step": state.best_step,
+                    "best_f1": state.best_f1,
+                }
+            )
     return 0
-
-
-def _log_end(folder: Path, message: str) -> None:
-    """The last line of a sitting's log, by which `bidaf runs` knows how it ended."""
-    from bidaf.runs.layout import CONFIG, LOG, write_log
-
-    with suppress(OSError):  # a full disk, say, which is what the run failed of
-        if (folder / CONFIG).exists():
-            write_log(folder / LOG, " ".join(message.split()))
-
-
-def _new_config(config: str, overrides: list[str]) -> tuple[Config, str]:
-    from bidaf.config_file import find_config, load_config
-
-    path = find_config(config)
-    return load_config(path, overrides), path.stem
 
 
 def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> Config | None:
@@ -158,15 +219,15 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
     if config is None and not overrides:
         return None
     Run.open(source)
-    return load_config(find_config(config) if config else source / CONFIG, overrides)
+    return load_config(find_config(config) if config else source / CONFIG, overrides, of_a_run=config is None)
 
 
-def print_dry_run(config: Config, device: torch.device) -> None:
+def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
     """Everything a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 
-    result = try_out(config, device, say)
+    result = try_out(config, device, say, features=features)
     print(dump_config(config))
     tables = sum(count for part, count in result.weights.items() if part.endswith("table"))
     total = sum(result.weights.values())
@@ -175,7 +236,7 @@ def print_dry_run(config: Config, device: torch.device) -> None:
     print_table("trained weights", ("part", "weights"), rows)
     print_counts(result.counts)
     print(f"steps: {result.total_steps:,}, batches of {config.training.batch_size}")
-    print(
+    print_line(
         f"one step on the longest batch, on {device}: loss {result.loss:.3f}, {result.seconds:.2f} s, "
         f"{result.memory_bytes / 1e9:.2f} GB at most"
     )

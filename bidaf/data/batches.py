@@ -58,8 +58,8 @@ class BatchSource:
     def __init__(self, features: Features, device: torch.device) -> None:
         self.features = features
         self.device = device
-        self.contexts = FlatTexts.on(device, features.context_forms, features.context_offsets)
-        self.questions = FlatTexts.on(device, features.question_forms, features.question_offsets)
+        self.contexts = FlatTexts.on(device, features.context_types, features.context_offsets)
+        self.questions = FlatTexts.on(device, features.question_types, features.question_offsets)
         self.question_context = _tensor(features.question_context, device)
         self.word_rows = _tensor(features.word_rows, device)
         self.chars = _tensor(features.chars, device)
@@ -96,8 +96,8 @@ class BatchSource:
         seen[0] = True
         contexts = features.question_context[indices]
         for forms, offsets, texts in (
-            (features.context_forms, features.context_offsets, contexts),
-            (features.question_forms, features.question_offsets, indices),
+            (features.context_types, features.context_offsets, contexts),
+            (features.question_types, features.question_offsets, indices),
         ):
             for begin, end in zip(offsets[texts].tolist(), offsets[texts + 1].tolist(), strict=True):
                 seen[forms[begin:end]] = True

@@ -1,4 +1,4 @@
-"""The SQuAD schema through Hugging Face `datasets` and Arrow: hub names, saved folders, Parquet files."""
+"""Tables through Hugging Face `datasets` and Arrow: hub names, saved folders, Parquet files."""
 
 from __future__ import annotations
 
@@ -11,57 +11,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import TypeAdapter, model_validator
-
-from bidaf.data.records import NonBlank, Offset, Strict, Text, validate
-from bidaf.data.squad import Answer, Corpus, Example, collect
+from bidaf.data.schemas import KNOWN_KEYS
 from bidaf.errors import DataError
 from bidaf.files.reading import no_such_file
 
-FILE_SUFFIXES = (".json", ".jsonl", ".gz", ".zip", ".txt", ".parquet", ".arrow")
-COLUMNS = ("id", "context", "question", "answers")
+FILE_SUFFIXES = tuple(".json .jsonl .ndjson .csv .tsv .txt .parquet .arrow .gz .bz2 .xz .zip".split())
+ROWS_AT_ONCE = 1_000
 SQUAD_SITE = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
 class HubName(NamedTuple):
-    """`owner/name:config@split`, of which only the name is needed."""
+    """`owner/name:config`, of which only the name is needed."""
 
     name: str
     config: str | None
-    split: str | None
 
 
-class AnswerColumns(Strict):
-    text: list[Text]
-    answer_start: list[Offset]
-
-    @model_validator(mode="after")
-    def _same_length(self) -> AnswerColumns:
-        if len(self.text) != len(self.answer_start):
-            raise ValueError(f"{len(self.text)} texts but {len(self.answer_start)} offsets")
-        return self
-
-
-class Row(Strict):
-    id: NonBlank
-    question: NonBlank
-    context: NonBlank
-    answers: AnswerColumns
-    title: Text = ""
-
-
-_ROWS = TypeAdapter(list[Row])
-
-
-def parse_hub_name(source: str) -> HubName | None:
-    """Split a hub name into its parts, or return None when it cannot be one."""
+def parse_hub_name(source: str) -> tuple[HubName, str | None] | None:
+    """Read `owner/name:config@split` as a hub name and a split, or return None when it cannot be one."""
     part = r"[A-Za-z0-9][\w.-]*"
     match = re.fullmatch(rf"({part}(?:/{part})?)(?::([^@:/\\\s]+))?(?:@([\w.-]+))?", source, re.ASCII)
-    return HubName(*match.groups()) if match else None
+    return (HubName(match[1], match[2]), match[3]) if match else None
 
 
-def locate(source: str) -> tuple[Path, str | None] | HubName:
-    """Return the local path that a source names and the split asked of it (`folder@split`), or its hub name.
+def locate(source: str) -> tuple[Path | HubName, str | None]:
+    """Return the local path or the hub name that a source names, and the split it asks for (`folder@split`).
 
     The path need not exist: what cannot be a hub name, ends like a file, or starts with a folder that is there
     is meant as a path.
@@ -76,41 +50,29 @@ def locate(source: str) -> tuple[Path, str | None] | HubName:
     return (Path(whole), None) if hub is None or is_path else hub
 
 
-def read_hub(name: str, split: str) -> Corpus:
-    """Read a data set of the SQuAD columns (id, title, context, question, answers{text[], answer_start[]}).
+def read_rows(name: str, place: Path | HubName, asked: str | None, split: str) -> Iterator[dict[str, Any]]:
+    """The rows of a data set, by their columns; of these only the ones that questions are made of, if there are any.
 
-    `name` is a local `.parquet` or `.arrow` file, a local folder (saved by `datasets`, or holding data files),
-    or a hub name `owner/name:config@split`; a folder takes `@split` too. Without it `split` is read. Raises
-    `DataError` for what cannot be reached or read, and for rows that are not of this schema.
+    `place` is a local `.parquet` or `.arrow` file, a local folder (saved by `datasets`, or holding data files), or a
+    hub name; `name` is what messages call it. The split `asked` is read, without one `split`. Raises `DataError` for
+    what cannot be reached or read.
     """
-    table = _read_table(name, split)
-    missing = [column for column in COLUMNS if column not in table.column_names]
-    if missing:
-        has = ", ".join(table.column_names) or "no column"
-        hint = "; name SQuAD JSON by its file, not its folder" if "data" in table.column_names else ""
-        raise DataError(f"{name}: lacks the column {', '.join(missing)} of the SQuAD schema; it has {has}{hint}")
-    rows = table.select([*COLUMNS, *({"title"} & set(table.column_names))]).to_pylist()
-    records = validate(_ROWS, rows, name, name_item="row {}".format)
-    placed = []
-    for number, row in enumerate(records):
-        pairs = zip(row.answers.text, row.answers.answer_start, strict=True)
-        answers = tuple(Answer(text, start) for text, start in pairs)
-        placed.append(((f"row {number}",), Example(row.id, row.question, row.context, answers, row.title)))
-    return collect(placed, name)
+    table = _read_table(name, place, asked, split)
+    known = [column for column in table.column_names if column in KNOWN_KEYS]
+    for batch in table.select(known or table.column_names).to_batches(max_chunksize=ROWS_AT_ONCE):
+        yield from batch.to_pylist()
 
 
-def _read_table(name: str, split: str) -> Any:
+def _read_table(name: str, place: Path | HubName, asked: str | None, split: str) -> Any:
     """Return the `pyarrow.Table` of a source."""
-    located = locate(name)
-    if isinstance(located, HubName):
-        return _choose_split(_download(located, split), name, split, located.split)
-    path, asked = located
-    if not os.path.exists(path):
-        raise no_such_file(path)
+    if isinstance(place, HubName):
+        return _choose_split(_download(place, asked or split), name, split, asked)
+    if not os.path.exists(place):
+        raise no_such_file(place)
     try:
-        if path.is_dir():
-            return _choose_split(_read_folder(path), name, split, asked, only_one_will_do=True)
-        return _read_arrow(path)
+        if place.is_dir():
+            return _choose_split(_read_folder(place), name, split, asked, only_one_will_do=True)
+        return _read_arrow(place)
     except DataError:
         raise
     except Exception as error:  # pyarrow and datasets raise of every kind on damaged files
@@ -182,7 +144,7 @@ def _remedy(hub: HubName, split: str) -> str:
     if hub.name.lower() in ("squad", "rajpurkar/squad"):
         file = f"{key}-v1.1.json"
         return f"download {SQUAD_SITE}/{file} and name the file instead: data.{key}: path/to/{file}"
-    wanted = f"its {hub.split or split} split as SQuAD JSON or Parquet"
+    wanted = f"its {split} split as SQuAD JSON or Parquet"
     return f"download {wanted} where there is a network and name the file instead: data.{key}: path/to/FILE"
 
 

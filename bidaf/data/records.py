@@ -1,103 +1,129 @@
-"""JSON records checked for exact types, each problem named by its JSON path and said in words."""
+"""A record's fields checked and made an `Example`, or the reason why it can't be used.
+
+Only what nobody could use is refused: no question, no context, an id that is no text. Answers are taken in every shape
+that data sets have; what is wrong with them matters to those who score or train, and not to those who ask.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import Annotated, Any, TypeVar
+import math
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from bidaf.data.schemas import Fields
+from bidaf.data.squad import Example, GoldAnswer
+from bidaf.files.reading import kind_of
 
-from bidaf.errors import DataError
-from bidaf.files.reading import Place, kind_of, quote, show_place
-
-LISTED_PROBLEMS = 10
-
-T = TypeVar("T")
+NOT_GIVEN = -1  # the offset of an answer that comes without one
+HALF_CHARACTER = "holds half of a surrogate pair (such as \\ud800), which is no character"
 
 
-def _encodable(text: str) -> str:
+def make_example(fields: Fields, need_answers: bool = False) -> Example | str:
+    """An example, with an empty id where none is given; or what is wrong, as in `question is empty`.
+
+    With `need_answers` it must have an answer, or be said to have none.
+    """
+    for name in ("question", "context"):
+        if problem := _text_problem(fields.get(name)):
+            return f"{name} {problem}"
+    id, title, impossible = fields.get("id", ""), fields.get("title"), _flag(fields.get("is_impossible"))
+    if isinstance(id, int | float) and not isinstance(id, bool) and math.isfinite(id):
+        id = str(id)
+    if not isinstance(id, str):
+        return f"id is {kind_of(id)}, not text"
+    if not _encodable(id):
+        return f"id {HALF_CHARACTER}"
+    if impossible is None:
+        return f"is_impossible is {kind_of(fields['is_impossible'])}, not true or false"
+    # A list of answers that is empty says that there is none; answers that are missing or unusable say nothing.
+    impossible = impossible or (_is_empty(fields.get("answers")) and "detected_answers" not in fields)
+    answers = () if impossible else tuple(_answers(fields))
+    if need_answers and not answers and not impossible:
+        return "no usable answer is given"
+    return Example(
+        id if id.strip() else "",
+        fields["question"],
+        fields["context"],
+        answers,
+        title if isinstance(title, str) and _encodable(title) else None,
+        impossible,
+    )
+
+
+@lru_cache(maxsize=64)  # questions come one after another on one context
+def _problem_of(text: str) -> str | None:
+    if not text.strip():
+        return "is empty"
+    return None if _encodable(text) else HALF_CHARACTER
+
+
+def _text_problem(value: Any) -> str | None:
+    if value is None:
+        return "is missing or empty"
+    return _problem_of(value) if isinstance(value, str) else f"is {kind_of(value)}, not text"
+
+
+def _encodable(text: str) -> bool:
     if text.isascii():
-        return text
+        return True
     try:
         text.encode()
     except UnicodeEncodeError:
-        raise ValueError("holds half of a surrogate pair (such as \\ud800), which is no character") from None
-    return text
+        return False
+    return True
 
 
-def _not_blank(text: str) -> str:
-    if not text.strip():
-        raise ValueError("is empty" if not text else "holds only white space")
-    return text
+def _flag(value: Any) -> bool | None:
+    """A truth value in the shapes that files have; None for anything else."""
+    if value is None or isinstance(value, bool):
+        return bool(value)
+    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
 
 
-Text = Annotated[str, AfterValidator(_encodable)]
-NonBlank = Annotated[Text, AfterValidator(_not_blank)]
-Offset = Annotated[int, Field(ge=0)]
+def _is_empty(answers: Any) -> bool:
+    return answers == [] or (isinstance(answers, Mapping) and answers.get("text") == [])
 
 
-class Strict(BaseModel):
-    """A JSON object with exact types; keys that are not asked for are ignored."""
+def _answers(fields: Fields) -> Iterator[GoldAnswer]:
+    """MRQA's detected answers have places; its other answers, as all others, come behind them."""
+    detected = [*_each(fields.get("detected_answers"), None)]
+    yield from detected
+    texts = {answer.text for answer in detected}
+    for answer in _each(fields.get("answers"), fields.get("answer_start")):
+        if not detected or answer.text not in texts:
+            yield answer
 
-    model_config = ConfigDict(strict=True)
+
+def _each(value: Any, start: Any) -> Iterator[GoldAnswer]:
+    """The answers that a value holds: a text, an object of text and offset, one of two lists, or a list of these."""
+    if isinstance(value, str):
+        yield GoldAnswer(value, _offset(start))
+    elif isinstance(value, list):
+        for item in value:
+            yield from _each(item, None)
+    elif isinstance(value, Mapping):
+        texts, starts = value.get("text"), value.get("answer_start")
+        if isinstance(texts, str):
+            yield from _each(texts, starts if starts is not None else _first_span(value.get("char_spans")))
+        elif isinstance(texts, list):
+            starts = starts if isinstance(starts, list) and len(starts) == len(texts) else [None] * len(texts)
+            for text, place in zip(texts, starts, strict=True):
+                if isinstance(text, str):
+                    yield from _each(text, place)
 
 
-def validate(adapter: TypeAdapter[T], value: Any, where: str, name_item: Callable[[int], str] | None = None) -> T:
-    """Validate parsed JSON; `name_item` names the items of a top-level list (`row 17`, `line 3`).
-
-    Raises `DataError` with the JSON path of every problem, up to ten.
-    """
+def _first_span(spans: Any) -> Any:
+    """MRQA lists all places of an answer, `[[first, last], ...]`."""
     try:
-        return adapter.validate_python(value)
-    except ValidationError as error:
-        problems = []
-        for problem in error.errors(include_url=False):
-            place = problem["loc"]
-            if name_item and place:
-                place = (name_item(int(place[0])), *place[1:])
-            problems.append(f"{show_place(place)}: {_explain(problem)}".removeprefix(": "))
-        raise problems_error(where, problems) from None
+        return spans[0][0]
+    except (TypeError, LookupError):
+        return None
 
 
-_EXPECTED = {
-    "string_type": "text",
-    "int_type": "a whole number",
-    "bool_type": "true or false",
-    "list_type": "a list",
-    "model_type": "an object",
-    "greater_than_equal": "0 or more",
-}
-
-
-def _explain(problem: Any) -> str:
-    kind, value = problem["type"], problem["input"]
-    if kind == "missing":
-        return "missing"
-    if kind == "value_error":
-        return str(problem["ctx"]["error"])
-    if kind == "string_type" and problem["loc"][-1] == "id" and kind_of(value) == "a number":
-        return f'expected text, found the number {value!s:.40}; ids must be text: "{value!s:.40}"'
-    found = f"{value!s:.40}" if kind == "greater_than_equal" else kind_of(value)
-    return f"expected {_EXPECTED[kind]}, found {found}" if kind in _EXPECTED else problem["msg"]
-
-
-def refuse_repeats(ids: Iterable[tuple[str, Place]], where: str) -> None:
-    """Raise `DataError` with both places of every id that is given twice."""
-    places: dict[str, Place] = {}
-    repeats = []
-    for id, place in ids:
-        if id in places:
-            repeats.append(f"{show_place(place)}.id: {quote(id)} is already the id of {show_place(places[id])}")
-        places.setdefault(id, place)
-    if repeats:
-        raise problems_error(where, repeats)
-
-
-def problems_error(where: str, problems: Sequence[str]) -> DataError:
-    """Make one error of all problems of a source: the first ten, and how many more."""
-    if len(problems) == 1:
-        return DataError(f"{where}: {problems[0]}")
-    lines = [f"{where}: {len(problems)} problems", *problems[:LISTED_PROBLEMS]]
-    if len(problems) > LISTED_PROBLEMS:
-        lines.append(f"and {len(problems) - LISTED_PROBLEMS} more")
-    return DataError("\n  ".join(lines))
+def _offset(value: Any) -> int:
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    if isinstance(value, str) and value.strip().isdecimal() and len(value) < 20:
+        value = int(value)
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else NOT_GIVEN

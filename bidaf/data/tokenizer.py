@@ -1,4 +1,4 @@
-"""Words as character offsets: spaCy's English rules, then the second split of Seo et al.'s released code.
+"""Words as character offsets: spaCy's rules of a language, then the second split of Seo et al.'s released code.
 
 Contexts and questions go through the same steps, at training and at prediction. What blanks part is tokenized by
 itself: spaCy's rules stop at blanks, so a word is cut once, wherever and however often it stands. spaCy is imported
@@ -13,7 +13,7 @@ from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any
 
-from bidaf.errors import BidafError
+from bidaf.errors import BidafError, UsageError
 
 Offsets = tuple[int, int]
 Cuts = tuple[int, ...]
@@ -27,6 +27,9 @@ _SECOND_SPLIT = re.compile(f"[{re.escape(SEPARATORS)}]|[^{re.escape(SEPARATORS)}
 
 # spaCy strips affixes one by one, quadratic in the length of a word: longer ones get plain rules instead.
 _LONG_WORD = 101
+# Cached words, so that a process that answers for weeks does not grow (SQuAD has about 200,000 words, but frequent ones
+# come back soon). They, and what spaCy keeps of them, take up to about 70 MB.
+MAX_CACHED_WORDS = 1 << 17
 _PLAIN_RULES = re.compile(r"\w+|\W")
 
 # Zero-width space, word joiner and byte order mark part words like a blank. Every replacement is one character for
@@ -38,12 +41,25 @@ _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
 @cache
-def _english() -> Any:
+def _rules(language: str) -> Any:
+    """The tokenizer of spaCy's blank pipeline, which is part of spaCy: nothing is downloaded."""
     try:
         import spacy
     except ImportError:
         raise BidafError("Tokenizing text needs spaCy: `pip install spacy`.") from None
-    return spacy.blank("en").tokenizer
+    try:
+        return spacy.blank(language).tokenizer
+    except ImportError as error:  # no such language, or one that needs another package
+        raise UsageError(f"data.language: {language}: {' '.join(str(error).split())}") from None
+
+
+def _strips_affixes(language: str) -> bool:
+    """Whether words are split by rules for their ends, as most are; Chinese, for one, has a segmenter instead."""
+    if language == "en":
+        return True
+    from spacy.tokenizer import Tokenizer as RuleTokenizer
+
+    return isinstance(_rules(language), RuleTokenizer)
 
 
 def split_at_blanks(text: str) -> list[str]:
@@ -53,24 +69,26 @@ def split_at_blanks(text: str) -> list[str]:
     return text.translate(_BLANKS).split(" ")
 
 
-def cut_word(word: str) -> Cuts:
-    """Where spaCy's tokens of a word end: a function of the word alone."""
-    if len(word) >= _LONG_WORD:
+def cut_word(word: str, language: str = "en") -> Cuts:
+    """Where spaCy's tokens of a word end: a function of the word and the language alone."""
+    if len(word) >= _LONG_WORD and _strips_affixes(language):
         return tuple(match.end() for match in _PLAIN_RULES.finditer(word))
-    return tuple(accumulate(len(token) for token in _english()(_SURROGATE.sub("\ufffd", word))))
+    return tuple(accumulate(len(token) for token in _rules(language)(_SURROGATE.sub("\ufffd", word))))
 
 
 class Tokenizer:
     """Splits text into tokens `text[start:end]`: in order, never empty, every visible character in exactly one.
 
     `second_split` cuts `SEPARATORS` off and out of spaCy's tokens (but not out of contractions such as "'s" and
-    "n't"); `split_questions=False` leaves it out for questions, as the released master branch does.
+    "n't"); `split_questions=False` leaves it out for questions, as the released master branch does. Raises `UsageError`
+    for a `language` that spaCy has no rules for, when the first word is cut.
     """
 
-    def __init__(self, second_split: bool = True, split_questions: bool = True) -> None:
+    def __init__(self, second_split: bool = True, split_questions: bool = True, language: str = "en") -> None:
+        self.language = language
         self.second_split = second_split
         self.split_questions = second_split and split_questions
-        self._cuts: dict[str, Cuts] = {"": ()}
+        self._cuts: dict[str, Cuts] = {}
 
     def tokenize(self, text: str) -> list[Offsets]:
         """Character offsets of the tokens of a context."""
@@ -84,7 +102,9 @@ class Tokenizer:
         """Offsets in the word of the tokens of a text's part between blanks."""
         cuts = self._cuts.get(word)
         if cuts is None:
-            cuts = self._cuts[word] = cut_word(word)
+            cuts = cut_word(word, self.language)
+            if len(word) < _LONG_WORD:
+                self._keep(word, cuts)
         spans = pairwise((0, *cuts))
         return [piece for span in spans for piece in _split_token(word, span)] if second_split else list(spans)
 
@@ -98,6 +118,12 @@ class Tokenizer:
     def learn(self, words: Iterable[str], cuts: Iterable[Cuts]) -> None:
         """Take over what `cut_word` said of these words, maybe in another process."""
         self._cuts.update(zip(words, cuts, strict=True))
+
+    def _keep(self, word: str, cuts: Cuts) -> None:
+        if len(self._cuts) >= MAX_CACHED_WORDS:
+            self._cuts.clear()
+            _rules.cache_clear()  # spaCy keeps every word it has ever met: a new one starts from nothing
+        self._cuts[word] = cuts
 
     def _tokens(self, text: str, second_split: bool) -> list[Offsets]:
         tokens, start = [], 0

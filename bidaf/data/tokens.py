@@ -1,4 +1,4 @@
-"""A corpus as flat arrays of tokens, each word form numbered."""
+"""A corpus as flat arrays of tokens, each word type numbered."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ Int64 = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Tokens:
-    """A corpus, tokenized once: each token is the number of its word form, counted from 1 by first occurrence.
+    """A corpus, tokenized once: each token is the number of its word type, counted from 1 by first occurrence.
 
     Flat arrays; text i owns the tokens `offsets[i]:offsets[i+1]`. A context that several questions share is there once.
     """
 
-    forms: list[str]
-    """Distinct word forms; form n is `forms[n - 1]`, and 0 is left to padding."""
+    types: list[str]
+    """Distinct word types; type n is `types[n - 1]`, and 0 is left to padding."""
     contexts: list[str]
-    context_forms: Int32
+    context_types: Int32
     """`[context tokens]`"""
     context_spans: Int32
     """`[context tokens, 2]`, character offsets."""
     context_offsets: Int64
     """`[contexts + 1]`"""
-    question_forms: Int32
+    question_types: Int32
     """`[question tokens]`"""
     question_offsets: Int64
     """`[questions + 1]`"""
@@ -43,27 +43,27 @@ class Tokens:
     """`[questions]`, index into `contexts`."""
 
     def counts(self) -> Int64:
-        """Occurrences of each form, `[forms + 1]`: in a context, once for every question asked on it.
+        """Occurrences of each word type, `[types + 1]`: in a context, once for every question asked on it.
 
         That is how the released squad/prepro.py counts.
         """
         asked = np.bincount(self.question_context, minlength=len(self.contexts))
         weights = np.repeat(asked, np.diff(self.context_offsets))
-        size = len(self.forms) + 1
-        in_contexts = np.bincount(self.context_forms, weights=weights, minlength=size).astype(np.int64)
-        return in_contexts + np.bincount(self.question_forms, minlength=size)
+        size = len(self.types) + 1
+        in_contexts = np.bincount(self.context_types, weights=weights, minlength=size).astype(np.int64)
+        return in_contexts + np.bincount(self.question_types, minlength=size)
 
 
 class _Words(dict[str, int]):
     """Numbers the words between blanks as they are met, and keeps what tokens each is made of."""
 
-    def __init__(self, tokenizer: Tokenizer, second_split: bool, forms: dict[str, int]) -> None:
+    def __init__(self, tokenizer: Tokenizer, second_split: bool, types: dict[str, int]) -> None:
         super().__init__()
         self._tokenizer = tokenizer
         self._second_split = second_split
-        self._forms = forms
+        self._types = types
         self.lengths = array("q")  # characters of each word
-        self.token_forms, self.token_spans = array("i"), array("i")
+        self.token_types, self.token_spans = array("i"), array("i")
         self.offsets = array("q", [0])
 
     def __missing__(self, word: str) -> int:
@@ -79,9 +79,9 @@ class _Words(dict[str, int]):
 
     def _add(self, key: str, word: str, tokens: list[tuple[int, int]]) -> int:
         for start, end in tokens:
-            self.token_forms.append(self._forms.setdefault(word[start:end], len(self._forms) + 1))
+            self.token_types.append(self._types.setdefault(word[start:end], len(self._types) + 1))
             self.token_spans.extend((start, end))
-        self.offsets.append(len(self.token_forms))
+        self.offsets.append(len(self.token_types))
         self.lengths.append(len(word))
         self[key] = number = len(self)
         return number
@@ -113,7 +113,7 @@ class _Texts:
         spans = np.array(words.token_spans, dtype=np.int32).reshape(-1, 2)[places]
         spans += np.repeat(starts, counts).astype(np.int32)[:, None]
         return (
-            np.array(words.token_forms, dtype=np.int32)[places],
+            np.array(words.token_types, dtype=np.int32)[places],
             spans,
             np.concatenate([[0], token_ends])[texts].astype(np.int64),
         )
@@ -121,8 +121,8 @@ class _Texts:
 
 def tokenize_examples(examples: Iterable[Example], tokenizer: Tokenizer) -> Tokens:
     """Tokenize every distinct context and every question. A text without any token becomes one token as a whole."""
-    forms: dict[str, int] = {}
-    words = {split: _Words(tokenizer, split, forms) for split in (tokenizer.second_split, tokenizer.split_questions)}
+    types: dict[str, int] = {}
+    words = {split: _Words(tokenizer, split, types) for split in (tokenizer.second_split, tokenizer.split_questions)}
     context_texts, question_texts = _Texts(words[tokenizer.second_split]), _Texts(words[tokenizer.split_questions])
     contexts: dict[str, int] = {}
     question_context = array("i")
@@ -132,15 +132,15 @@ def tokenize_examples(examples: Iterable[Example], tokenizer: Tokenizer) -> Toke
             context_texts.add(example.context)
         question_texts.add(example.question)
         question_context.append(contexts[example.context])
-    context_forms, context_spans, context_offsets = context_texts.tokens()
-    question_forms, _, question_offsets = question_texts.tokens()
+    context_types, context_spans, context_offsets = context_texts.tokens()
+    question_types, _, question_offsets = question_texts.tokens()
     return Tokens(
-        forms=list(forms),
+        types=list(types),
         contexts=list(contexts),
-        context_forms=context_forms,
+        context_types=context_types,
         context_spans=context_spans,
         context_offsets=context_offsets,
-        question_forms=question_forms,
+        question_types=question_types,
         question_offsets=question_offsets,
         question_context=np.array(question_context, dtype=np.int32),
     )

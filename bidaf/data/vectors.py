@@ -13,6 +13,7 @@ import urllib.request
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from http.client import HTTPException
 from itertools import count
 from pathlib import Path
@@ -20,12 +21,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm import tqdm
 
 from bidaf.errors import DataError
 from bidaf.files.archives import archive_of, member_of, open_unpacked, unpacking
 from bidaf.files.reading import no_such_file, sha256_of
-from bidaf.progress import bar
+from bidaf.files.writing import claim_folder
+from bidaf.progress import Bar, bar
 
 Matrix = NDArray[np.float32]
 
@@ -66,13 +67,46 @@ class Vectors:
     """`[words, dim]`"""
 
 
-def read_vectors(source: str) -> Vectors:
-    """Read the vectors of a file or of a name, fetching the latter when it is not in the cache folder.
+@dataclass(frozen=True)
+class VectorSource:
+    """A source that was located, and fetched where it had to be. Make one with `find_vectors`."""
 
-    The first of several rows of one word wins. Raises `DataError` with file and line for a row that is not a word
-    and `dim` finite numbers (`dim` is taken from the first row), and for a source that can't be had.
+    name: str
+    """As the config gives it."""
+    path: Path
+    """A file, or an archive's path with its member's after it."""
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What tells these vectors from others, for cache keys. Raises `DataError` for a file that can't be read.
+
+        The SHA-256 of a file's bytes; for a member of an archive its size and CRC, which the archive's index holds.
+        """
+        with unpacking(self.path):
+            if self.path.suffix == ".zip" or archive_of(self.path):
+                _, info = member_of(self.path)
+                return {"crc": info.CRC, "bytes": info.file_size}
+            return {"sha256": sha256_of(self.path)}
+
+
+def find_vectors(name: str, *, fetch: bool = True) -> VectorSource:
+    """Locate a file, or a name of `NAMED`, which is fetched when it is not in the cache folder.
+
+    Raises `DataError` when there is none, or it would have to be fetched and `fetch` is false.
     """
-    path = locate_vectors(source) or _download(source)
+    path = _locate(name)
+    if path is None and not fetch:
+        raise DataError(f"{name}: is not in {cache_folder()}")
+    return VectorSource(name, path or _download(name))
+
+
+def read_vectors(source: VectorSource) -> Vectors:
+    """Read all words and their vectors; the first of several rows of one word wins.
+
+    Raises `DataError` with file and line for a row that is not a word and `dim` finite numbers (`dim` is taken from
+    the first row).
+    """
+    path, name = source.path, source.name
     words: dict[str, None] = {}
     parts: list[Matrix] = []
     for found, numbers in _parse(path):
@@ -80,49 +114,34 @@ def read_vectors(source: str) -> Vectors:
         parts.append(numbers if len(fresh) == len(found) else numbers[fresh])
     if not words:
         raise DataError(f"{path}: holds no word vectors")
-    if source in NAMED and len(words) < NAMED[source].words:
-        size = f"holds {len(words):,} words where {source} has {NAMED[source].words:,}"
+    if name in NAMED and len(words) < NAMED[name].words:
+        size = f"holds {len(words):,} words where {name} has {NAMED[name].words:,}"
         raise DataError(f"{path}: is cut short, it {size}; delete it, so that it is fetched again")
     return Vectors(list(words), np.concatenate(parts))
 
 
-def locate_vectors(source: str) -> Path | None:
-    """The file of a source: a path that exists, or a name found in the cache folder. None: a name not there yet.
-
-    A member of an archive is the archive's path with the member's after it. Raises `DataError` for a missing file.
-    """
-    if source in NAMED:
+def _locate(name: str) -> Path | None:
+    """A path that exists, or that of a name found in the cache folder. None: a name that is not there yet."""
+    if name in NAMED:
         folder = cache_folder()
-        archive = folder / NAMED[source].url.rpartition("/")[2]
-        for path in (folder / f"{source}.txt", folder / f"{source}.txt.gz"):
+        archive = folder / NAMED[name].url.rpartition("/")[2]
+        for path in (folder / f"{name}.txt", folder / f"{name}.txt.gz"):
             if path.is_file():
                 return path
-        return archive / f"{source}.txt" if archive.is_file() else None
-    path = Path(os.path.expanduser(source))  # which, unlike Path's, leaves the name of an unknown user as it is
+        return archive / f"{name}.txt" if archive.is_file() else None
+    path = Path(os.path.expanduser(name))  # which, unlike Path's, leaves the name of an unknown user as it is
     if archive_of(path) is None and not os.path.isfile(path):  # where Path.is_file() raises for a name too long
         names = ", ".join(NAMED)
         raise DataError(f"{no_such_file(path)} (data.vectors takes a file in GloVe's format, one of {names}, or null)")
     return path
 
 
-def vectors_identity(source: str) -> dict[str, Any] | None:
-    """What tells these vectors from others, for cache keys; None for a name not fetched yet.
-
-    The SHA-256 of a file's bytes; for a member of an archive its size and CRC, which the archive's index holds.
-    """
-    path = locate_vectors(source)
-    if path is None:
-        return None
-    with unpacking(path):
-        if path.suffix == ".zip" or archive_of(path):
-            _, info = member_of(path)
-            return {"crc": info.CRC, "bytes": info.file_size}
-        return {"sha256": sha256_of(path)}
-
-
 def cache_folder() -> Path:
-    """Where fetched vectors are kept."""
-    return Path(os.environ.get("BIDAF_CACHE") or Path.home() / ".cache" / "bidaf")
+    """Where fetched vectors are kept. Raises `DataError` for a user without a home folder."""
+    folder = Path(os.environ.get("BIDAF_CACHE") or os.path.expanduser("~/.cache/bidaf"))
+    if folder.parts[:1] == ("~",):
+        raise DataError("this user has no home folder; name one for fetched vectors with BIDAF_CACHE=FOLDER")
+    return folder
 
 
 def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
@@ -210,7 +229,7 @@ def _is_number(field: bytes) -> bool:
     return True
 
 
-def _progress(name: str, size: int | None) -> tqdm[None]:
+def _progress(name: str, size: int | None) -> Bar:
     """A bar in bytes that only a terminal shows."""
     return bar(name, "B", size, unit_scale=True)
 
@@ -219,28 +238,30 @@ def _download(name: str) -> Path:
     """Fetch the archive of named vectors into the cache folder, whole or not at all."""
     archive = NAMED[name]
     target = cache_folder() / archive.url.rpartition("/")[2]
-    partial = target.with_name(f"{target.name}.{os.getpid()}.part")
     try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with urllib.request.urlopen(archive.url, timeout=30) as answer, partial.open("wb") as file:
-            expected = int(answer.headers.get("Content-Length") or 0)
-            with _progress(target.name, expected or None) as bar:
-                digest = hashlib.sha256()
-                while block := answer.read(1 << 20):
-                    digest.update(block)
-                    bar.update(file.write(block))
-                    if file.tell() > archive.max_bytes:
-                        raise OSError(f"it is larger than {archive.max_bytes:,} bytes")
-            if expected and file.tell() != expected:
-                raise OSError("the connection broke off")
-            if digest.hexdigest() != archive.sha256:
-                raise OSError("what came is not the published archive: its SHA-256 is another")
-        partial.replace(target)
+        with claim_folder(target) as unfinished:
+            _fetch(archive, unfinished / target.name)
+            (unfinished / target.name).replace(target)
     except (OSError, HTTPException) as error:
         raise DataError(
             f"{name}: could not be fetched ({error}); download {archive.url} elsewhere and put it at {target}, "
             "or name a local file: data.vectors: PATH"
         ) from None
-    finally:
-        partial.unlink(missing_ok=True)
     return target / f"{name}.txt"
+
+
+def _fetch(archive: Archive, path: Path) -> None:
+    """Write the published archive to `path`. Raises `OSError` or `HTTPException` where that is not what comes."""
+    with urllib.request.urlopen(archive.url, timeout=30) as answer, path.open("wb") as file:
+        expected = int(answer.headers.get("Content-Length") or 0)
+        digest = hashlib.sha256()
+        with _progress(path.name, expected or None) as shown:
+            while block := answer.read(1 << 20):
+                digest.update(block)
+                shown.update(file.write(block))
+                if file.tell() > archive.max_bytes:
+                    raise OSError(f"it is larger than {archive.max_bytes:,} bytes")
+        if expected and file.tell() != expected:
+            raise OSError("the connection broke off")
+    if digest.hexdigest() != archive.sha256:
+        raise OSError("what came is not the published archive: its SHA-256 is another")

@@ -15,8 +15,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save
 
-from bidaf.data.arrays import load_array, save_array
+from bidaf.data.format2 import load_array
 from bidaf.errors import DataError
 from bidaf.files.reading import refuse_strange_files
 
@@ -24,14 +26,15 @@ PAD, UNK = 0, 1
 SPECIAL = ["<pad>", "<unk>"]
 
 VOCABULARY_FILE = "vocabulary.json"
-VECTORS_FILE = "vectors.npy"
+VECTORS_FILE, OLD_VECTORS_FILE = "vectors.safetensors", "vectors.npy"  # the latter in format 2 and older exports
+_VECTORS = "vectors"  # the one tensor of the file
 
 # Character ids are stored as int16; the rarest beyond that are unknown.
 MAX_CHARS = np.iinfo(np.int16).max
 
 
-def _variants(form: str) -> tuple[str, ...]:
-    return form, form.lower(), form.capitalize(), form.upper()
+def _variants(word: str) -> tuple[str, ...]:
+    return word, word.lower(), word.capitalize(), word.upper()
 
 
 @dataclass(frozen=True)
@@ -62,17 +65,17 @@ class Vocabulary:
     def _char_ids(self) -> dict[str, int]:
         return {char: index for index, char in enumerate(self.chars)}
 
-    def word_row(self, form: str) -> int:
+    def word_row(self, word: str) -> int:
         """The row of a word: fixed (as given, lower, Capitalised, UPPER; first hit), else trained, else `UNK`."""
-        for variant in _variants(form):
+        for variant in _variants(word):
             if (row := self._fixed_rows.get(variant)) is not None:
                 return row
-        return self._trained_rows.get(form.lower(), UNK)
+        return self._trained_rows.get(word.lower(), UNK)
 
-    def char_ids(self, form: str) -> NDArray[np.int16]:
+    def char_ids(self, word: str) -> NDArray[np.int16]:
         """`[max_word_chars]`, cut or padded with 0."""
         ids = np.full(self.max_word_chars, PAD, dtype=np.int16)
-        known = [self._char_ids.get(char, UNK) for char in form[: self.max_word_chars]]
+        known = [self._char_ids.get(char, UNK) for char in word[: self.max_word_chars]]
         ids[: len(known)] = known
         return ids
 
@@ -80,7 +83,7 @@ class Vocabulary:
         """Write the vocabulary and the matrix of its fixed words, `[fixed words, dim]`, into an existing folder."""
         # ASCII only: escapes carry any string, lone surrogates too.
         (folder / VOCABULARY_FILE).write_text(json.dumps(asdict(self)), encoding="ascii")
-        save_array(folder / VECTORS_FILE, vectors)
+        (folder / VECTORS_FILE).write_bytes(save({_VECTORS: np.ascontiguousarray(vectors)}))
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
@@ -104,16 +107,26 @@ class Vocabulary:
 
 
 def load_vectors_matrix(folder: Path) -> NDArray[np.float32]:
-    """The matrix of the fixed words, `[fixed words, dim]`, mapped into memory. Raises `DataError`."""
+    """The matrix of the fixed words, `[fixed words, dim]`, from `VECTORS_FILE` or else the older file.
+
+    Raises `DataError` when it is missing or corrupted.
+    """
     path = folder / VECTORS_FILE
     try:
-        return load_array(path, np.float32, 2, mapped=True)
-    except (OSError, ValueError) as error:
+        if not path.exists() and (old := folder / OLD_VECTORS_FILE).exists():
+            path = old
+            return load_array(path, np.float32, 2)
+        refuse_strange_files(folder, [VECTORS_FILE])
+        matrix: NDArray[np.float32] = load_file(path)[_VECTORS]
+        if matrix.dtype != np.float32 or matrix.ndim != 2:
+            raise ValueError(f"expected float32 of 2 dimensions, found {matrix.dtype} of {matrix.ndim}")
+        return matrix
+    except (OSError, ValueError, KeyError, SafetensorError) as error:
         raise DataError(f"{path} can't be read: {error}.") from None
 
 
 def build_vocabulary(
-    forms: Sequence[str],
+    types: Sequence[str],
     counts: Sequence[int] | NDArray[np.int64],
     fixed_words: Sequence[str],
     *,
@@ -121,7 +134,7 @@ def build_vocabulary(
     min_char_count: int,
     max_word_chars: int,
 ) -> Vocabulary:
-    """Choose the rows from the word forms of the training text and how often each occurs, `[forms]`.
+    """Choose the rows from the word types of the training text and how often each occurs, `[types]`.
 
     Words are counted lower-cased, characters as they stand; both must occur more often than their minimum.
     Equal counts are ordered by the word, so that the same text gives the same rows.
@@ -130,12 +143,12 @@ def build_vocabulary(
     words: Counter[str] = Counter()
     chars: Counter[str] = Counter()
     uncovered: set[str] = set()
-    for form, occurrences in zip(forms, map(int, counts), strict=True):
-        words[form.lower()] += occurrences
-        for char in form:
+    for word, occurrences in zip(types, map(int, counts), strict=True):
+        words[word.lower()] += occurrences
+        for char in word:
             chars[char] += occurrences
-        if fixed.isdisjoint(_variants(form)):
-            uncovered.add(form.lower())
+        if fixed.isdisjoint(_variants(word)):
+            uncovered.add(word.lower())
     trained = [word for word in _by_count(words, min_word_count) if word in uncovered]
     return Vocabulary(
         trained_words=SPECIAL + trained,

@@ -46,7 +46,7 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(here,))
     try:
         with _interrupts_held_back():
-            futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task) for task in tasks]
+            futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task, tokenizer.language) for task in tasks]
         yield
         with bar("cut words", "word", len(words)) as shown:
             for task, future in zip(tasks, futures, strict=True):
@@ -65,8 +65,8 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
         there.close()
 
 
-def _cut_words(words: list[str]) -> list[Cuts]:
-    return [cut_word(word) for word in words]
+def _cut_words(words: list[str], language: str) -> list[Cuts]:
+    return [cut_word(word, language) for word in words]
 
 
 @contextmanager

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from bidaf.ema.average import ExponentialMovingAverage
+    from bidaf.ema.average import WARMUPS, ExponentialMovingAverage
 
-__all__ = ["ExponentialMovingAverage"]
+__all__ = ["WARMUPS", "ExponentialMovingAverage"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,20 +1,25 @@
-"""Answers of a model to all questions of a split, and their official score."""
+"""A model's predictions for the questions of a split: spans of their contexts, each with its probability."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.data.features import Features
-from bidaf.model.spans import best_spans, top_spans
+from bidaf.errors import BidafError
+from bidaf.files.reading import quote
+from bidaf.model.bidaf import SpanScores
+from bidaf.model.spans import Span, top_spans
 from bidaf.threads import map_on_threads
 
 ALL = slice(None)
+ANY_WEIGHTS = "the model's weights"
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -22,7 +27,11 @@ def default_batch_tokens(device: torch.device) -> int:
     return 60_000 if device.type == "cuda" else 12_000
 
 
-class Answered(NamedTuple):
+class NonfiniteScores(BidafError):
+    """The weights give a question no probabilities but NaN: they have diverged."""
+
+
+class Prediction(NamedTuple):
     """A span of one question's context: its text, character offsets and probability p1[start] * p2[end]."""
 
     text: str
@@ -31,13 +40,29 @@ class Answered(NamedTuple):
     probability: float
 
 
-def cut_answer(features: Features, question: int, first: int, last: int, log_probability: float) -> Answered:
-    """The original context's text from token `first` to token `last`, both included."""
-    context = int(features.question_context[question])
-    base = int(features.context_offsets[context])
-    start = int(features.context_spans[base + first, 0])
-    end = int(features.context_spans[base + last, 1])
-    return Answered(features.contexts[context][start:end], start, end, math.exp(log_probability))
+def predict_spans(
+    model: nn.Module,
+    source: BatchSource,
+    n: int = 1,
+    *,
+    batch_tokens: int | None,
+    max_answer_tokens: int | None,
+    weights: str = ANY_WEIGHTS,
+    on_progress: Callable[[int], None] = lambda questions: None,
+    shard: slice = ALL,
+    questions: Sequence[int] | None = None,
+) -> dict[str, list[Prediction]]:
+    """Up to `n` best spans of every question (or of a shard of the batches), most probable first, by id.
+
+    `questions` are numbers of some, instead of all. The ids are in data set order. `on_progress` gets the number of
+    questions of each batch that is done. Raises `NonfiniteScores` calling the model's weights `weights`.
+    """
+    found: dict[int, list[Prediction]] = {}
+    for indices, scores in score_batches(model, source, batch_tokens, shard=shard, questions=questions):
+        spans = find_spans(source.features, indices, scores, n, max_answer_tokens=max_answer_tokens, weights=weights)
+        found.update(zip(indices, spans, strict=True))
+        on_progress(len(indices))
+    return {source.features.ids[question]: found[question] for question in sorted(found)}
 
 
 def score_batches(
@@ -45,65 +70,60 @@ def score_batches(
     source: BatchSource,
     batch_tokens: int | None,
     *,
-    tick: Callable[[int], None] = lambda questions: None,
     shard: slice = ALL,
-) -> Iterator[tuple[list[int], Tensor, Tensor]]:
-    """Question numbers with their log-probabilities start and end [batch, T], for all questions of `source`, or those
-    of a shard of the batches.
+    questions: Sequence[int] | None = None,
+) -> Iterator[tuple[list[int], SpanScores]]:
+    """Question numbers with their scores [batch, T], for all questions of `source`, some of them, or a shard.
 
     `batch_tokens` None stands for the device's default.
 
-    Runs in evaluation mode without gradients and leaves the model's mode as it was. `tick` hears of each batch done.
+    Runs in evaluation mode without gradients and leaves the model's mode as it was.
     """
     was_training = model.training
     model.eval()
     try:
         with torch.inference_mode():
+            asked = np.arange(len(source)) if questions is None else np.asarray(questions)
             tokens = batch_tokens or default_batch_tokens(source.device)
-            batches = list(batches_by_length(source.context_lengths, tokens))[shard]
+            places = list(batches_by_length(source.context_lengths[asked], tokens))[shard]
+            batches = [asked[each] for each in places]
             found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
             for indices, scores in zip(batches, found, strict=True):
-                yield indices.tolist(), scores.start, scores.end
-                tick(len(indices))
+                yield indices.tolist(), scores
     finally:
         model.train(was_training)
 
 
-def answer_all(
-    model: nn.Module,
-    source: BatchSource,
-    *,
-    batch_tokens: int | None,
-    max_answer_tokens: int | None,
-    tick: Callable[[int], None] = lambda questions: None,
-    shard: slice = ALL,
-) -> dict[str, Answered]:
-    """The best span of every question (in a shard of the batches), by id, in data set order."""
-    answers: dict[int, Answered] = {}
-    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
-        spans = best_spans(start, end, max_answer_tokens)
-        rows = zip(indices, spans.start.tolist(), spans.end.tolist(), spans.score.tolist(), strict=True)
-        for question, first, last, score in rows:
-            answers[question] = cut_answer(source.features, question, first, last, score)
-    return {source.features.ids[question]: answers[question] for question in sorted(answers)}
-
-
-def answer_n_best(
-    model: nn.Module,
-    source: BatchSource,
+def find_spans(
+    features: Features,
+    questions: Sequence[int],
+    scores: SpanScores,
     n: int,
     *,
-    batch_tokens: int | None,
     max_answer_tokens: int | None,
-    tick: Callable[[int], None] = lambda questions: None,
-    shard: slice = ALL,
-) -> dict[str, list[Answered]]:
-    """Up to `n` best spans of every question (in a shard of the batches), most probable first, by id.
+    weights: str = ANY_WEIGHTS,
+) -> list[list[Prediction]]:
+    """Up to `n` best spans of the questions with these numbers, cut from their contexts.
 
-    The first of them is what `answer_all` gives.
+    Raises `NonfiniteScores`: finite weights can diverge so far that all scores are NaN, and then no span is the best.
     """
-    answers: dict[int, list[Answered]] = {}
-    for indices, start, end in score_batches(model, source, batch_tokens, tick=tick, shard=shard):
-        for question, spans in zip(indices, top_spans(start, end, n, max_answer_tokens), strict=True):
-            answers[question] = [cut_answer(source.features, question, *span) for span in spans]
-    return {source.features.ids[question]: answers[question] for question in sorted(answers)}
+    found = top_spans(scores.start, scores.end, n, max_answer_tokens)
+    for question, spans in zip(questions, found, strict=True):
+        if not spans:
+            raise NonfiniteScores(
+                f"{weights} diverged: the scores of question {quote(features.ids[question])} are not finite; use an "
+                "earlier checkpoint, or train with a lower training.optimizer.lr"
+            )
+    return [
+        [cut_answer(features, question, span) for span in spans]
+        for question, spans in zip(questions, found, strict=True)
+    ]
+
+
+def cut_answer(features: Features, question: int, span: Span) -> Prediction:
+    """The text of a span of a question's context."""
+    context = int(features.question_context[question])
+    base = int(features.context_offsets[context])
+    start = int(features.context_spans[base + span.start, 0])
+    end = int(features.context_spans[base + span.end, 1])
+    return Prediction(features.contexts[context][start:end], start, end, math.exp(span.score))

@@ -9,13 +9,18 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.errors import DataError
-from bidaf.files.reading import Place, kind_of, quote, read_json, show_place
+from bidaf.evaluation.predictions import read_predictions
+from bidaf.files.reading import kind_of, quote
+
+METRIC_LABELS = {"exact_match": "EM", "f1": "F1"}
+"""Name of each metric -> how tables call it."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
@@ -23,7 +28,7 @@ _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
 
 @dataclass(frozen=True, slots=True)
 class Gold:
-    """Questions in data set order, each with one gold answer or more; an id twice is two questions."""
+    """Questions in data set order, each with one gold answer or more."""
 
     ids: Sequence[str]
     answers: Sequence[Sequence[str]]
@@ -53,6 +58,11 @@ class Score:
     """Predicted ids that are not in the data; they change no figure."""
     unanswerable: int = 0
     """SQuAD 2.0 questions without an answer, left out of every figure."""
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """The figures by name, in percent."""
+        return {"exact_match": self.exact_match, "f1": self.f1}
 
 
 def normalize_answer(text: str) -> str:
@@ -121,68 +131,34 @@ def score_answers(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping
     )
 
 
-def score_file(data: Path, predictions: Path) -> Score:
-    """Score a prediction file on a raw SQuAD file; raises `DataError` for whatever is wrong with either."""
-    return score_answers(read_gold(data), read_predictions(predictions))
+def score_file(data: Path | str, predictions: Path, *, strict: bool = False, on_report: OnReport = warn) -> Score:
+    """Score a prediction file on a data set of any known schema; raises `DataError` for what is wrong with either."""
+    return score_answers(read_gold(data, strict=strict, on_report=on_report), read_predictions(predictions))
 
 
-def read_gold(path: Path) -> Gold:
-    """Read all questions of a raw SQuAD file, none aligned, cut or dropped.
+def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> Gold:
+    """Read the gold answers of all questions of a data set, none aligned, cut or dropped; as `read_questions`.
 
-    Only what the score needs is looked at: `data[].paragraphs[].qas[]` with `id` and `answers[].text`.
-
-    Raises `DataError` for an unreadable file, naming the JSON path, and for one without any gold answer.
+    Raises `DataError` for a data set that can't be read, and for one without any gold answer.
     """
-    ids: list[str] = []
-    answers: list[list[str]] = []
-    unanswerable: list[str] = []
-    for question, place in _questions(read_json(path), path):
-        id = _member(question, "id", str, path, place)
-        texts = [
-            _member(answer, "text", str, path, answer_place)
-            for answer, answer_place in _items(question, "answers", path, place)
-        ]
-        if texts:
-            ids.append(id)
-            answers.append(texts)
-        else:
-            unanswerable.append(id)
-    if not ids:
-        raise DataError(f"{path}: holds no question with an answer; expected a SQuAD v1.1 data file")
-    return Gold(ids, answers, tuple(unanswerable))
+    examples = read_questions(source, need_answers=True, strict=strict, on_report=on_report)
+    answered = [example for example in examples if not example.impossible]
+    if not answered:
+        raise DataError(f"{source}: holds no question with an answer")
+    return Gold(
+        ids=[example.id for example in answered],
+        answers=[[answer.text for answer in example.answers] for example in answered],
+        unanswerable=tuple(example.id for example in examples if example.impossible),
+    )
 
 
-def read_predictions(path: Path) -> dict[str, str]:
-    """Read `{id: answer text}`, what the official evaluator takes.
-
-    Raises `DataError` for an unreadable file, an id that stands in it twice and an answer that is not text.
-    """
-    predictions = read_json(path)
-    if not isinstance(predictions, dict):
-        raise DataError(f"{path}: expected one JSON object {{id: answer text}}, found {kind_of(predictions)}")
-    for id, text in predictions.items():
-        if not isinstance(text, str):
-            raise DataError(f"{path}: the answer to {quote(id)} must be text, found {kind_of(text)}")
-    return predictions
-
-
-def _questions(document: Any, path: Path) -> Iterator[tuple[Any, Place]]:
-    for article, article_place in _items(document, "data", path, ()):
-        for paragraph, paragraph_place in _items(article, "paragraphs", path, article_place):
-            yield from _items(paragraph, "qas", path, paragraph_place)
-
-
-def _items(parent: Any, key: str, path: Path, place: Place) -> Iterator[tuple[Any, Place]]:
-    for index, item in enumerate(_member(parent, key, list, path, place)):
-        yield item, (*place, key, index)
-
-
-def _member(parent: Any, key: str, kind: type, path: Path, place: Place) -> Any:
-    if not isinstance(parent, dict):
-        where = show_place(place) or "the top level"
-        raise DataError(f"{path}: {where}: expected an object with {key!r}, found {kind_of(parent)}")
-    value = parent.get(key)
-    if not isinstance(value, kind):
-        found = kind_of(value) if key in parent else "nothing"
-        raise DataError(f"{path}: {show_place((*place, key))}: expected {kind_of(kind())}, found {found}")
-    return value
+def check_gold(gold: Any, where: str) -> dict[str, list[str]]:
+    """Raise `DataError` unless these are `{id: gold answers}`, one answer or more each."""
+    if not isinstance(gold, Mapping):
+        raise DataError(f"{where}: expected {{id: list of gold answers}}, found {kind_of(gold)}")
+    for id, answers in gold.items():
+        if isinstance(answers, str) or not isinstance(answers, Sequence) or not answers:
+            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be a list of one text or more")
+        if not all(isinstance(answer, str) for answer in answers):
+            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be texts")
+    return {id: list(answers) for id, answers in gold.items()}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 from bidaf.config import Config
+from bidaf.evaluation.squad_v1 import METRIC_LABELS
+from bidaf.inference.exported import ExportInfo, ExportType
+from bidaf.runs.weight_sets import MovingAverage, RawWeights, Synthesis, WeightSet
 
-_USE = {
-    "safetensors": """    bidaf ask --model THIS_FOLDER{flag} --context passage.txt --question "Who wrote it?"
-    bidaf predict questions.json --model THIS_FOLDER{flag}
+_USE: dict[ExportType, str] = {
+    "safetensors": """    bidaf ask --model THIS_FOLDER --context passage.txt --question "Who wrote it?"
+    bidaf predict questions.json --model THIS_FOLDER
 
 or in Python:
 
@@ -19,7 +21,7 @@ or in Python:
     print(model.ask("Who wrote it?", "The novel was written by Mary Shelley.")[0].text)
 
 `model.safetensors` holds the weights under their plain names, `config.yaml` all settings, `vocabulary.json` words and
-characters, `vectors.npy` the fixed word vectors, `export.json` what this page says, for programs.
+characters, `vectors.safetensors` the fixed word vectors, `export.json` what this page says, for programs.
 """,
     "onnx": """    pip install onnxruntime numpy spacy
     python THIS_FOLDER/answer.py --context passage.txt --question "Who wrote it?"
@@ -36,26 +38,27 @@ word vectors are in `model.onnx.data`: keep the two together) takes any batch an
 | `start`, `end` | float32 [batch, context] | log-probability of the first and the last word; padding is -inf |
 
 Rows and character ids are positions in `vocabulary.json`: `trained_words`, then `fixed_words`; `chars`. When it was
-written, the graph was run beside the network; no log-probability differed by more than {difference:.1e}.
+written, the graph was compared with the network; no log-probability differed by more than {difference:.1e}.
 `export.json` has that by shape, and what else a program needs to know.
 """,
 }
 
 
-def model_card(config: Config, about: dict[str, Any]) -> str:
-    """Markdown with the fields that a model hub reads at its head. `about` is what `export.json` holds."""
+def model_card(config: Config, info: ExportInfo) -> str:
+    """Markdown with the fields that a model hub reads at its head."""
     data, training = config.data, config.training
     longest = config.evaluation.max_answer_tokens
+    rate = f"learning rate {training.optimizer.lr:g}, {training.schedule.name}"
     rows = {
-        "weights": _weights(about),
-        "training": f"{about['step']:,} steps of {training.batch_size} questions, {training.optimizer.name} "
-        f"(learning rate {training.optimizer.lr:g}), seed {training.seed}, {training.precision}",
-        "trained on": f"{_names(about['train'])} ({about['train_questions']:,} questions)",
+        "weights": describe_made(info.made),
+        "training": f"{info.step:,} steps of {training.batch_size} questions, {training.optimizer.name} ({rate}), "
+        f"seed {training.seed}, {training.precision}",
+        "trained on": f"{_names(info.train)} ({info.train_questions:,} questions)",
         "word vectors": f"{_names([data.vectors])}, fixed"
         if data.vectors
         else "none; frequent words' rows are trained",
         "answers": f"spans of at most {longest} words" if longest else "spans of any length",
-        "made by": f"bidaf {about['version']}",
+        "made by": f"bidaf {info.version}",
     }
     table = "\n".join(f"| {name} | {value} |" for name, value in rows.items())
     return f"""---
@@ -69,7 +72,7 @@ metrics: [exact_match, f1]
 
 Answers a question with a span of the context it is asked on (Seo et al., "Bidirectional Attention Flow for Machine
 Comprehension", ICLR 2017). Every question gets an answer, also one that the context does not answer: look at the
-probability. It reads English as its training data writes it.
+probability. It expects English similar to its training data.
 
 | | |
 |---|---|
@@ -77,11 +80,11 @@ probability. It reads English as its training data writes it.
 
 ## Score
 
-{_scores(about)}
+{_scores(info)}
 
 ## Use
 
-{_use(config, about)}
+{_use(config, info)}
 ## Licence
 
 The program that made this folder is under the Apache License 2.0. The weights are derived from the training data and
@@ -90,36 +93,39 @@ PDDL 1.0).
 """
 
 
-def _weights(about: dict[str, Any]) -> str:
-    if about["weights"] == "raw":
-        return "the raw weights, as the optimizer left them (no average)"
-    average = about["ema"]
-    every = f", one in {average['every']} steps" if average["every"] > 1 else ""
-    return (
-        f"the shadow weights: an exponential moving average (decay {average['decay']}, warm-up {average['warmup']}, "
-        f"{average['steps']:,} updates{every})"
-    )
+def describe_made(made: WeightSet) -> str:
+    """How a weight set was made, in words."""
+    match made:
+        case RawWeights():
+            return "the raw weights, as the optimizer left them (no average)"
+        case MovingAverage():
+            return (
+                f"the shadow: an exponential moving average of all weights (decay {made.decay}, warm-up {made.warmup}, "
+                f"{made.steps:,} updates)"
+            )
+        case Synthesis():
+            return f"an average ({made.target}) synthesised after training from snapshots of {made.run}: {made.summary}"
 
 
-def _scores(about: dict[str, Any]) -> str:
-    scores = about["dev_scores_by_weights"]
-    if not scores:
+def _scores(info: ExportInfo) -> str:
+    if not info.scores:
         return "Not scored at this step."
-    lines = [
-        f"| {kind}{' (these)' if kind == about['weights'] else ''} | {score['exact_match']:.2f} | {score['f1']:.2f} |"
-        for kind, score in scores.items()
-    ]
+    names = list(dict.fromkeys(metric for metrics in info.scores.values() for metric in metrics))
+    rows = [["weights", *(METRIC_LABELS.get(name, name) for name in names)], ["---"] * (1 + len(names))]
+    for weights, metrics in info.scores.items():
+        label = f"{weights} (these)" if weights == info.weights else weights
+        rows.append([label, *(f"{metrics[name]:.2f}" if name in metrics else "" for name in names)])
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
-        f"EM and F1 of the official SQuAD v1.1 evaluation, in percent, on {_names(about['dev'])} "
-        f"({about['dev_questions']:,} questions):\n\n| weights | EM | F1 |\n|---|---|---|\n" + "\n".join(lines)
+        f"Metrics of the official SQuAD v1.1 evaluation, in percent, on {_names(info.dev)} "
+        f"({info.dev_questions:,} questions):\n\n{table}"
     )
 
 
-def _use(config: Config, about: dict[str, Any]) -> str:
-    return _USE[about["form"]].format(
-        flag="" if about["weights"] == "ema" else " --no-use-ema",
+def _use(config: Config, info: ExportInfo) -> str:
+    return _USE[info.type].format(
         word_chars=config.data.max_word_chars,
-        difference=max((each["difference"] for each in about.get("parity", ())), default=0.0),
+        difference=max((each.difference for each in info.parity), default=0.0),
     )
 
 

@@ -17,16 +17,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from bidaf.errors import BidafError
-from bidaf.inference.exported import GRAPH
+from bidaf.config import ModelConfig
+from bidaf.errors import BidafError, UsageError
+from bidaf.inference.exported import GRAPH, ShapeParity
 from bidaf.model.bidaf import Batch, Bidaf
+from bidaf.model.embedding import WordTypeEmbedding
 from bidaf.model.encoder import BiLstm
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
@@ -40,16 +42,6 @@ CHECKED_SHAPES = ((1, 1, 1), (1, 600, 30), (7, 1, 9), (7, 250, 1), (60, 37, 13),
 TOLERANCE = 1e-3
 
 
-class Parity(NamedTuple):
-    """How far the graph is from the network on random words of one shape."""
-
-    batch: int
-    context: int
-    question: int
-    difference: float
-    """The greatest absolute difference of a log-probability."""
-
-
 def check_packages() -> None:
     """Raise `BidafError` when what this takes is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
@@ -58,15 +50,24 @@ def check_packages() -> None:
         raise BidafError(f"an ONNX export needs PyTorch 2.8 or newer; this is {torch.__version__}")
 
 
-def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[Parity]:
-    """Write `GRAPH` and its weights beside it, run it, and tell how near it is to the network.
+def check_network(config: ModelConfig) -> None:
+    """Raise `UsageError` for a network that no graph can hold."""
+    if config.attention == "dynamic":
+        raise UsageError(
+            "a model with model.attention: dynamic has no ONNX form: its LSTM attends to the question at each step, "
+            "and ONNX's LSTM can't; export it with --format safetensors"
+        )
 
-    `model` is on the CPU, in evaluation mode. Raises `BidafError` where the two differ by more than `TOLERANCE`.
+
+def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[ShapeParity]:
+    """Write `GRAPH` and its weights next to it, run it, and compare it with the network.
+
+    `model` is on the CPU, in evaluation mode, and of a config that `check_network` accepts. Raises `BidafError` where
+    the two differ by more than `TOLERANCE`.
     """
-    check_packages()
     from onnxruntime import InferenceSession
 
-    sizes = _Sizes(model.embedding.word, model.embedding.char.embedding.shape[0], word_chars)
+    sizes = _Sizes(model.embedding, word_chars)
     reader = _Padded(model)
     example = sizes.random_words(2, 7, 5)  # not 1 anywhere: the exporter takes a 1 for a constant
     axes = [{0: "batch", 1: "context"}] * 2 + [{0: "batch", 1: "question"}] * 2
@@ -97,11 +98,12 @@ def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[Parity]:
 class _Sizes:
     """The range of each input."""
 
-    def __init__(self, word: nn.Module, chars: int, word_chars: int) -> None:
-        trained, fixed = word.trained, word.fixed
-        assert isinstance(trained, Tensor)
-        assert isinstance(fixed, Tensor)
-        self.rows, self.chars, self.word_chars = len(trained) + len(fixed), chars, word_chars
+    def __init__(self, embedding: WordTypeEmbedding, word_chars: int) -> None:
+        word, char = embedding.word, embedding.char
+        # Where the network reads no words or no characters, any number does; rows still tell words from padding.
+        self.rows = 2 if word is None else len(word.trained) + len(word.fixed)
+        self.chars = 1 if char is None else len(char.embedding)
+        self.word_chars = word_chars
 
     def random_words(self, batch: int, context: int, question: int) -> list[NDArray[np.int64]]:
         """The four inputs, of texts of many lengths, the longest among them."""
@@ -118,7 +120,7 @@ class _Sizes:
 
 
 class _Padded(nn.Module):
-    """The network behind the inputs of the graph."""
+    """The network, with the inputs of the graph."""
 
     def __init__(self, model: Bidaf) -> None:
         super().__init__()
@@ -127,7 +129,7 @@ class _Padded(nn.Module):
     def forward(
         self, context_words: Tensor, context_chars: Tensor, question_words: Tensor, question_chars: Tensor
     ) -> tuple[Tensor, Tensor]:
-        # Every token is a form of its own: finding the distinct ones pays in training, but asks more of a runtime.
+        # Every token counts as a word type of its own: finding the distinct ones pays in training only.
         tokens, others = context_words.numel(), question_words.numel()
         places = torch.arange(tokens + others)
         scores = self.model(
@@ -204,7 +206,7 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> Parity:
+def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: int, question: int) -> ShapeParity:
     words = sizes.random_words(batch, context, question)
     with torch.inference_mode():
         ours = [scores.numpy() for scores in reader(*map(torch.from_numpy, words))]
@@ -215,4 +217,4 @@ def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: 
         # Padding must be padding on both sides, and the difference of two infinities is no number.
         apart = np.abs(here[real] - there[real]).max() if np.array_equal(real, np.isfinite(there)) else np.inf
         difference = max(difference, float(apart))
-    return Parity(batch, context, question, difference)
+    return ShapeParity(batch=batch, context=context, question=question, difference=difference)

@@ -3,7 +3,7 @@
     pip install onnxruntime numpy spacy
     python answer.py --context passage.txt --question "Who wrote it?" --question "When?"
 
-prints one line a question: probability, a tab, the answer. `Reader` is the same for programs.
+prints one line per question: probability, a tab, the answer. `Reader` does the same for programs.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PIECES = re.compile(f"[{re.escape(SEPARATORS)}]|[^{re.escape(SEPARATORS)}]+")
 LONG_WORD = 100  # characters; on longer ones spaCy's rules, which are quadratic, give way to plain ones
 PLAIN_RULES = re.compile(r"\w+|\W")
 BLANKS = {code: " " for code in range(0x3001) if chr(code).isspace()} | {0x200B: " ", 0x2060: " ", 0xFEFF: " "}
-BLANKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # one character for one: offsets stay those of the text
+BLANKS |= dict.fromkeys(range(0xD800, 0xE000), "\ufffd")  # character for character: offsets stay those of the text
 
 PAD, UNK, SPECIAL = 0, 1, 2
 
@@ -54,7 +54,7 @@ class Reader:
         self.fixed_rows = {word: row for row, word in enumerate(vocabulary["fixed_words"], len(trained))}
         self.char_ids = {char: number for number, char in enumerate(vocabulary["chars"])}
         self.word_chars: int = vocabulary["max_word_chars"]
-        self.english = spacy.blank("en").tokenizer
+        self.rules = spacy.blank(self.reading["language"]).tokenizer
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 
     def answer(self, context: str, questions: list[str]) -> list[Answer]:
@@ -99,7 +99,7 @@ class Reader:
         return self.trained_rows.get(word.lower(), UNK)
 
     def tokens(self, text: str, split: bool) -> Iterator[tuple[int, int]]:
-        """Character offsets of the tokens of a text: what blanks part is cut by itself."""
+        """Character offsets of the tokens of a text: each part between blanks is cut on its own."""
         start = 0
         for word in text.translate(BLANKS).split(" "):
             for begin, end in self.word_tokens(word, split) if word else ():
@@ -111,7 +111,7 @@ class Reader:
         if len(word) > LONG_WORD:
             yield from (match.span() for match in PLAIN_RULES.finditer(word))
             return
-        for token in self.english(word):
+        for token in self.rules(word):
             if not split or CONTRACTION.match(token.text):
                 yield token.idx, token.idx + len(token.text)
             else:
@@ -121,7 +121,7 @@ class Reader:
 def best_span(
     start: NDArray[np.float32], end: NDArray[np.float32], max_tokens: int | None
 ) -> tuple[int, int, np.float32]:
-    """First token, last token and log-probability of the best span; of equal ones that which ends, then begins, first.
+    """First token, last token and log-probability of the best span; of equal ones, the smaller end, then start.
 
     `start`, `end` [context]; a span may have `max_tokens` tokens, or any number for None.
     """

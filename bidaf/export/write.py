@@ -1,113 +1,141 @@
-"""Writing an export: a checkpoint's weights, in PyTorch's or in ONNX's form, with all that answering takes."""
+"""Writing an export: one weight set, as safetensors or as an ONNX graph, with all that answering takes."""
 
 from __future__ import annotations
 
 import os
 import shutil
 from pathlib import Path
-from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
 
 from bidaf.config_file import dump_config
-from bidaf.data.prepare import Prepared
+from bidaf.data.batches import BatchSource
+from bidaf.data.cache import Prepared
+from bidaf.data.features import Features
 from bidaf.data.vocabulary import VECTORS_FILE
+from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError, UsageError
+from bidaf.evaluation.evaluator import find_spans
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
-from bidaf.files.writing import write_json, write_text
+from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_json, write_text
 from bidaf.inference.exported import (
-    ABOUT,
     ANSWER,
     CARD,
     CONFIG,
-    FORMAT_VERSION,
+    INFO,
     MODEL,
     PARTS,
     ExportedModel,
+    ExportInfo,
+    ExportType,
+    ReadingSettings,
+    ShapeParity,
     open_export,
 )
-from bidaf.inference.loading import assemble
+from bidaf.inference.loading import LoadedModel
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.version import __version__
 
-Form = Literal["safetensors", "onnx"]
+CHECKED_QUESTIONS = 32
 
 
-def export_model(
-    checkpoint: Checkpoint, prepared: Prepared, folder: Path, *, use_ema: bool, form: Form = "safetensors"
-) -> ExportedModel:
-    """Write an export of a checkpoint. Raises `UsageError` where something stands already, `BidafError` on failure."""
-    if os.path.lexists(folder) and not (folder.is_dir() and not any(folder.iterdir())):
-        raise UsageError(f"{folder} exists and is not empty; name a new folder")
-    if form == "onnx":
+def check_export(folder: Path, type: ExportType) -> None:
+    """Raise where `export_model` is bound to fail, before a model is loaded.
+
+    `UsageError` for a folder that can't be made or is not empty, `BidafError` for packages that are not installed.
+    """
+    if type == "onnx":
         from bidaf.export.onnx import check_packages
 
         check_packages()
-    tensors = checkpoint.weights(use_ema)
-    about = _about(checkpoint, prepared, use_ema=use_ema, form=form)
-    beside = folder.with_name(f".{folder.name}.tmp")
     try:
-        shutil.rmtree(beside, ignore_errors=True)
-        beside.mkdir(parents=True)
-        prepared.vocabulary().save(beside, prepared.vectors())
-        if form == "onnx":
-            about["parity"] = _write_onnx(checkpoint, prepared, tensors, beside)
-        else:
-            save_file(tensors, beside / MODEL)
-        write_text(beside / CONFIG, dump_config(checkpoint.config))
-        write_text(beside / CARD, model_card(checkpoint.config, about))
-        about["files"] = {name: sha256_of(beside / name) for name in PARTS[form]}
-        write_json(beside / ABOUT, about)
-        if folder.exists():
-            folder.rmdir()
-        beside.rename(folder)
+        folder.lstat()
+        exists = True
+    except FileNotFoundError:
+        exists = False
+    except (OSError, ValueError) as error:  # a file on the way to it, a name too long, a NUL character
+        raise UsageError(f"{folder} can't be written: {getattr(error, 'strerror', None) or error}") from None
+    if exists and not (folder.is_dir() and not any(folder.iterdir())):
+        raise UsageError(f"{folder} exists and is not empty; name a new folder")
+    parent = next(each for each in folder.absolute().parents if os.path.lexists(each))
+    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{folder} can't be written: no folder can be made in {parent}")
+
+
+def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safetensors") -> ExportedModel:
+    """Write the weight set of a run to a new folder.
+
+    Raises `UsageError` for an export in place of a run and for a folder that is not empty, `BidafError` for weights
+    that have diverged and for what can't be written.
+    """
+    check_export(folder, type)
+    checkpoint, prepared = loaded.source, loaded.prepared
+    if not isinstance(checkpoint, Checkpoint) or prepared is None:
+        raise UsageError(f"{loaded.origin} is an export already; copy the folder, or export the run it came from")
+    if type == "onnx":
+        from bidaf.export.onnx import check_network
+
+        check_network(loaded.config.model)
+    _check_scores(loaded, prepared.features("dev"))
+    info = _info(loaded, checkpoint, prepared, type)
+    try:
+        with claim_folder(folder) as unfinished:
+            loaded.vocabulary.save(unfinished, prepared.vectors())
+            if type == "onnx":
+                info.parity = _write_onnx(loaded, unfinished)
+            else:
+                save_tensors(dict(trained_weights(loaded.model)), unfinished / MODEL)
+            write_text(unfinished / CONFIG, dump_config(loaded.config))
+            write_text(unfinished / CARD, model_card(loaded.config, info))
+            info.files = {name: sha256_of(unfinished / name) for name in PARTS[type]}
+            write_json(unfinished / INFO, info.model_dump())
+            if not put_folder(unfinished, folder):
+                raise UsageError(f"{folder} was written by another process in the meantime; name a new folder")
     except (OSError, SafetensorError) as error:
         raise BidafError(f"the export {folder} can't be written: {error}") from None
-    finally:
-        shutil.rmtree(beside, ignore_errors=True)
     return open_export(folder)
 
 
-def _about(checkpoint: Checkpoint, prepared: Prepared, *, use_ema: bool, form: Form) -> dict[str, Any]:
-    weights = "ema" if use_ema else "raw"
-    config, state = checkpoint.config, checkpoint.state
-    # A checkpoint saved between two evaluations carries the scores of the one before: they are not its own.
-    scores = state["scores"] if state["evaluated_step"] == checkpoint.step else None
-    return {
-        "format": FORMAT_VERSION,
-        "form": form,
-        "version": __version__,
-        "weights": weights,
-        "ema": state["ema"] if use_ema else None,
-        "step": checkpoint.step,
-        "dev_scores": scores[weights] if scores else None,
-        "dev_scores_by_weights": scores,
-        "dev": list(config.data.dev),
-        "dev_questions": prepared.counts["dev"]["kept"],
-        "train": list(config.data.train),
-        "train_questions": prepared.counts["train"]["kept"],
-        "reading": {
-            "second_split": config.data.second_split,
-            "split_questions": config.data.second_split and config.data.split_questions,
-            "max_answer_tokens": config.evaluation.max_answer_tokens,
-        },
-    }
+def _check_scores(loaded: LoadedModel, dev: Features) -> None:
+    """Raise `NonfiniteScores` for weights that answer nothing: they have diverged."""
+    source = BatchSource(dev, loaded.model.start_scorer.flow_weight.device)
+    questions = np.arange(min(CHECKED_QUESTIONS, len(dev)))
+    with torch.inference_mode():
+        scores = loaded.model(source.gather(questions))
+    limit = loaded.config.evaluation.max_answer_tokens
+    find_spans(dev, questions.tolist(), scores, 1, max_answer_tokens=limit, weights=f"the {loaded.description}")
 
 
-def _write_onnx(
-    checkpoint: Checkpoint, prepared: Prepared, tensors: dict[str, Tensor], folder: Path
-) -> list[dict[str, Any]]:
+def _info(loaded: LoadedModel, checkpoint: Checkpoint, prepared: Prepared, type: ExportType) -> ExportInfo:
+    data = loaded.config.data
+    return ExportInfo(
+        type=type,
+        version=__version__,
+        weights=loaded.weights,
+        made=loaded.made,
+        step=checkpoint.step,
+        scores=checkpoint.scores,
+        dev=list(data.dev),
+        dev_questions=prepared.counts["dev"]["kept"],
+        train=list(data.train),
+        train_questions=prepared.counts["train"]["kept"],
+        reading=ReadingSettings(
+            language=data.language,
+            second_split=data.second_split,
+            split_questions=data.second_split and data.split_questions,
+            max_answer_tokens=loaded.config.evaluation.max_answer_tokens,
+        ),
+    )
+
+
+def _write_onnx(loaded: LoadedModel, folder: Path) -> list[ShapeParity]:
     """The graph, its example, and how near it is to the network; the vectors are in the graph already."""
     from bidaf.export.onnx import write_graph
 
-    vocabulary = prepared.vocabulary()
-    device = torch.device("cpu")
-    model = assemble(checkpoint.config, vocabulary, prepared.vectors(), tensors, checkpoint.folder, device)
-    parity = write_graph(model, folder, word_chars=vocabulary.max_word_chars)
+    parity = write_graph(loaded.model, folder, word_chars=loaded.vocabulary.max_word_chars)
     (folder / VECTORS_FILE).unlink()
     shutil.copyfile(Path(__file__).with_name("onnx_answer.py"), folder / ANSWER)
-    return [each._asdict() for each in parity]
+    return parity

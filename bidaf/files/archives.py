@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import IO
 
 from bidaf.errors import DataError
-from bidaf.files.reading import reading
+from bidaf.files.reading import reading, refuse_archive
 
 CHUNK_BYTES = 1 << 24
 LINE_BYTES = 1 << 22  # a word and 300 numbers take some 3 kB
 MAX_RATIO, SPARE_BYTES = 50, 1 << 28  # text of numbers packs to a third or a tenth, not to a fiftieth
 LISTED_MEMBERS = 10
+_PEEKED = 512  # bytes that tell an archive
 DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile)
 
 
@@ -69,9 +70,11 @@ def open_unpacked(path: Path) -> Iterator[Unpacked]:
             yield Unpacked(path, stream, member.compress_size, member.file_size)
     elif path.suffix == ".gz":
         with gzip.open(path) as stream:
+            refuse_archive(stream.peek(_PEEKED), str(path))
             yield Unpacked(path, stream, path.stat().st_size, None)
     else:
         with path.open("rb") as stream:
+            refuse_archive(stream.peek(_PEEKED), str(path))
             yield Unpacked(path, stream, None, path.stat().st_size)
 
 

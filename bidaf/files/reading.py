@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import errno
 import gzip
 import hashlib
 import io
 import json
 import os
 import stat
+import sys
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from typing import IO, Any
 
@@ -24,6 +27,18 @@ from bidaf.errors import DataError
 QUOTED_CHARACTERS = 80
 MAX_BYTES = 1 << 30  # SQuAD is 30 MB; parsing takes some ten times the text in memory
 _BLOCK_BYTES = 1 << 20
+STDIN = "standard input"
+MAX_LINE_BYTES = 1 << 20  # of a question on standard input
+# How files begin that hold others; a gzipped one is unpacked first.
+_ARCHIVES = {
+    b"PK\x03\x04": "zip archive",
+    b"BZh": "bzip2 file",
+    b"\xfd7zXZ\0": "xz file",
+    b"(\xb5/\xfd": "zstandard file",
+    b"7z\xbc\xaf'\x1c": "7z archive",
+    b"Rar!": "rar archive",
+}
+_TAR = slice(257, 262)  # where a tar archive says "ustar"
 
 Place = tuple[str | int, ...]
 """Keys and positions that lead to a value of a JSON document."""
@@ -40,6 +55,25 @@ def read_text(path: Path) -> str:
         return decode(read_bounded(stream, str(path)), str(path))
 
 
+def read_stdin() -> str:
+    """Read all of standard input as `read_text` reads a file."""
+    if sys.stdin is None:  # closed by the caller of a program that uses this as a library
+        raise DataError(f"{STDIN}: is closed")
+    return decode(read_bounded(sys.stdin.buffer, STDIN), STDIN)
+
+
+def stdin_lines() -> Iterator[str]:
+    """The lines of standard input, each as soon as it is there. Raises `DataError` for one that is too long."""
+    for number in count(1):
+        line = sys.stdin.buffer.readline(MAX_LINE_BYTES + 1)
+        if not line:
+            return
+        where = f"{STDIN}, line {number}"
+        if len(line) > MAX_LINE_BYTES:
+            raise DataError(f"{where}: is longer than {MAX_LINE_BYTES:,} bytes")
+        yield decode(line, where)
+
+
 def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
     """Read a stream to its end. Raises `DataError` beyond `MAX_BYTES`: a few kB of gzip can unpack to any size."""
     content = bytearray()
@@ -48,6 +82,21 @@ def read_bounded(stream: IO[bytes] | gzip.GzipFile, where: str) -> bytearray:
         if len(content) > MAX_BYTES:
             raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
     return content
+
+
+@contextlib.contextmanager
+def open_regular(path: Path) -> Iterator[IO[bytes]]:
+    """Open a regular file. Raises `OSError`, also for a pipe or device: these may have no end."""
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise OSError(errno.EINVAL, "no regular file", str(path))
+        yield file
+
+
+def read_regular(path: Path) -> bytes:
+    """Read a regular file. Raises `OSError`, also for a pipe or device."""
+    with open_regular(path) as file:
+        return file.read()
 
 
 def sha256_of(path: Path) -> str:
@@ -94,12 +143,22 @@ def decode(raw: bytes | bytearray, where: str) -> str:
             raw = read_bounded(gzip.GzipFile(fileobj=io.BytesIO(raw)), where)
         except (OSError, EOFError, zlib.error) as error:
             raise DataError(f"{where}: is cut off or damaged gzip ({error}); fetch it again") from None
+    refuse_archive(raw, where)
     try:
         if b"\0" in raw[:4]:  # JSON never holds a raw NUL: these are UTF-16 or UTF-32 without a mark
             raise ValueError
         return raw.decode("utf-8-sig")
     except ValueError:
         raise DataError(f"{where}: is not UTF-8; convert it (iconv -t UTF-8)") from None
+
+
+def refuse_archive(beginning: bytes | bytearray, where: str) -> None:
+    """Raise `DataError` for what begins as an archive does."""
+    kind = next((kind for magic, kind in _ARCHIVES.items() if beginning.startswith(magic)), None)
+    if kind is None and beginning[_TAR] == b"ustar":
+        kind = "tar archive"
+    if kind:
+        raise DataError(f"{where}: is a {kind}; unpack it, and name the file that it holds")
 
 
 def parse_json(text: str, where: str, first_line: int = 1) -> Any:

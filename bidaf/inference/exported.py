@@ -1,12 +1,12 @@
 """An export: one folder with all that answering takes, and nothing that needs the run it came from.
 
 config.yaml  vocabulary.json
-export.json         which weights, decay, updates, scores, how text is read; the checksum of each file below
+export.json         which weight set and how it was made, scores, how text is read; the checksum of each file below
 README.md           the same for people
-model.safetensors   the chosen weights under their plain names, and
-vectors.npy         the fixed word vectors; or
+model.safetensors   the weight set under its plain names, and
+vectors.safetensors the fixed word vectors; or
 model.onnx  model.onnx.data   the graph with both, and
-answer.py           how to ask it without PyTorch
+answer.py           an example of how to use it without PyTorch
 """
 
 from __future__ import annotations
@@ -14,28 +14,78 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
-from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
+from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
 from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
+from bidaf.runs.weight_sets import Count, Name, WeightSet
 
-FORMAT_VERSION = 1
-MODEL, CONFIG, ABOUT, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
+FORMAT_VERSION: Literal[2] = 2
+MODEL, CONFIG, INFO, CARD = "model.safetensors", "config.yaml", "export.json", "README.md"
 GRAPH, GRAPH_DATA, ANSWER = "model.onnx", "model.onnx.data", "answer.py"
-# What each form of an export can't be without, besides `ABOUT`, which has their checksums.
-PARTS = {
+OLD_NAMES = {VECTORS_FILE: OLD_VECTORS_FILE}  # in exports of format 1
+ExportType = Literal["safetensors", "onnx"]
+# The files that each type of export can't be without, besides `INFO`, which has their checksums.
+PARTS: dict[ExportType, tuple[str, ...]] = {
     "safetensors": (CONFIG, VOCABULARY_FILE, MODEL, VECTORS_FILE),
     "onnx": (CONFIG, VOCABULARY_FILE, GRAPH, GRAPH_DATA, ANSWER),
 }
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(strict=True)
+
+
+class ReadingSettings(_Part):
+    """How text becomes words, and which spans count: what a program needs that uses the graph."""
+
+    language: str = "en"
+    second_split: bool
+    split_questions: bool
+    max_answer_tokens: Count | None
+
+
+class ShapeParity(_Part):
+    """How far the graph is from the network on one shape of input; a log-probability."""
+
+    batch: Count
+    context: Count
+    question: Count
+    difference: float
+
+
+class ExportInfo(_Part):
+    """The whole of export.json."""
+
+    format: Literal[2] = FORMAT_VERSION
+    type: ExportType
+    version: str
+    """Of the program that wrote it."""
+    weights: Name
+    made: WeightSet
+    """How the weight set was made."""
+    step: Count
+    scores: dict[Name, dict[str, float]] | None
+    """Weight set -> metric -> percent, of all sets of the checkpoint; None where it was not scored at its step."""
+    dev: list[str]
+    dev_questions: Count
+    train: list[str]
+    train_questions: Count
+    reading: ReadingSettings
+    parity: list[ShapeParity] = Field(default_factory=list)
+    """Of an ONNX graph."""
+    files: dict[str, str] = Field(default_factory=dict)
+    """Name -> SHA-256."""
 
 
 @dataclass(frozen=True)
@@ -44,21 +94,34 @@ class ExportedModel:
 
     folder: Path
     config: Config
-    about: dict[str, Any]
+    info: ExportInfo
 
     @property
-    def weights(self) -> str:
-        """`ema` or `raw`: the only weights an export has."""
-        return str(self.about["weights"])
+    def step(self) -> int:
+        """The run's step when the weights were saved."""
+        return self.info.step
 
-    def check_weights(self, use_ema: bool) -> None:
-        """Raise `DataError` when the other weights are asked for."""
-        if use_ema != (self.weights == "ema"):
-            asked, flag = ("averaged", "--no-use-ema") if use_ema else ("raw", "--use-ema")
+    @property
+    def weight_sets(self) -> dict[str, WeightSet]:
+        """How the one weight set it holds was made, by name."""
+        return {self.info.weights: self.info.made}
+
+    def weights(self, name: str) -> dict[str, Tensor]:
+        """The weights by name. Raises `DataError` for another set, and for an ONNX export, which holds a graph."""
+        if name != self.info.weights:
             raise DataError(
-                f"{self.folder} holds {self.weights} weights alone, not the {asked} ones; ask with {flag}, or export "
-                "the run again"
+                f"{self.folder} holds the weight set {self.info.weights} only, not {name}; leave out --weights, or "
+                f"export the run again with --weights {name}"
             )
+        if self.info.type == "onnx":
+            raise DataError(
+                f"{self.folder} holds an ONNX graph, which {self.folder / ANSWER} runs; name a run or a safetensors "
+                "export here"
+            )
+        try:
+            return load_file(self.folder / MODEL)
+        except (OSError, SafetensorError) as error:
+            raise DataError(f"{self.folder / MODEL} can't be read: {error}") from None
 
     def vocabulary(self) -> Vocabulary:
         """Word rows and character ids."""
@@ -68,37 +131,49 @@ class ExportedModel:
         """Pre-trained rows, [fixed words, word_size]."""
         return load_vectors_matrix(self.folder)
 
-    def tensors(self) -> dict[str, Tensor]:
-        """The weights by name. Raises `DataError` for an ONNX export: its weights are those of the graph."""
-        if self.about["form"] == "onnx":
-            raise DataError(
-                f"{self.folder} holds an ONNX graph, which {self.folder / 'answer.py'} asks; this takes a run or a "
-                "safetensors export"
-            )
-        try:
-            return load_file(self.folder / MODEL)
-        except (OSError, SafetensorError) as error:
-            raise DataError(f"{self.folder / MODEL} can't be read: {error}") from None
-
 
 def is_export(folder: Path) -> bool:
-    """Whether this folder means to be an export; `open_export` says whether it is one."""
-    return os.path.lexists(folder / ABOUT)  # a link, too, whatever it leads to
+    """Whether this folder is meant to be an export; `open_export` says whether it is a valid one."""
+    return os.path.lexists(folder / INFO)  # a link, too, whatever it leads to
 
 
 def open_export(folder: Path) -> ExportedModel:
-    """Raises `DataError` for a folder that is damaged, of another format, or holds anything but files of its own."""
+    """Check every byte of an export and read its settings.
+
+    Raises `DataError` for a folder that is corrupted, of another format, or contains links in place of its own files.
+    """
     try:
-        refuse_strange_files(folder, [ABOUT])
-        about = read_json(folder / ABOUT)
-        if about["format"] != FORMAT_VERSION:
-            raise DataError(f"{folder} has export format {about['format']!r}; this version reads {FORMAT_VERSION}")
-        if about["weights"] not in ("ema", "raw"):
-            raise DataError(f"{folder / ABOUT}: weights must be ema or raw, found {about['weights']!r}")
-        parts = PARTS[about["form"]]
+        refuse_strange_files(folder, [INFO])
+        info = _read_info(read_json(folder / INFO), folder)
+        parts = [name if (folder / name).exists() else OLD_NAMES.get(name, name) for name in PARTS[info.type]]
         refuse_strange_files(folder, parts)
-        if damaged := [name for name in parts if sha256_of(folder / name) != about["files"][name]]:
-            raise DataError(f"{folder} is damaged: {', '.join(damaged)} changed since it was written; copy it again")
-        return ExportedModel(folder, load_config(folder / CONFIG), about)
+        if corrupted := [name for name in parts if sha256_of(folder / name) != info.files.get(name)]:
+            raise DataError(
+                f"{folder} is corrupted: {', '.join(corrupted)} changed since it was written; copy it again"
+            )
+        return ExportedModel(folder, load_config(folder / CONFIG, of_a_run=True), info)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        place = ".".join(map(str, first["loc"])) or "it"
+        raise DataError(f"{folder} can't be read as an export: {INFO}: {place}: {first['msg'].lower()}") from None
     except (OSError, ValueError, KeyError, TypeError, UsageError) as error:
         raise DataError(f"{folder} can't be read as an export: {error}") from None
+
+
+def _read_info(found: Any, folder: Path) -> ExportInfo:
+    version = found["format"]
+    if version == 1:
+        found = _translate_format1(found)
+    elif version != FORMAT_VERSION:
+        raise DataError(f"{folder} has export format {version!r}; this version reads 1 and {FORMAT_VERSION}")
+    return ExportInfo.model_validate(found)
+
+
+def _translate_format1(found: dict[str, Any]) -> dict[str, Any]:
+    """Format 1 held one of two weight sets, and called the type a form."""
+    average = found["ema"]
+    made = {"kind": "raw"}
+    if average is not None:
+        made = {"kind": "ema", **{name: average[name] for name in ("decay", "warmup", "steps")}}
+    renamed = {"format": FORMAT_VERSION, "type": found["form"], "made": made, "scores": found["dev_scores_by_weights"]}
+    return {**found, **renamed}

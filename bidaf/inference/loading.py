@@ -1,8 +1,10 @@
-"""From a name to a model that can answer: a run, one of its checkpoints, or an export."""
+"""From a name to a model that can answer: a weight set of a run, of one of its checkpoints, or of an export."""
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,103 +14,184 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
+from bidaf.data.cache import Prepared, open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import Prepared, open_prepared
-from bidaf.data.records import LISTED_PROBLEMS
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
-from bidaf.ema.average import mismatches, trained_weights
+from bidaf.ema.average import trained_weights
 from bidaf.errors import DataError
 from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
-from bidaf.runs.checkpoint import COMPLETE, Checkpoint, open_or_suggest, restore_weights
+from bidaf.model.weights import check_tensors, load_weights
+from bidaf.runs.averages import Resolved, resolve_weights
+from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
+from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
 from bidaf.runs.folder import Run, find_run
-from bidaf.runs.layout import BEST
+from bidaf.runs.layout import BEST, CHECKPOINTS
+from bidaf.runs.weight_sets import WeightSet
 
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model in evaluation mode with all that its input needs."""
+    """A model that holds one weight set, in evaluation mode, with all that its input needs."""
 
     model: Bidaf
-    config: Config
     vocabulary: Vocabulary
     weights: str
-    """`ema` or `raw`."""
-    origin: Path
+    """Name of the weight set."""
+    made: WeightSet
+    """How the weight set was made."""
+    source: Checkpoint | ExportedModel
     prepared: Prepared | None
     """The run's prepared data; an export has none."""
+    notes: tuple[str, ...] = ()
+    """What to know about synthesised weights: their predicted error, and snapshots that were left out."""
+
+    @property
+    def config(self) -> Config:
+        """All settings of the run."""
+        return self.source.config
+
+    @property
+    def origin(self) -> Path:
+        """The folder of the checkpoint or export."""
+        return self.source.folder
+
+    @property
+    def description(self) -> str:
+        """Weight set, run (or export) and step, in words."""
+        folder = self.origin
+        if folder.parent.name == CHECKPOINTS:
+            folder = folder.parent.parent
+        return f"{self.weights} weights of {folder}, step {self.source.step:,}"
 
     def dev_features(self) -> Features | None:
-        """The dev questions the run was scored on, if they are at hand."""
+        """The dev questions the run was scored on, if they are available."""
         return self.prepared.features("dev") if self.prepared else None
 
 
-def load_model(name: str | None, *, use_ema: bool | None, device: torch.device) -> LoadedModel:
-    """The best checkpoint of a run (without a name: the newest run's), a checkpoint folder, or an export folder.
+def load_model(
+    name: str | None,
+    *,
+    weights: str | None = None,
+    at: int | None = None,
+    allow_error: bool = False,
+    device: torch.device,
+) -> LoadedModel:
+    """One weight set of the best checkpoint of a run (without a name: the newest run's), a checkpoint, or an export.
 
-    `use_ema` None takes the weights that an export holds, and else the shadow. Raises `DataError` saying what was
-    looked for and what is missing.
+    Without `weights` it is the one an export holds, and otherwise the one that ranks the run's checkpoints
+    (`evaluation.rank_by`), or the raw weights where there is none of that name. Any other average is synthesised from
+    the run's snapshots: `decay:0.9995`, `half-life:1000`, `sigma:0.07`, `tail:25%` (see `bidaf.ema.synthesis`). `at`
+    takes the run's checkpoint of this step.
+
+    Raises `DataError` saying what was looked for and what is missing, `UsageError` for an average that can't be
+    synthesised with a small error, unless `allow_error`.
     """
-    set_up(device)
-    folder = find_run(name)
-    if is_export(folder):
-        export = open_export(folder)
-        if use_ema is not None:
-            export.check_weights(use_ema)
-        return _load_export(export, device)
-    use_ema = use_ema is not False
-    checkpoint = open_or_suggest(find_checkpoint(folder))
-    prepared = find_features(checkpoint)
-    vocabulary = prepared.vocabulary()
-    model = assemble(
-        checkpoint.config, vocabulary, prepared.vectors(), checkpoint.weights(use_ema), checkpoint.folder, device
-    )
-    return LoadedModel(model, checkpoint.config, vocabulary, "ema" if use_ema else "raw", checkpoint.folder, prepared)
+    source = _open_source(name, at)
+    (model,) = _load(source, [weights or default_weights(source)], device, allow_error=allow_error)
+    return model
 
 
-def load_all_weights(name: str | None, device: torch.device) -> list[LoadedModel]:
-    """The raw and the shadow weights of what `load_model` finds; one alone where no more is there."""
-    folder = find_run(name)
-    if is_export(folder):
-        return [load_model(str(folder), use_ema=None, device=device)]
-    checkpoint = open_or_suggest(find_checkpoint(folder))
-    kinds = (False, True) if checkpoint.has_shadow else (False,)
-    return [load_model(str(checkpoint.folder), use_ema=use_ema, device=device) for use_ema in kinds]
+def load_weight_sets(
+    name: str | None,
+    names: Sequence[str] | None,
+    device: torch.device,
+    *,
+    at: int | None = None,
+    allow_error: bool = False,
+) -> list[LoadedModel]:
+    """Several weight sets, found as `load_model` finds one; None for all that are held.
+
+    The models share vocabulary, word vectors and data, which are read once.
+    """
+    source = _open_source(name, at)
+    return _load(source, list(source.weight_sets) if names is None else names, device, allow_error=allow_error)
 
 
-def find_checkpoint(folder: Path) -> Path:
-    """The folder itself if it is a checkpoint, else the run's best one, else its newest."""
+def default_weights(source: Checkpoint | ExportedModel) -> str:
+    """The weight set that answers where none is named: see `load_model`."""
+    ranking, held = source.config.evaluation.rank_by, source.weight_sets
+    return ranking if ranking in held else next(iter(held))
+
+
+def find_checkpoint(folder: Path, at: int | None = None) -> Path:
+    """The folder itself if it is a checkpoint; else the run's checkpoint of step `at`, its best one, or its newest.
+
+    Raises `DataError` when the run holds none.
+    """
     if os.path.lexists(folder / COMPLETE):
         return folder
     run = Run.open(folder)
-    return run.linked(BEST) or run.last_checkpoint()
+    if at is None:
+        return run.linked(BEST) or run.last_checkpoint()
+    if (found := run.checkpoints / checkpoint_name(at)) in (kept := list_checkpoints(run.checkpoints)):
+        return found
+    names = ", ".join(path.name for path in kept) or "none at all"
+    raise DataError(f"{folder} holds no checkpoint of step {at:,}; it holds {names}")
 
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
-    """The prepared data that the checkpoint's vocabulary stands in. Raises `DataError` when it is gone."""
-    folder = Path(checkpoint.config.data.prepared_dir, str(checkpoint.state["features"]))
-    if (prepared := open_prepared(folder)) is None:
+    """The prepared data that holds the checkpoint's vocabulary. Raises `DataError` when it is gone."""
+    try:
+        return open_by_key(checkpoint.config.data.prepared_dir, checkpoint.features)
+    except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data in {folder.absolute()}, which is not there; run the command "
-            f"in the folder of the training run, or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
-        )
-    return prepared
+            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
+            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+        ) from None
 
 
-def assemble(
-    config: Config,
+def _open_source(name: str | None, at: int | None) -> Checkpoint | ExportedModel:
+    folder = find_run(name)
+    source = open_export(folder) if is_export(folder) else open_or_suggest(find_checkpoint(folder, at))
+    if at not in (None, source.step):
+        raise DataError(f"{folder} is of step {source.step:,}, not of step {at:,}")
+    return source
+
+
+def _load(
+    source: Checkpoint | ExportedModel, names: Sequence[str], device: torch.device, *, allow_error: bool
+) -> list[LoadedModel]:
+    set_up(device)
+    sets, notes = _resolve(source, names, allow_error=allow_error)
+    prepared = find_features(source) if isinstance(source, Checkpoint) else None
+    holder = source if isinstance(source, ExportedModel) else prepared
+    assert holder is not None
+    vocabulary = holder.vocabulary()
+    models = _build(
+        source, vocabulary, holder.vectors(), {name: weights for name, (weights, _) in sets.items()}, device
+    )
+    return [
+        LoadedModel(models[name], vocabulary, name, made, source, prepared, tuple(notes))
+        for name, (_, made) in sets.items()
+    ]
+
+
+def _resolve(source: Checkpoint | ExportedModel, names: Sequence[str], *, allow_error: bool) -> Resolved:
+    """The tensors of these weight sets, and how each was made: the one place where names become tensors.
+
+    Raises `DataError` or `UsageError` for a name that the source does not hold and can't synthesise.
+    """
+    if isinstance(source, Checkpoint):
+        return resolve_weights(source, names, allow_error=allow_error)
+    return Resolved({name: (source.weights(name), source.weight_sets[name]) for name in names}, [])
+
+
+def _build(
+    source: Checkpoint | ExportedModel,
     vocabulary: Vocabulary,
     vectors: NDArray[np.float32],
-    weights: dict[str, Tensor],
-    origin: Path,
+    weights: Mapping[str, dict[str, Tensor]],
     device: torch.device,
-) -> Bidaf:
-    """A model with these weights, in evaluation mode. Raises `DataError` for parts that do not belong together.
+) -> dict[str, Bidaf]:
+    """A model per weight set, in evaluation mode, all with the same word vectors.
 
-    That they do is known before the model takes any memory: sizes that a config claims are no reason to allocate them.
+    Raises `DataError` for parts that do not belong together. That is checked before a model takes any memory: sizes
+    that a config claims are no reason to allocate them.
     """
+    config, origin = source.config, source.folder
     if len(vectors) != len(vocabulary.fixed_words):
         raise DataError(
             f"the word vectors of {origin} have the shape {list(vectors.shape)}, but its vocabulary has "
@@ -122,29 +205,14 @@ def assemble(
     num_trained, num_chars = len(vocabulary.trained_words), len(vocabulary.chars)
     word_size = vectors.shape[1] if len(vectors) else config.model.word_size
     outline = outline_model(config.model, num_trained=num_trained, num_chars=num_chars, word_size=word_size)
-    check_weights(outline, weights, origin)
+    for name, tensors in weights.items():
+        check_tensors(dict(trained_weights(outline)), tensors, f"the {name} weights of {origin}")
     if not np.isfinite(vectors).all():
         raise DataError(f"the word vectors of {origin} hold numbers that are not finite")
     model = build_model(config.model, num_trained=num_trained, num_chars=num_chars, vectors=vectors, device=device)
-    restore_weights(model, weights, origin)
-    return model.eval()
-
-
-def check_weights(model: Bidaf, weights: dict[str, Tensor], origin: Path) -> None:
-    """Raise `DataError` unless these are the weights of this model by name, shape and type, and numbers all of them."""
-    problems = mismatches(dict(trained_weights(model)), weights)
-    problems += [f"{name} is {weight.dtype}" for name, weight in weights.items() if weight.dtype != torch.float32]
-    if not problems:
-        problems = [
-            f"{name} holds numbers that are not finite"
-            for name, weight in weights.items()
-            if not weight.isfinite().all()
-        ]
-    if problems:
-        raise DataError(f"the weights of {origin} do not fit this model:\n  " + "\n  ".join(problems[:LISTED_PROBLEMS]))
-
-
-def _load_export(export: ExportedModel, device: torch.device) -> LoadedModel:
-    weights, vocabulary = export.tensors(), export.vocabulary()
-    model = assemble(export.config, vocabulary, export.vectors(), weights, export.folder, device)
-    return LoadedModel(model, export.config, vocabulary, export.weights, export.folder, None)
+    shared = {id(vectors): vectors for vectors in model.buffers()}
+    models: dict[str, Bidaf] = {}
+    for name, tensors in weights.items():
+        models[name] = copy.deepcopy(model, {**shared}) if models else model
+        load_weights(models[name], tensors, f"the {name} weights of {origin}")
+    return {name: each.eval() for name, each in models.items()}

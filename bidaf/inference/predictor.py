@@ -1,4 +1,4 @@
-"""Questions in, answers out: one walk from text to spans for prediction and for scoring of any file."""
+"""Questions in, answers out: one way from text to spans, for prediction and for the score of any file."""
 
 from __future__ import annotations
 
@@ -7,18 +7,23 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from bidaf.data.batches import BatchSource
-from bidaf.data.features import Features, build_features
+from bidaf.data.features import Features
+from bidaf.data.indexing import build_features
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
-from bidaf.errors import BidafError, DataError
-from bidaf.evaluation.evaluator import Answered, answer_all, answer_n_best, default_batch_tokens
+from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
 from bidaf.inference.loading import LoadedModel
 
-Tick = Callable[[int], None]
+OnProgress = Callable[[int], None]
+"""Gets the number of questions of each batch that is done."""
 
-# Numbers held at once for a token of one long context, in units of d (measured: 12 kB at d = 100 in the paper's form).
-NUMBERS_A_TOKEN = {"paper": 32, "released": 75}
+MOST_ANSWERS = 1_000
+"""Answers per question; the memory for finding them grows with their number times the length of the context."""
+
+# Numbers held at once per token of one long context, in units of d (measured: 12 kB at d = 100, paper variant).
+NUMBERS_PER_TOKEN = {"paper": 32, "released": 75}
 
 
 class Predictor:
@@ -27,7 +32,7 @@ class Predictor:
     def __init__(self, loaded: LoadedModel) -> None:
         self.loaded = loaded
         data = loaded.config.data
-        self._tokenizer = Tokenizer(data.second_split, data.split_questions)
+        self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
         self.device = loaded.model.start_scorer.flow_weight.device
         self.precision = matrix_precision(loaded.config.training.precision, self.device)
 
@@ -36,10 +41,10 @@ class Predictor:
 
         Raises `BidafError` for a context that this machine's memory can't hold: better now than killed later.
         """
-        features = build_features(examples, self._tokenizer, self.loaded.vocabulary)[0]
+        features = build_features(examples, self.tokenizer, self.loaded.vocabulary)[0]
         lengths = np.diff(features.context_offsets)[features.question_context]
         longest = int(lengths.argmax())
-        needed = self._bytes_a_token * int(lengths[longest])
+        needed = self._bytes_per_token * int(lengths[longest])
         free = free_memory(self.device)
         if free is not None and needed > free:
             raise BidafError(
@@ -48,52 +53,50 @@ class Predictor:
             )
         return features
 
-    def ask(self, question: str, context: str, n_best: int = 1) -> list[Answered]:
+    def ask(self, question: str, context: str, n_best: int = 1) -> list[Prediction]:
         """Up to `n_best` answers to one question, most probable first.
 
-        Raises `DataError` for a question or a context without a word.
+        Raises `DataError` for a question or a context that is not text or has no word in it.
         """
-        for name, text in (("question", question), ("context", context)):
-            if not self._tokenizer.tokenize(text):
-                raise DataError(f"the {name} is empty")
-        features = self.features([Example("", question, context, ())])
-        (answers,) = self.answer_n_best(features, n_best).values()
+        self.check_texts(question, context)
+        (answers,) = self.answer(self.features([Example("", question, context, ())]), n_best).values()
         return answers
 
-    def answer(self, features: Features, tick: Tick = lambda questions: None) -> dict[str, Answered]:
-        """The best answer to each question, by id, in the order of the questions."""
-        settings = self.loaded.config.evaluation
-        with self.precision():
-            return answer_all(
-                self.loaded.model,
-                BatchSource(features, self.device),
-                batch_tokens=self._batch_tokens(),
-                max_answer_tokens=settings.max_answer_tokens,
-                tick=tick,
-            )
+    def check_texts(self, question: str, context: str) -> None:
+        """Raise `DataError` for a question or a context that is not text or has no word in it."""
+        for name, text in (("question", question), ("context", context)):
+            if not isinstance(text, str):
+                raise DataError(f"the {name} must be text, found {type(text).__name__}")
+            if not self.tokenizer.tokenize(text):
+                raise DataError(f"the {name} is empty")
 
-    def answer_n_best(
-        self, features: Features, n: int, tick: Tick = lambda questions: None
-    ) -> dict[str, list[Answered]]:
-        """Up to `n` best answers to each question, most probable first."""
-        settings = self.loaded.config.evaluation
+    def answer(
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+
+        Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
+        """
+        if not 1 <= n_best <= MOST_ANSWERS:
+            raise UsageError(f"n_best must be from 1 to {MOST_ANSWERS:,}, not {n_best:,}")
         with self.precision():
-            return answer_n_best(
+            return predict_spans(
                 self.loaded.model,
                 BatchSource(features, self.device),
-                n,
+                n_best,
                 batch_tokens=self._batch_tokens(),
-                max_answer_tokens=settings.max_answer_tokens,
-                tick=tick,
+                max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
+                weights=f"the {self.loaded.description}",
+                on_progress=on_progress,
             )
 
     @property
-    def _bytes_a_token(self) -> int:
+    def _bytes_per_token(self) -> int:
         settings = self.loaded.config.model
-        return 4 * NUMBERS_A_TOKEN[settings.variant] * settings.hidden_size
+        return 4 * NUMBERS_PER_TOKEN[settings.variant] * settings.hidden_size
 
     def _batch_tokens(self) -> int:
-        """What the model's config asks for, if half the free memory can hold it: its maker had another machine."""
+        """What the model's config asks for, if half the free memory can hold it: it was made for another machine."""
         asked = self.loaded.config.evaluation.batch_tokens or default_batch_tokens(self.device)
         free = free_memory(self.device)
-        return asked if free is None else max(1, min(asked, free // (2 * self._bytes_a_token)))
+        return asked if free is None else max(1, min(asked, free // (2 * self._bytes_per_token)))

@@ -1,4 +1,4 @@
-"""BiDAF: from a batch of word forms to the log-probabilities of answer starts and ends."""
+"""BiDAF: from a batch of word types to the log-probabilities of answer starts and ends."""
 
 from __future__ import annotations
 
@@ -9,21 +9,25 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bidaf.config import ModelConfig
-from bidaf.model.attention import AttentionFlow, length_mask, masked_softmax
+from bidaf.model.attention import AttentionFlow, AttentionWeights, length_mask, masked_softmax
 from bidaf.model.dropout import Dropout
-from bidaf.model.embedding import CharCnn, FormEmbedding, Highway, WordEmbedding
+from bidaf.model.dynamic_attention import AttentiveBiLstm
+from bidaf.model.embedding import CharCnn, Highway, WordEmbedding, WordTypeEmbedding
 from bidaf.model.encoder import BiLstm, lecun_uniform_
+
+EMBEDDING_TABLES = {"embedding.word.trained": "word table", "embedding.char.embedding": "char table"}
+"""Weights that are rows to look up, by name, and what they are called."""
 
 
 class Batch(NamedTuple):
-    """Padded word forms. `context` and `question` index into the batch's distinct forms, of which 0 is padding."""
+    """Padded texts. `context` and `question` index into the batch's distinct word types, of which 0 is padding."""
 
     context: Tensor  # [batch, T]
     question: Tensor  # [batch, J]
     context_length: Tensor  # [batch], at least 1
     question_length: Tensor  # [batch], at least 1
-    word_rows: Tensor  # [forms]
-    chars: Tensor  # [forms, word_chars]
+    word_rows: Tensor  # [types]
+    chars: Tensor  # [types, word_chars]
 
 
 class SpanScores(NamedTuple):
@@ -36,14 +40,14 @@ class SpanScores(NamedTuple):
 class SpanScorer(nn.Module):
     """w . [G; rest] (+ b): the score of each token, [batch, T]. G and the rest come unconcatenated."""
 
-    def __init__(self, flow_size: int, rest_size: int, drop: float, bias: bool) -> None:
+    def __init__(self, flow_size: int, rest_size: int, p: float, bias: bool) -> None:
         super().__init__()
         self.flow_weight = nn.Parameter(torch.empty(flow_size))
         self.rest_weight = nn.Parameter(torch.empty(rest_size))
         for weight in (self.flow_weight, self.rest_weight):
             lecun_uniform_(weight, flow_size + rest_size)
         self.bias = nn.Parameter(torch.zeros(1)) if bias else None
-        self.dropout = Dropout(drop)
+        self.dropout = Dropout(p)
 
     def forward(self, flow: Tensor, rest: Tensor) -> Tensor:
         scores = self.dropout.score(flow, self.flow_weight) + self.dropout.score(rest, self.rest_weight)
@@ -51,36 +55,59 @@ class SpanScorer(nn.Module):
 
 
 class Bidaf(nn.Module):
-    """The network of Seo et al. (ICLR 2017), section 2, in the form and sizes of a `ModelConfig`.
+    """The network of Seo et al. (ICLR 2017), section 2, in the variant and sizes of a `ModelConfig`.
 
     `fixed` [fixed words, word_size] holds the pre-trained vectors, which never train and are no part of the state dict.
     """
 
     def __init__(self, config: ModelConfig, *, num_trained: int, num_chars: int, fixed: Tensor) -> None:
         super().__init__()
-        d, drop = config.hidden_size, config.dropout
-        joined = config.char_channels + fixed.shape[1]
+        d, p = config.hidden_size, config.dropout
+        has_word, has_char = config.embeddings != "char", config.embeddings != "word"
+        joined = has_char * config.char_channels + has_word * fixed.shape[1]
         size = config.projection_size or joined
         self.variant = config.variant
-        self.embedding = FormEmbedding(
-            WordEmbedding(num_trained, fixed),
-            CharCnn(num_chars, config.char_embedding_size, config.char_channels, config.char_width, drop),
+        self.is_dynamic = config.attention == "dynamic"
+        self.embedding = WordTypeEmbedding(
+            WordEmbedding(num_trained, fixed) if has_word else None,
+            CharCnn(num_chars, config.char_embedding_size, config.char_channels, config.char_width, p)
+            if has_char
+            else None,
             nn.Linear(joined, size, bias=False) if config.projection_size else None,
             Highway(size, config.highway_layers),
         )
-        self.phrase = BiLstm(size, d, drop)
-        self.context_phrase = None if config.share_phrase_lstm else BiLstm(size, d, drop)
+        self.phrase = BiLstm(size, d, p)
+        self.context_phrase = None if config.share_phrase_lstm else BiLstm(size, d, p)
         self.context_dropout = config.context_dropout
-        self.attention = AttentionFlow(2 * d, config.score_bias)
-        self.modeling = nn.ModuleList(
-            BiLstm(8 * d if layer == 0 else 2 * d, d, drop) for layer in range(config.modeling_layers)
-        )
-        self.end_lstm = BiLstm(2 * d if config.variant == "paper" else 14 * d, d, drop)
-        self.start_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
-        self.end_scorer = SpanScorer(8 * d, 2 * d, drop, config.score_bias)
+        self.attention: AttentionFlow | AttentiveBiLstm
+        if self.is_dynamic:
+            self.attention = AttentiveBiLstm(2 * d, d, p)  # the first layer of the modeling LSTM, too
+            flow_size, layer_sizes = 2 * d, [2 * d] * (config.modeling_layers - 1)
+        else:
+            self.attention = AttentionFlow(
+                2 * d,
+                config.score_bias,
+                to_question=config.attention != "query_to_context",
+                to_context=config.attention != "context_to_query",
+            )
+            flow_size = self.attention.output_size
+            layer_sizes = [flow_size, *[2 * d] * (config.modeling_layers - 1)]
+        self.modeling = nn.ModuleList(BiLstm(layer_size, d, p) for layer_size in layer_sizes)
+        self.end_lstm = BiLstm(2 * d if config.variant == "paper" else flow_size + 6 * d, d, p)
+        self.start_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
+        self.end_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
 
     def forward(self, batch: Batch) -> SpanScores:
-        flow, modeled = self._read(batch)
+        return self.score_and_attend(batch)[0]
+
+    def score_and_attend(self, batch: Batch) -> tuple[SpanScores, AttentionWeights]:
+        """`forward`, and the attention weights by which it read the context."""
+        context, question = self.encode(batch)
+        modeled, attention = self.attention(context, question, batch.context_length, batch.question_length)
+        # What the output layer reads next to M: G, and where the modeling LSTM attends there is no G but the context.
+        flow = context if self.is_dynamic else modeled
+        for layer in self.modeling:
+            modeled = layer(modeled, batch.context_length)
         mask = length_mask(batch.context_length, batch.context.shape[1])
         start = self.start_scorer(flow, modeled)
         end_input = modeled
@@ -89,16 +116,7 @@ class Bidaf(nn.Module):
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
-        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
-
-    def _read(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """G [batch, T, 8d] and M [batch, T, 2d]."""
-        context, question = self.encode(batch)
-        flow: Tensor = self.attention(context, question, batch.context_length, batch.question_length)
-        modeled = flow
-        for layer in self.modeling:
-            modeled = layer(modeled, batch.context_length)
-        return flow, modeled
+        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -107,11 +125,6 @@ class Bidaf(nn.Module):
         context = lstm(F.embedding(batch.context, forms), batch.context_length, with_dropout=self.context_dropout)
         question = self.phrase(F.embedding(batch.question, forms), batch.question_length)
         return context, question
-
-    def attention_weights(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """What attends to what: context to question [batch, T, J], question to context [batch, T]."""
-        context, question = self.encode(batch)
-        return self.attention.attend(context, question, batch.context_length, batch.question_length)
 
 
 def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
@@ -128,9 +141,8 @@ def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
 def count_weights(model: nn.Module) -> dict[str, int]:
     """Trained weights of each part, in the order of the network; embedding tables are parts of their own."""
     counts: dict[str, int] = {}
-    tables = {"embedding.word.trained": "word table", "embedding.char.embedding": "char table"}
     for name, weight in model.named_parameters():
         if weight.requires_grad:
-            part = tables.get(name) or ".".join(name.split(".")[: 2 if name.startswith("embedding") else 1])
+            part = EMBEDDING_TABLES.get(name) or ".".join(name.split(".")[: 2 if name.startswith("embedding") else 1])
             counts[part] = counts.get(part, 0) + weight.numel()
     return counts

@@ -15,10 +15,12 @@ from bidaf.model.bidaf import Bidaf
 def build_model(
     config: ModelConfig, *, num_trained: int, num_chars: int, vectors: NDArray[np.float32], device: torch.device
 ) -> Bidaf:
-    """`vectors` [fixed words, word_size] are copied once, to the device; [0, any] leaves trained rows alone.
+    """`vectors` [fixed words, word_size] are copied once, to the device; [0, any] for none.
 
     Raises `BidafError` for a model that this machine's memory can't hold.
     """
+    if config.embeddings == "char":
+        vectors = vectors[:0]
     size = (0, config.word_size) if vectors.shape[0] == 0 else vectors.shape
     outline = outline_model(config, num_trained=num_trained, num_chars=num_chars, word_size=size[1])
     needed = vectors.nbytes + sum(4 * weight.numel() for weight in outline.parameters())

@@ -1,8 +1,8 @@
 """Decoding: the best answer spans of start and end log probabilities.
 
-A span's score is `start[i] + end[j]` with `i <= j`, and `j - i < max_length` if there is a cap. Of equal
-scores the span with the smaller end goes first, then the one with the smaller start, so a result depends on
-nothing but the row itself: not on padding (`-inf`), on neighbours or on the device.
+A span's score is `start[i] + end[j]` with `i <= j`, and `j - i < max_length` if there is a cap. Of equal scores the
+span with the smaller end goes first, then the one with the smaller start. A result depends on nothing but the row
+itself: not on padding (`-inf`), on neighbours or on the device.
 """
 
 from __future__ import annotations
@@ -14,17 +14,6 @@ from torch import Tensor
 from torch.nn import functional as F
 
 
-class Spans(NamedTuple):
-    """The best span of every row."""
-
-    start: Tensor
-    """First token, `[batch]`."""
-    end: Tensor
-    """Last token, inclusive, `[batch]`."""
-    score: Tensor
-    """`log p_start + log p_end`, `[batch]`; `-inf` where no span is possible (it is then 0, 0)."""
-
-
 class Span(NamedTuple):
     """One span of one row: first token, last token (inclusive) and log probability."""
 
@@ -33,29 +22,14 @@ class Span(NamedTuple):
     score: float
 
 
-def best_spans(start: Tensor, end: Tensor, max_length: int | None = None) -> Spans:
-    """Find the best span of every row in O(batch * context) time and memory, whatever the cap.
-
-    `start`, `end`: log probabilities `[batch, context]`, padding `-inf`; added up in float32 at least.
-    `max_length`: greatest length of a span in tokens; `None` for no cap. Raises `ValueError` if below 1.
-    """
-    start, end = _at_least_float32(start), _at_least_float32(end)
-    totals = _best_start_scores(start, max_length) + end
-    last = totals.argmax(1, keepdim=True)
-    score = totals.gather(1, last)
-    allowed = _is_allowed(torch.arange(start.shape[1], device=start.device), last, max_length)
-    # Rounding is monotone, so the best start's sum is the score bit for bit; take the first to reach it.
-    first = ((start + end.gather(1, last) == score) & allowed).byte().argmax(1)
-    return Spans(first, last.squeeze(1), score.squeeze(1))
-
-
 def top_spans(start: Tensor, end: Tensor, n: int, max_length: int | None = None) -> list[list[Span]]:
-    """List the `n` best spans of every row, best first; fewer where fewer are possible.
+    """List the `n` best spans of every row, best first; fewer where fewer are possible, none where scores are NaN.
 
-    Exact in O(context * n) memory, not O(context^2): an end that is not among the `n` with the best spans has
-    `n` better spans before it, so only `n` ends a row are looked at in full.
+    `start`, `end`: log probabilities `[batch, context]`, padding `-inf`; added up in float32 at least. `max_length`:
+    greatest length of a span in tokens; `None` for no cap. Raises `ValueError` if `n` or `max_length` is below 1.
 
-    `start`, `end`, `max_length` as in `best_spans`. Raises `ValueError` if `n` or `max_length` is below 1.
+    Exact in O(context * n) memory, not O(context^2): an end that is not among the `n` with the best spans has `n`
+    better spans before it, so only `n` ends per row are looked at in full.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")

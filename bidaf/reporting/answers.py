@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
+from bidaf.data.cache import open_by_key
 from bidaf.data.features import Features
-from bidaf.data.prepare import open_prepared
 from bidaf.errors import DataError
+from bidaf.evaluation.breakdowns import group, kinds_of
+from bidaf.evaluation.questions import questions_of_features
 from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.files.reading import read_regular
 from bidaf.runs.layout import N_BEST, PREDICTIONS
 from bidaf.runs.log import RunLog
-
-WORDS = ("what", "who", "whom", "whose", "when", "where", "which", "why", "how")
-LENGTHS = {
-    "context length": (0, 50, 75, 100, 125, 150, 200, 300, 400),
-    "question length": (0, 6, 8, 10, 12, 15, 20),
-    "answer length": (0, 1, 2, 3, 5, 10),
-}
 
 # Where a span starts and ends in its context, in characters, and its probability.
 Span = tuple[Annotated[int, Field(ge=0)], Annotated[int, Field(ge=0)], Annotated[float, Field(ge=0, le=1)]]
@@ -45,7 +39,7 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Asked:
-    """One dev question with its answers; lengths in tokens."""
+    """One dev question with its answers."""
 
     number: int
     raw: Answer
@@ -103,7 +97,7 @@ def read_answers(run: RunLog) -> DevAnswers:
         raise DataError("nothing is scored yet")
     path = run.folder / PREDICTIONS / N_BEST
     try:
-        stored = StoredAnswers.model_validate_json(path.read_bytes())
+        stored = StoredAnswers.model_validate_json(read_regular(path))
     except OSError:
         raise DataError(f"{path} is not at hand") from None
     except ValidationError:
@@ -117,10 +111,9 @@ def read_answers(run: RunLog) -> DevAnswers:
 
 
 def _dev_features(run: RunLog) -> Features:
-    folder = Path(str(run.settings("data").get("prepared_dir", "")), run.start.features if run.start else "")
-    if run.start is None or (prepared := open_prepared(folder)) is None:
-        raise DataError(f"the prepared data in {folder.absolute()} is not at hand")
-    return prepared.features("dev")
+    if run.start is None:
+        raise DataError("metrics.jsonl does not name the prepared data")
+    return open_by_key(str(run.settings("data").get("prepared_dir", "")), run.start.features).features("dev")
 
 
 def _score(features: Features, stored: StoredAnswers) -> list[Asked]:
@@ -136,63 +129,20 @@ def _score(features: Features, stored: StoredAnswers) -> list[Asked]:
         scores = question_scores(gold, texts)
         by_weights[weights] = [Answer(answers[score.id], score.exact_match, score.f1) for score in scores]
     shadow: Sequence[Answer | None] = by_weights.get("ema") or [None] * len(features)
-    kinds = _kinds(features)
+    kinds = [kinds_of(question) for question in questions_of_features(features)]
     return [
-        Asked(number, raw, averaged, kinds(number))
+        Asked(number, raw, averaged, kinds[number])
         for number, (raw, averaged) in enumerate(zip(by_weights["raw"], shadow, strict=True))
     ]
 
 
-def _kinds(features: Features) -> Callable[[int], dict[str, str]]:
-    contexts = (features.context_offsets[1:] - features.context_offsets[:-1])[features.question_context].tolist()
-    questions = (features.question_offsets[1:] - features.question_offsets[:-1]).tolist()
-    spans = (features.answer_spans[:, 1] - features.answer_spans[:, 0] + 1).tolist()
-    offsets = features.answer_offsets.tolist()
-
-    def kinds(number: int) -> dict[str, str]:
-        gold = spans[offsets[number] : offsets[number + 1]]
-        return {
-            "question word": question_word(features.questions[number]),
-            "context length": _bin("context length", contexts[number]),
-            "question length": _bin("question length", questions[number]),
-            "answer length": _bin("answer length", min(gold)) if gold else "no token",
-        }
-
-    return kinds
-
-
-def question_word(question: str) -> str:
-    """The word that asks: one that begins the question, or else the first one in it; `how many` is its own."""
-    words = re.findall(r"[a-z]+", question.lower())
-    for place, word in enumerate(words):
-        if word in WORDS:
-            following = words[place + 1 : place + 2]
-            return f"how {following[0]}" if word == "how" and following in (["many"], ["much"], ["long"]) else word
-    return "other"
-
-
-def _bin(kind: str, length: int) -> str:
-    bounds = LENGTHS[kind]
-    above = next((bound for bound in bounds if length <= bound), None)
-    if above is None:
-        return f"over {bounds[-1]}"
-    below = max((bound for bound in bounds if bound < above), default=-1)
-    return str(above) if above - below == 1 else f"{below + 1}\N{EN DASH}{above}"
-
-
 def breakdowns(questions: Sequence[Asked]) -> dict[str, list[Row]]:
     """Breakdown -> its rows: the most frequent question word first, lengths from short to long."""
-    tables: dict[str, list[Row]] = {}
-    for kind in questions[0].kinds if questions else ():
-        groups: dict[str, list[Asked]] = {}
-        for asked in questions:
-            groups.setdefault(asked.kinds[kind], []).append(asked)
-        rows = [_row(label, group) for label, group in groups.items()]
-        if kind in LENGTHS:
-            tables[kind] = sorted(rows, key=lambda row: _first_number(row.label))
-        else:
-            tables[kind] = sorted(rows, key=lambda row: (-row.questions, row.label))
-    return tables
+    groups = group([asked.kinds for asked in questions])
+    return {
+        kind: [_row(label, [questions[number] for number in numbers]) for label, numbers in rows.items()]
+        for kind, rows in groups.items()
+    }
 
 
 def _row(label: str, group: Sequence[Asked]) -> Row:
@@ -208,11 +158,6 @@ def _row(label: str, group: Sequence[Asked]) -> Row:
 def _percent(values: Iterable[float]) -> float:
     listed = list(values)
     return 100.0 * sum(listed) / len(listed)
-
-
-def _first_number(label: str) -> tuple[int, bool]:
-    digits = re.search(r"\d+", label)
-    return (int(digits[0]) if digits else -1, label.startswith("over"))
 
 
 class Changes(NamedTuple):

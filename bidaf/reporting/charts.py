@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import fmean
 from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
@@ -17,16 +18,21 @@ if TYPE_CHECKING:
 
 Points = list[tuple[int, float]]
 MARKED_POINTS = 40  # more than these melt into a line
+DRAWN_POINTS = 1_000  # as wide as a chart; of more, neighbours are drawn as their mean
 DASHES = (0, (4, 2))
+RAW_SUFFIX = ", raw weights"
+LEGEND_CHARACTERS = 44  # that fit the width of a chart
 
 
 def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
     """EM or F1 of raw and shadow weights at every evaluation, the gap between them shaded, the best checkpoint marked.
 
-    `metric` names a field of `Scores`. Of several runs each has its colour, and dashes are the raw weights. Where the
-    later evaluations lie close together, a picture within the picture shows them larger.
+    `metric` names a score. Of several runs each has its colour, and dashes are the raw weights. Where the later
+    evaluations lie close together, an inset shows them larger.
     """
-    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs))
+    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs) + 1)
+    from matplotlib.lines import Line2D
+
     with chart(title, f"{label} (percent)", height=3 + 0.2 * lines, above=0.2 * lines + 0.1) as (axes, finish):
         for number, run in enumerate(runs):
             _draw_scores(axes, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
@@ -41,25 +47,32 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
             inset.tick_params(labelsize=8)
             tick(inset, across=3, up=4)
             axes.indicate_inset_zoom(inset, edgecolor=FAINT, alpha=1)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+        handles, labels = axes.get_legend_handles_labels()
+        if len(runs) > 1:  # the raw weights' lines need no names of their own
+            named = [pair for pair in zip(handles, labels, strict=True) if not pair[1].endswith(RAW_SUFFIX)]
+            handles, labels = [handle for handle, _ in named], [_shortened(label) for _, label in named]
+            handles.append(Line2D([], [], color=INK, linestyle=DASHES))
+            labels.append("dashed: raw weights")
+        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
+        axes.legend(handles, labels, ncols=2 if len(runs) == 1 else 1, columnspacing=1.2, **place)
         return finish()
 
 
 def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> None:
     steps = [evaluation.step for evaluation in run.evaluations]
-    raw = [getattr(evaluation.raw, metric) for evaluation in run.evaluations]
-    answering = [getattr(evaluation.answering, metric) for evaluation in run.evaluations]
+    raw = [evaluation.scores["raw"][metric] for evaluation in run.evaluations]
+    answering = [evaluation.ranking[metric] for evaluation in run.evaluations]
     style: dict[str, Any] = {"marker": "o" if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
-    name = f"{_name(run)}, " if colour else ""
-    axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=f"{name}raw weights", **style)
+    raw_name = f"{_name(run)}{RAW_SUFFIX if run.has_shadow else ''}" if colour else "raw weights"
+    axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=raw_name, **style)
     if run.has_shadow:
-        axes.plot(steps, answering, color=colour or SHADOW, label=f"{name}shadow", **style)
+        axes.plot(steps, answering, color=colour or SHADOW, label=_name(run) if colour else "shadow", **style)
     if run.has_shadow and not colour:
         above = [averaged >= plain for averaged, plain in zip(answering, raw, strict=True)]
         for where, shade in ((above, SHADOW), ([not each for each in above], RAW)):
             axes.fill_between(steps, raw, answering, where=where, interpolate=True, color=shade, alpha=0.16, lw=0)
     if best := run.best:
-        value = getattr(best.answering, metric)
+        value = best.ranking[metric]
         star: dict[str, Any] = {"marker": "*", "markersize": 12, "linestyle": ""}
         label = None if colour else f"best checkpoint: {value:.1f} at step {best.step:,}"
         axes.plot([best.step], [value], color=colour or (SHADOW if run.has_shadow else RAW), label=label, **star)
@@ -69,13 +82,13 @@ def _close_up(runs: Sequence[RunLog], metric: str) -> Points:
     """The scores of the later half, where they take less than a third of the height; else none."""
     evaluations = [run.evaluations[len(run.evaluations) // 2 :] for run in runs]
     all_scores = [
-        getattr(scores, metric) for run in runs for each in run.evaluations for scores in (each.raw, each.answering)
+        scores[metric] for run in runs for each in run.evaluations for scores in (each.scores["raw"], each.ranking)
     ]
     later = [
-        (each.step, getattr(scores, metric))
+        (each.step, scores[metric])
         for some in evaluations
         for each in some
-        for scores in (each.raw, each.answering)
+        for scores in (each.scores["raw"], each.ranking)
     ]
     if min(map(len, evaluations)) < 3:
         return []
@@ -84,16 +97,17 @@ def _close_up(runs: Sequence[RunLog], metric: str) -> Points:
 
 
 def gain_chart(run: RunLog) -> Markup:
-    """Shadow minus raw, in F1 points, at every evaluation. Bars of the first evaluations may leave the picture."""
+    """Shadow minus raw, in F1 points, at every evaluation. Bars of the first evaluations may be clipped."""
     title, label = "F1 of the shadow minus F1 of the raw weights", "shadow \N{MINUS SIGN} raw (F1 points)"
     with chart(title, label) as (axes, finish):
         steps = [evaluation.step for evaluation in run.evaluations]
         gains = [evaluation.gain for evaluation in run.evaluations]
         width = 0.7 * min((after - before for before, after in pairwise(steps)), default=1)
         axes.bar(steps, gains, width=width, color=[SHADOW if gain >= 0 else RAW for gain in gains])
+        axes.plot(steps, gains, linestyle="", label="shadow \N{MINUS SIGN} raw F1")  # for the values to point at
         axes.axhline(0, color=INK, linewidth=0.8)
-        limit = 1.4 * max([*(abs(gain) for gain in gains[len(gains) // 3 :]), 0.1])
-        if max(map(abs, gains)) > limit:
+        limit = _gain_limit(gains)
+        if clips_gains(run):
             axes.set_ylim(-limit, limit)
         for step, gain in zip(steps, gains, strict=True):
             if abs(gain) > limit:  # its figure stands across the zero line, where there is room
@@ -102,13 +116,24 @@ def gain_chart(run: RunLog) -> Markup:
         return finish()
 
 
+def clips_gains(run: RunLog) -> bool:
+    """Whether `gain_chart` clips bars, and labels them."""
+    gains = [evaluation.gain for evaluation in run.evaluations]
+    return max(map(abs, gains), default=0.0) > _gain_limit(gains)
+
+
+def _gain_limit(gains: list[float]) -> float:
+    """What the later two thirds need: the first evaluations may lie far below."""
+    return 1.4 * max([*(abs(gain) for gain in gains[len(gains) // 3 :]), 0.1])
+
+
 def loss_chart(runs: Sequence[RunLog]) -> Markup:
     """Mean training loss of each interval."""
 
     def points(run: RunLog) -> Points:
         return [(event.step, event.loss) for event in run.intervals if event.loss is not None]
 
-    return _lines(runs, "Training loss", "loss (nats a question)", points)
+    return _lines(runs, "Training loss", "loss (nats per question)", points)
 
 
 def distance_chart(runs: Sequence[RunLog]) -> Markup:
@@ -159,8 +184,8 @@ def _lines(
     *,
     from_zero: bool = False,
 ) -> Markup:
-    """One line a run; empty where no run has a point."""
-    drawn = [(run, points(run)) for run in runs]
+    """One line per run; empty where no run has a point."""
+    drawn = [(run, _thinned(points(run))) for run in runs]
     if not any(found for _, found in drawn):
         return Markup("")
     with chart(f"{title} over training steps", label) as (axes, finish):
@@ -170,7 +195,7 @@ def _lines(
             axes.plot(
                 *zip(*found, strict=True) if found else ([], []),
                 color=colour,
-                label=_name(run),
+                label=_shortened(_name(run)) if len(runs) > 1 else label,
                 marker=marker,
                 markersize=3,
             )
@@ -179,6 +204,21 @@ def _lines(
         if from_zero:
             axes.set_ylim(bottom=0)
         return finish()
+
+
+def _thinned(points: Points) -> Points:
+    """At most `DRAWN_POINTS` points, each the mean of as many neighbours."""
+    size = -(-len(points) // DRAWN_POINTS)
+    if size <= 1:
+        return points
+    groups = (points[begin : begin + size] for begin in range(0, len(points), size))
+    return [(group[-1][0], fmean(value for _, value in group)) for group in groups]
+
+
+def _shortened(name: str) -> str:
+    """Its beginning and end: the end of a run's name tells it from others of the same config."""
+    half = LEGEND_CHARACTERS // 2
+    return name if len(name) <= LEGEND_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _name(run: RunLog) -> str:

@@ -19,7 +19,7 @@ _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u20
 
 
 def render(template: str, **values: Any) -> str:
-    """A page of `templates/NAME.html`, with the style sheet of all pages and the script `NAME.js`.
+    """A page of `templates/NAME.html`, with the style sheet and the script of all pages and `NAME.js`, if any.
 
     Every value is escaped where it stands (jinja's autoescape). A policy in the page's head allows the one script by
     its hash, no other, and no request of any kind: should an escape ever fail, nothing runs and nothing leaves.
@@ -34,7 +34,8 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["signed"] = signed
-    script = _source(f"{template}.js")
+    scripts = ("page.js", f"{template}.js")
+    script = "".join(_source(name) for name in scripts if (TEMPLATES / name).is_file())
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     page = environment.get_template(f"{template}.html").render(
         style=Markup(_source("page.css")),

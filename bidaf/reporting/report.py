@@ -1,43 +1,75 @@
-"""The report: what one run did, or several beside each other, on one page."""
+"""The report: what one run did, or several side by side, on one page."""
 
 from __future__ import annotations
 
+import json
 import shlex
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
-from statistics import median
+from statistics import fmean, median, stdev
 from typing import Any, NamedTuple
 
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
-from bidaf.files.writing import write_text
+from bidaf.evaluation.breakdowns import UNITS
+from bidaf.files.writing import write_output, write_text
 from bidaf.reporting import charts
-from bidaf.reporting.answers import Answer, Asked, DevAnswers, breakdowns, changes, read_answers
+from bidaf.reporting.answers import Answer, DevAnswers, breakdowns, changes, read_answers
 from bidaf.reporting.html import render, script_json
+from bidaf.reporting.sample import filter_counts, sample
+from bidaf.reporting.sweep import sweep_view
+from bidaf.reporting.width_map import map_chart
 from bidaf.reporting.words import details, duration, headline, plain, signed
-from bidaf.runs.layout import REPORT
-from bidaf.runs.log import RunLog, read_run
+from bidaf.runs.layout import METRICS, REPORT
+from bidaf.runs.log import RunLog, is_training, read_run
 from bidaf.version import __version__
 
+WEIGHTS = {"ema": "shadow"}  # how prose calls a weight set, where not by its name
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
-MAX_CHARACTERS = 4_000_000  # of contexts, likewise
+MAX_CHARACTERS = 2_500_000  # of contexts, likewise
 RELOAD_SECONDS = 15
+POLL_SECONDS = 2.0
+METRICS_SHORT = {"exact_match": "EM", "f1": "F1"}
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
-    """Write the page of these runs; returns its path: by default report.html in the run, or beside several.
+    """Write the page of these runs; returns its path: by default report.html in the run, or next to several.
 
     Raises `DataError` for a folder without a log, `BidafError` when the page can't be written.
     """
     first = folders[0]
     path = output or (first / REPORT if len(folders) == 1 else first.parent / REPORT)
     page = report_page([read_run(folder) for folder in folders])
+    if output:
+        write_output(output, page)
+        return path
     try:
         write_text(path, page)
-    except (OSError, ValueError) as error:  # ValueError: a path without a name, such as "."
-        raise BidafError(f"the report {path} can't be written: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise BidafError(f"the report {path} can't be written: {error.strerror or error}") from None
     return path
+
+
+def watched_report(folders: Sequence[Path], output: Path | None, say: Callable[[str], None]) -> Iterator[Path]:
+    """The path of the page once it is written; then the page is written again until none of the runs trains."""
+    yield write_report(folders, output)
+    say("watching; Ctrl-C ends")
+    with suppress(KeyboardInterrupt):
+        seen = _log_sizes(folders)
+        while any(is_training(folder) for folder in folders):
+            time.sleep(POLL_SECONDS)
+            if (sizes := _log_sizes(folders)) != seen:
+                seen = sizes
+                write_report(folders, output)
+        write_report(folders, output)
+        say("no run is training any more")
+
+
+def _log_sizes(folders: Sequence[Path]) -> list[int]:
+    return [(folder / METRICS).stat().st_size for folder in folders]
 
 
 def write_run_report(folder: Path) -> Path:
@@ -46,7 +78,7 @@ def write_run_report(folder: Path) -> Path:
 
 
 def report_page(runs: Sequence[RunLog]) -> str:
-    """The HTML of the report. What is not at hand (dev questions, a start event) is said in its place."""
+    """The HTML of the report. What is missing (dev questions, a start event) is named in its place."""
     most = MAX_QUESTIONS // len(runs)
     several = len(runs) > 1
     scored = any(run.evaluations for run in runs)
@@ -55,15 +87,17 @@ def report_page(runs: Sequence[RunLog]) -> str:
         title=" and ".join(run.name for run in runs),
         runs=[_run_view(run, most) for run in runs],
         several=several,
+        units=UNITS,
         comparison=_comparison(runs),
         scores=[charts.score_chart(runs, "f1", "F1"), charts.score_chart(runs, "exact_match", "EM")] if scored else [],
         gain="" if several or not runs[0].has_shadow else charts.gain_chart(runs[0]),
+        clipped=charts.clips_gains(runs[0]),
         average=[charts.distance_chart(runs), charts.window_chart(runs)],
         training=[charts.loss_chart(runs), charts.speed_chart(runs), charts.memory_chart(runs)],
         settings=_settings(runs),
         written=f"{datetime.now():%Y-%m-%d %H:%M:%S}",
         version=__version__,
-        reload_seconds=0 if all(run.is_finished for run in runs) else RELOAD_SECONDS,
+        reload_seconds=RELOAD_SECONDS if any(run.status == "running" for run in runs) else 0,
     )
 
 
@@ -89,6 +123,9 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
         "details": sentences,
         "tiles": _tiles(run),
         "has_shadow": run.has_shadow,
+        "evaluations": _evaluations(run),
+        "map": map_chart(run),
+        "sweep": sweep_view(run.folder),
         "breakdowns": breakdowns(answers.questions) if answers else {},
         "questions": _embedded(answers, most, run) if answers else None,
         "absent": absent,
@@ -98,21 +135,39 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
     }
 
 
+def _evaluations(run: RunLog) -> tuple[list[str], list[list[tuple[str, object]]]] | None:
+    """Columns, and for each evaluation what its cells show and their exact values; None for a run without any."""
+    if not run.evaluations:
+        return None
+    scores = [(weights, metric) for weights, metrics in run.evaluations[-1].scores.items() for metric in metrics]
+    columns = [
+        "step",
+        "epoch",
+        *(f"{weights} {METRICS_SHORT.get(metric, metric)}" for weights, metric in scores),
+        "best",
+    ]
+    rows: list[list[tuple[str, object]]] = []
+    for each in run.evaluations:
+        values = [each.scores.get(weights, {}).get(metric) for weights, metric in scores]
+        cells = [("\N{EN DASH}" if value is None else f"{value:.2f}", value) for value in values]
+        best = "best" if each is run.best else "better" if each.best else ""
+        rows.append([(f"{each.step:,}", each.step), (f"{each.epoch:.2f}", each.epoch), *cells, (best, best)])
+    return columns, rows
+
+
 def _status(run: RunLog) -> str:
-    total = f" of {run.start.total_steps:,}" if run.start else ""
-    return f"{'finished' if run.is_finished else 'not finished'}: step {run.step:,}{total}"
+    total = f" of {run.total_steps:,}" if run.total_steps else ""
+    return f"{run.status}: step {run.step:,}{total}"
 
 
 def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     """Label, figure and small print."""
     tiles = []
     if best := run.best:
-        weights = "shadow" if best.ema else "raw"
-        scores = best.answering
-        tiles.append((f"best {weights} F1", f"{scores.f1:.1f}", f"EM {scores.exact_match:.1f}, step {best.step:,}"))
-        if best.ema:
-            raw = f"EM {best.raw.exact_match:.1f}, same step"
-            tiles.append(("raw F1 there", f"{best.raw.f1:.1f}", raw))
+        weights, scores, raw = WEIGHTS.get(best.ranked_by, best.ranked_by), best.ranking, best.scores["raw"]
+        tiles.append((f"best {weights} F1", f"{best.f1:.1f}", f"EM {scores['exact_match']:.1f}, step {best.step:,}"))
+        if scores is not raw:
+            tiles.append(("raw F1 there", f"{best.raw_f1:.1f}", f"EM {raw['exact_match']:.1f}, same step"))
             tiles.append(("shadow \N{MINUS SIGN} raw", signed(best.gain), "F1 points, same step"))
     if run.intervals and run.elapsed:
         tiles.append(("time", duration(run.elapsed), f"{run.intervals[-1].epoch:.1f} epochs"))
@@ -124,11 +179,30 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     return tiles
 
 
-def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[list[str]]]:
-    """The tiles' labels, and their figures run by run; what a run lacks is a dash."""
+def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[tuple[str, list[str]]]]:
+    """The tiles' labels, and a named row of figures for each run and each group of seeds; what is missing is a dash."""
     tiles = [{label: figure for label, figure, _ in _tiles(run)} for run in runs]
     labels = list(dict.fromkeys(label for each in tiles for label in each))
-    return labels, [[each.get(label, "\N{EN DASH}") for label in labels] for each in tiles]
+    rows = [
+        (run.name, [each.get(label, "\N{EN DASH}") for label in labels]) for run, each in zip(runs, tiles, strict=True)
+    ]
+    for group in _seed_groups(runs):
+        scores = [run.best.f1 for run in group if run.best]
+        if len(scores) > 1:
+            name = f"{len(scores)} seeds: {', '.join(str(run.settings('training').get('seed')) for run in group)}"
+            summary = {labels[0]: f"{fmean(scores):.1f} ± {stdev(scores):.1f}"}
+            rows.append((name, [summary.get(label, "") for label in labels]))
+    return labels, rows
+
+
+def _seed_groups(runs: Sequence[RunLog]) -> list[list[RunLog]]:
+    """Runs that differ in nothing but the seed, together."""
+    groups: dict[str, list[RunLog]] = {}
+    for run in runs:
+        settings = _leaves(run.start.config) if run.start else {}
+        settings.pop("training.seed", None)
+        groups.setdefault(json.dumps(settings, sort_keys=True, default=str), []).append(run)
+    return [group for group in groups.values() if len(group) > 1]
 
 
 class Setting(NamedTuple):
@@ -170,8 +244,8 @@ def _environment(run: RunLog) -> list[tuple[str, str]]:
 
 def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
     """The questions that the page itself holds, as its script reads them, and how many these are."""
-    chosen = _chosen(answers, most)
     features = answers.features
+    chosen = sample(answers.questions, features, most, MAX_CHARACTERS)
     contexts: dict[int, int] = {}
     questions = []
     for asked in chosen:
@@ -187,26 +261,14 @@ def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
                 "shadow": _shown_answer(asked.shadow) if asked.shadow else None,
             }
         )
-    data = {"run": str(run.folder), "contexts": [features.contexts[each] for each in contexts], "questions": questions}
+    data = {
+        "run": str(run.folder),
+        "contexts": [features.contexts[each] for each in contexts],
+        "questions": questions,
+        "counts": filter_counts(answers.questions),
+    }
     return {"json": script_json(data), "embedded": len(chosen), "all": len(answers.questions), "step": answers.step}
 
 
 def _shown_answer(answer: Answer) -> dict[str, Any]:
     return {**answer._asdict(), "f1": round(answer.f1, 3)}
-
-
-def _chosen(answers: DevAnswers, most: int) -> list[Asked]:
-    """The questions to embed: those the average changed first, then wrong ones, then others; in the data's order."""
-    features = answers.features
-    ranked = sorted(answers.questions, key=lambda asked: (not asked.changed, asked.answering.exact))
-    chosen: list[Asked] = []
-    seen: set[int] = set()
-    characters = 0
-    for asked in ranked[:most]:
-        context = int(features.question_context[asked.number])
-        characters += 0 if context in seen else len(features.contexts[context])
-        if characters > MAX_CHARACTERS:
-            break
-        seen.add(context)
-        chosen.append(asked)
-    return sorted(chosen, key=lambda asked: asked.number)

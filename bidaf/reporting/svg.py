@@ -5,47 +5,65 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
 from markupsafe import Markup, escape
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+
+class Palette(NamedTuple):
+    """What a drawing's lines are coloured with."""
+
+    ink: str
+    faint: str
+    raw: str
+    shadow: str
+
+
 # Stand-ins that the page's style sheet gives a colour in each scheme: matplotlib itself knows none but fixed colours.
-INK, FAINT, RAW, SHADOW = "#010101", "#010102", "#010103", "#010104"
+IN_PAGE = Palette("#010101", "#010102", "#010103", "#010104")
+INK, FAINT, RAW, SHADOW = IN_PAGE
+ON_PAPER = Palette("#1a1e24", "#d3d8de", "#a84a00", "#1d4ed8")
 RUNS = ("#010111", "#010112", "#010113", "#010114", "#010115", "#010116")
 VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
     stand_in: f"run{number}" for number, stand_in in enumerate(RUNS, 1)
 }
 
 WIDTH = 4.7  # inches
+MAX_VALUES = 60  # of one line: more dots would lie on each other
+_NO_VALUES = Markup("")
 
-STYLE: dict[Any, Any] = {
-    "svg.fonttype": "none",
-    "font.family": "sans-serif",
-    "font.size": 10,
-    "axes.edgecolor": FAINT,
-    "axes.labelcolor": INK,
-    "axes.facecolor": "none",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": FAINT,
-    "grid.linewidth": 0.6,
-    "text.color": INK,
-    "xtick.color": FAINT,
-    "ytick.color": FAINT,
-    "xtick.labelcolor": INK,
-    "ytick.labelcolor": INK,
-    "legend.frameon": False,
-    "legend.fontsize": 9.5,
-    "lines.linewidth": 1.8,
-}
+
+def style(palette: Palette) -> dict[Any, Any]:
+    """Settings of matplotlib for a drawing in these colours."""
+    return {
+        "svg.fonttype": "none",
+        "font.family": "sans-serif",
+        "font.size": 10,
+        "axes.edgecolor": palette.faint,
+        "axes.labelcolor": palette.ink,
+        "axes.facecolor": "none",
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": palette.faint,
+        "grid.linewidth": 0.6,
+        "text.color": palette.ink,
+        "xtick.color": palette.faint,
+        "ytick.color": palette.faint,
+        "xtick.labelcolor": palette.ink,
+        "ytick.labelcolor": palette.ink,
+        "legend.frameon": False,
+        "legend.fontsize": 9.5,
+        "lines.linewidth": 1.8,
+    }
 
 
 @contextmanager
@@ -63,19 +81,26 @@ def drawing(settings: dict[Any, Any]) -> Iterator[None]:
 @contextmanager
 def chart(
     title: str, label: str, *, height: float = 2.9, above: float = 0.1
-) -> Iterator[tuple[Axes, Callable[[], Markup]]]:
-    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above."""
+) -> Iterator[tuple[Axes, Callable[..., Markup]]]:
+    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above.
+
+    The page shows the values of all lines that have a name, or those that the function is given instead.
+    """
     from matplotlib.figure import Figure
 
     # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
-    with drawing({**STYLE, "svg.hashsalt": title}):
+    with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
         figure = Figure(figsize=(WIDTH, height))
         # Fixed margins: a layout engine would take longer than all the drawing.
         axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
         tick(axes, across=5, up=6)
-        yield axes, lambda: _svg(figure, title)
+
+        def finish(values: Iterable[Value] | None = None) -> Markup:
+            return to_svg(figure, title, value_dots(figure, axes, _line_values(axes) if values is None else values))
+
+        yield axes, finish
 
 
 def tick(axes: Axes, across: int, up: int) -> None:
@@ -88,7 +113,32 @@ def tick(axes: Axes, across: int, up: int) -> None:
         axis.set_major_formatter(StrMethodFormatter("{x:,g}"))
 
 
-def _svg(figure: Figure, title: str) -> Markup:
+Value = tuple[float, float, str]
+"""A place in the axes' own units, and what the page's script shows there."""
+
+
+def _line_values(axes: Axes) -> Iterator[Value]:
+    """The points of every named line."""
+    for line in axes.get_lines():
+        label, points = str(line.get_label()), np.asarray(line.get_xydata(), dtype=np.float64)
+        if label.startswith("_"):  # matplotlib's own name for a line without one
+            continue
+        for step, value in points[:: 1 + len(points) // MAX_VALUES]:
+            yield step, value, f"step {step:,.0f}: {label} {value:,.4g}"
+
+
+def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
+    """Invisible dots in these places, each with its text, for the page's script to show."""
+    width, height = (72 * inches for inches in figure.get_size_inches())
+    dots = []
+    for across, up, text in values:
+        x, y = np.asarray(axes.transData.transform((across, up))) * 72 / figure.dpi
+        if 0 <= x <= width and 0 <= y <= height:
+            dots.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6" role="img" aria-label="{escape(text)}"/>')
+    return Markup(f'<g class="values">{"".join(dots)}</g>')
+
+
+def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
     """The figure as an inline element: no header, no metadata, no style sheet of its own, the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -102,4 +152,12 @@ def _svg(figure: Figure, title: str) -> Markup:
     assert view_box is not None
     opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
+    svg = svg[: svg.rindex("</svg>")] + str(values) + svg[svg.rindex("</svg>") :]
     return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
+
+
+def to_image(figure: Figure, format: str) -> bytes:
+    """The figure as a file of its own: `png` or `svg`."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=format, dpi=150, metadata={"Date": None} if format == "svg" else None)
+    return buffer.getvalue()

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from itertools import pairwise
 
-from bidaf.runs.log import Evaluation, RunLog
+from bidaf.runs.events import Evaluation
+from bidaf.runs.log import RunLog
 
 EVEN = 0.05  # F1 points: less than a table with one digit shows
 
@@ -15,10 +16,10 @@ def headline(run: RunLog) -> str:
         return f"Nothing is scored yet: training is at step {run.step:,}{_of_total(run)}."
     last = run.evaluations[-1]
     if not run.has_shadow:
-        return f"This run keeps no average: its raw weights stand at {last.raw.f1:.1f} F1 after step {last.step:,}."
-    ended = "ended" if run.is_finished else "is now"
+        return f"This run keeps no average: its raw weights stand at {last.raw_f1:.1f} F1 after step {last.step:,}."
+    ended = "ended" if run.status == "finished" else "is now"
     if abs(last.gain) < EVEN:
-        return f"The shadow {ended} level with the raw weights, at {last.answering.f1:.1f} F1."
+        return f"The shadow {ended} level with the raw weights, at {last.f1:.1f} F1."
     apart = f"{ended} {abs(last.gain):.1f} F1 {'above' if last.gain > 0 else 'below'} them"
     if last.gain < 0:
         led = [evaluation for evaluation in run.evaluations if evaluation.gain > EVEN]
@@ -38,17 +39,17 @@ def details(run: RunLog) -> list[str]:
         return []
     sentences = []
     if run.has_shadow:
-        raw = max(run.evaluations, key=lambda evaluation: evaluation.raw.f1)
-        gain = best.answering.f1 - raw.raw.f1
+        raw = max(run.evaluations, key=lambda evaluation: evaluation.raw_f1)
+        gain = best.f1 - raw.raw_f1
         against = (
             "the same as the best of the raw weights"
             if abs(gain) < EVEN
-            else f"{abs(gain):.1f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw.f1:.1f})"
+            else f"{abs(gain):.1f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.1f})"
         )
-        sentences.append(f"The best shadow scored {best.answering.f1:.1f} F1 at step {best.step:,}, {against}.")
+        sentences.append(f"The best shadow scored {best.f1:.1f} F1 at step {best.step:,}, {against}.")
         if len(run.evaluations) >= 4:
-            raw_falls = _falls([evaluation.raw.f1 for evaluation in run.evaluations])
-            shadow_falls = _falls([evaluation.answering.f1 for evaluation in run.evaluations])
+            raw_falls = _falls([evaluation.raw_f1 for evaluation in run.evaluations])
+            shadow_falls = _falls([evaluation.f1 for evaluation in run.evaluations])
             sentences.append(
                 f"From one evaluation to the next the raw weights' F1 {raw_falls}; the shadow's {shadow_falls}."
             )
@@ -76,10 +77,10 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {whole % 60:02d} s" if minutes else f"{whole} s"
 
 
-def signed(points: float) -> str:
+def signed(points: float, digits: int = 1) -> str:
     """A difference in points, with a real minus sign; what rounds to zero has none."""
-    rounded = round(points, 1)
-    return f"{rounded:+.1f}".replace("-", "\N{MINUS SIGN}") if rounded else "0.0"
+    rounded = round(points, digits)
+    return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"{0:.{digits}f}"
 
 
 def plain(value: object) -> str:
@@ -113,4 +114,4 @@ def _falls(values: list[float]) -> str:
 
 
 def _of_total(run: RunLog) -> str:
-    return f" of {run.start.total_steps:,}" if run.start else ""
+    return f" of {run.total_steps:,}" if run.total_steps else ""

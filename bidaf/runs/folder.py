@@ -10,11 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,32 +26,43 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.device import describe
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.files.writing import point_link, sync, write_json, write_text
-from bidaf.runs.checkpoint import (
-    Checkpoint,
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.reading import read_regular
+from bidaf.files.writing import claim_folder, is_utf8, point_link, put_folder, remove, remove_stale, sync
+from bidaf.runs.checkpoint import Checkpoint
+from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
     clean_checkpoints,
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    step_of,
 )
 from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
     CONFIG,
     ENVIRONMENT,
+    FOLDERS,
     LAST,
     LATEST,
     LOCK,
+    LOG,
     METRICS,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
-    read_events,
+    SNAPSHOTS,
+    SWEEPS,
+    find_runs,
+    write_log,
 )
+from bidaf.runs.log import read_events
+from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
+LOCK_TRIES = 10
 PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
 
 
@@ -58,6 +71,8 @@ class Run:
 
     def __init__(self, folder: Path, *, deterministic: bool = False) -> None:
         self.folder = folder
+        self.files = ConfinedFolder(folder)
+        """Through which everything is written and deleted."""
         self.deterministic = deterministic
         self.checkpoints = folder / CHECKPOINTS
         self.predictions = folder / PREDICTIONS
@@ -68,10 +83,10 @@ class Run:
         run = cls(folder, deterministic=config.training.deterministic)
         refuse_existing_run(folder)
         try:
-            run.checkpoints.mkdir(parents=True, exist_ok=True)
-            run.predictions.mkdir(exist_ok=True)
-            write_json(folder / ENVIRONMENT, environment(device, processes))
-            write_text(folder / CONFIG, dump_config(config))
+            run.files.make_folder(CHECKPOINTS)
+            run.files.make_folder(PREDICTIONS)
+            run.files.write_json(ENVIRONMENT, environment(device, processes))
+            run.files.write_text(CONFIG, dump_config(config))
             for changed in (folder, folder.parent):
                 sync(changed)
             point_latest(folder)
@@ -91,59 +106,71 @@ class Run:
 
         Raises `UsageError` where something stands already, `BidafError` where it can't be written.
         """
-        if folder.exists():
-            raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
-        beside = folder.with_name(f".{folder.name}.tmp")
+        refuse_copy(self.folder, folder)
         try:
-            shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(self.folder, beside, symlinks=True)
-            beside.rename(folder)
+            with claim_folder(folder) as unfinished:
+                shutil.copytree(
+                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                )
+                if not put_folder(unfinished, folder):
+                    raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
             point_latest(folder)
         except (OSError, shutil.Error) as error:
             raise BidafError(f"{self.folder} can't be copied to {folder}: {error}") from None
-        finally:
-            shutil.rmtree(beside, ignore_errors=True)
         return Run(folder)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Within the block no other process trains in this folder. Raises `UsageError` when one does already.
 
-        The system drops the lock with the process, however that ends: there is no stale lock.
+        The system drops the lock with the process, however that ends: there is no stale lock. Raises `DataError` where
+        a link or something else than a folder would take what is written out of the run.
         """
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._refuse_what_leads_out()
+            handle = self.files.open(LOCK, os.O_RDWR | os.O_CREAT)
         except OSError as error:
             raise BidafError(f"the run folder {self.folder} can't be made: {error.strerror or error}") from None
-        with (self.folder / LOCK).open("w") as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise UsageError(f"another process is training in {self.folder}; wait for it or end it") from None
+        try:
+            if not _lock(handle):
+                raise UsageError(f"another process is training in {self.folder}; wait for it or end it")
             yield
+        finally:
+            os.close(handle)
+
+    def _refuse_what_leads_out(self) -> None:
+        """Before any work, what writing would refuse only when it comes to it."""
+        for name in FOLDERS:
+            self.files.entries(name)
+        for name in (METRICS, LOG):
+            if os.path.lexists(self.folder / name):
+                os.close(self.files.open(name, os.O_RDONLY))
 
     def config(self) -> Config:
         """The run's settings. Raises `UsageError` with what is wrong with them."""
-        return load_config(self.folder / CONFIG)
+        return load_config(self.folder / CONFIG, of_a_run=True)
 
     def clean_up(self) -> None:
         """Undo what a crash left half done. For the holder of the lock."""
-        clean_checkpoints(self.checkpoints)
+        clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        own = [
-            path
-            for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST)
-            for path in self.folder.glob(f".{name}.*tmp")
-        ]
-        for path in (*own, *self.predictions.glob(".*.json.*tmp")):
-            path.unlink()
+        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST):
+            remove_stale(self.folder, name)
+        remove_stale(self.files.path(PREDICTIONS), "*.json")
 
     def log_event(self, **event: Any) -> None:
         """Append one line to metrics.jsonl; in a deterministic run, nothing in it tells the time."""
         if self.deterministic:
             event |= dict.fromkeys(MEASURED & event.keys())
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(event) + "\n")
+        self.files.append(METRICS, json.dumps(event) + "\n")
+
+    def log_end(self, status: str, step: int, message: str) -> None:
+        """Record how the run ended, in metrics.jsonl and log.txt; a full disk is no error."""
+        message = " ".join(message.split())
+        with suppress(OSError):
+            self.log_event(event="end", step=step, status=status, message=message)
+            write_log(self.folder, message)
 
     def events(self) -> list[dict[str, Any]]:
         """All lines of metrics.jsonl; one that a crash cut short or something else spoiled is left out."""
@@ -151,23 +178,23 @@ class Run:
 
     def settle(self) -> None:
         """Flush metrics and predictions to the disk: a checkpoint takes them for written."""
-        for path in (self.folder / METRICS, self.predictions, self.folder):
-            if path.exists():
-                sync(path)
+        for name in (METRICS, PREDICTIONS, ""):
+            self.files.sync(name)
 
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Drop what came after this checkpoint (None: after the beginning): the resumed run makes it again.
 
         A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
         """
-        step, evaluated = (checkpoint.step, checkpoint.state["evaluated_step"]) if checkpoint else (0, 0)
-        until = {"eval": evaluated}
+        step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
+        until = {"eval": evaluated, "map": evaluated, "end": -1}
         kept = [event for event in self.events() if event["step"] <= until.get(event["event"], step)]
-        write_text(self.folder / METRICS, "".join(json.dumps(event) + "\n" for event in kept))
-        self.predictions.mkdir(exist_ok=True)
-        for path in self.predictions.iterdir():
+        self.files.write_text(METRICS, "".join(json.dumps(event) + "\n" for event in kept))
+        self.files.make_folder(PREDICTIONS)
+        for path in [*self.files.entries(PREDICTIONS), *self.files.entries(SWEEPS)]:
             if (match := re.match(r"step-(\d+)\.", path.name)) and int(match[1]) > evaluated:
-                path.unlink()
+                remove(path)
+        rewind_snapshots(self.files, checkpoint.step if checkpoint else None)
         if checkpoint is None:
             return
         newest = self.checkpoints / checkpoint_name(step)
@@ -175,28 +202,32 @@ class Run:
         for path in found[found.index(newest) + 1 :]:
             remove_checkpoint(path)
         self.link(LAST, newest)
-        best = self.checkpoints / checkpoint_name(checkpoint.state["best_step"] or 0)
+        best = self.checkpoints / checkpoint_name(checkpoint.state.best_step or 0)
         if best.exists():
             self.link(BEST, best)
         else:
-            (self.folder / BEST).unlink(missing_ok=True)
+            self.files.remove(BEST)
 
     def link(self, name: str, checkpoint: Path) -> None:
         """Point `best` or `last` at a checkpoint."""
-        point_link(self.folder / name, os.path.relpath(checkpoint, self.folder))
+        self.files.link(name, checkpoint)
 
     def linked(self, name: str) -> Path | None:
         """The checkpoint that `best` or `last` names."""
         link = self.folder / name
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
-    def prune(self, keep_last: int, keep_best: int) -> None:
-        """Delete all checkpoints but the newest ones and the best ones."""
-        found = list_checkpoints(self.checkpoints)
-        kept = {self.linked(BEST), *found[-keep_last:], *rank_checkpoints(found)[:keep_best]}
+    def prune(self, config: Config) -> None:
+        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
+        found = list_checkpoints(self.files.path(CHECKPOINTS))
+        best = {self.linked(BEST), *rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]}
+        kept = [path for path in found if path in best or path in found[-config.training.keep_last :]]
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        if config.ema.snapshots:
+            full = [step_of(path) for path in kept if path in best or path == kept[-1]]
+            thin_snapshots(self.files, config.ema.snapshots, full, [step_of(path) for path in kept])
 
     def has_saved(self) -> bool:
         """Whether there ever was a checkpoint, even if it is gone."""
@@ -206,7 +237,7 @@ class Run:
         """What to know when the run began with another count of threads or processes: sums are rounded otherwise."""
         here = {"processes": processes, "threads": torch.get_num_threads()}
         try:
-            began = json.loads((self.folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            began = json.loads(read_regular(self.folder / ENVIRONMENT))
             changed = {name: began[name] for name in here if began.get(name, here[name]) != here[name]}
         except (OSError, ValueError, AttributeError):
             return None
@@ -227,6 +258,26 @@ class Run:
         return found[-1]
 
 
+def _copy_or_share(source: str, target: str) -> None:
+    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
+    if Path(source).parent.name == SNAPSHOTS:
+        with suppress(OSError):
+            os.link(source, target)
+            return
+    shutil.copy2(source, target)
+
+
+def _lock(handle: int) -> bool:
+    """Try for a moment: whoever lists the runs holds the lock of each while looking at it."""
+    for _ in range(LOCK_TRIES):
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.02)
+    return False
+
+
 def point_latest(folder: Path) -> None:
     """Let `runs/latest` name this run, if it is one in `runs/`."""
     if folder.parent.name == RUNS_FOLDER:
@@ -234,31 +285,63 @@ def point_latest(folder: Path) -> None:
 
 
 def refuse_existing_run(folder: Path) -> None:
-    """Raise `UsageError` where a run stands already."""
+    """Raise `UsageError` where a run stands already, or none can be."""
+    if not is_utf8(folder):
+        raise UsageError(f"{folder}: the name of a run's folder must be UTF-8; name another --run-dir")
     if (folder / CONFIG).exists():
-        raise UsageError(f"{folder} already holds a run; go on with --resume {folder}, or name another --run-dir")
+        raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
+
+
+def refuse_copy(source: Path, folder: Path) -> None:
+    """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
+    refuse_existing_run(folder)
+    if folder.exists():
+        raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
+    if folder.resolve().is_relative_to(source.resolve()):
+        raise UsageError(f"{folder} lies inside {source}, which would be copied into itself; name another --run-dir")
 
 
 def new_run_folder(config_name: str) -> Path:
-    """`runs/<config>-<time>`, with a number behind it where that is taken."""
+    """Make the folder `runs/<config>-<time>`, with a number behind it where another process has that."""
     base = Path(RUNS_FOLDER, f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    folder, number = base, 2
-    while folder.exists():
-        folder, number = base.with_name(f"{base.name}-{number}"), number + 1
+    for number in count(1):
+        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
+            break
     return folder
 
 
 def find_run(name: str | None) -> Path:
     """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
     if name is None:
-        latest = Path(RUNS_FOLDER, LATEST)
-        if not latest.exists():
-            raise DataError(f"no run yet: {latest} does not exist; start one with `bidaf train --config mini.yaml`")
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+        return _newest_run()
     for path in (Path(name), Path(RUNS_FOLDER, name)):
         if os.path.isdir(path):
             return path
     raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
+
+
+def find_runs_named(names: Sequence[str]) -> list[Path]:
+    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
+    folders = [find_run(name) for name in names if Path(name).name != REPORT]
+    if not folders:
+        raise DataError(f"no run among {', '.join(names)}")
+    found: dict[Path, Path] = {}
+    for folder in folders:
+        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
+            found[folder.resolve()] = folder
+    return list(found.values())
+
+
+def _newest_run() -> Path:
+    latest = Path(RUNS_FOLDER, LATEST)
+    if latest.exists():
+        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
+    runs = find_runs(latest.parent)  # the newest one was deleted
+    if not runs:
+        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
+    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
 
 
 def environment(device: str, processes: int = 1) -> dict[str, Any]:

@@ -1,105 +1,65 @@
-"""What a run's metrics.jsonl tells, as typed events, and in words."""
+"""A run as its metrics.jsonl tells it: the one reader of that file, and the one definition of a run's status."""
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
+import fcntl
+import os
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
-
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from typing import Any, Literal
 
 from bidaf.errors import DataError
-from bidaf.runs.layout import ENVIRONMENT, METRICS, read_events
+from bidaf.files.confined import ConfinedFolder
+from bidaf.files.reading import open_regular, read_regular
+from bidaf.runs.events import (
+    KINDS,
+    MAX_LINE_BYTES,
+    End,
+    Evaluation,
+    Event,
+    Interval,
+    Start,
+    WidthMap,
+    lines_of,
+    load_event,
+    parse_event,
+    parse_json,
+)
+from bidaf.runs.layout import ENVIRONMENT, LOCK, LOG, METRICS
 
-# Far beyond what a run can write, and within what can be drawn.
-Finite = Annotated[float, Field(ge=-1e30, le=1e30)]
-Count = Annotated[int, Field(ge=0, le=10**18)]
+Status = Literal["running", "finished", "interrupted", "failed", "stopped"]
 
-
-class _Event(BaseModel):
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    step: Count
-
-
-class Scores(BaseModel):
-    """Percent."""
-
-    model_config = ConfigDict(frozen=True, strict=True)
-
-    exact_match: Finite
-    f1: Finite
-
-
-class Start(_Event):
-    """What a run, or a sitting of other settings, began with."""
-
-    total_steps: Count
-    steps_per_epoch: Count
-    weights: Count
-    features: str
-    """Name of the prepared folder."""
-    counts: dict[str, dict[str, int | Finite | dict[str, int]]]
-    """Of the prepared data, as `bidaf.data.counts.without_ids` gives them."""
-    config: dict[str, Any]
-
-
-class Interval(_Event):
-    """Training metrics of the steps since the line before; a deterministic run does not tell time and memory."""
-
-    epoch: Finite
-    loss: Finite | None
-    ema_decay: Finite | None
-    questions_per_second: Finite | None
-    memory_bytes: Count | None
-    elapsed: Finite | None
-
-
-class Evaluation(_Event):
-    """Scores of the dev questions; `ema` and `distance` are None in a run that keeps no average."""
-
-    epoch: Finite
-    raw: Scores
-    ema: Scores | None = None
-    distance: Finite | None
-    best: bool
-    elapsed: Finite | None
-
-    @property
-    def answering(self) -> Scores:
-        """The scores that choose the best checkpoint: the shadow's where there is one."""
-        return self.ema or self.raw
-
-    @property
-    def gain(self) -> float:
-        """F1 of the shadow above the raw weights, in points."""
-        return self.answering.f1 - self.raw.f1
-
-
-E = TypeVar("E", bound=_Event)
+# How the last line of log.txt begins in runs that wrote no end event.
+_ENDINGS: dict[str, Status] = {"interrupted": "interrupted", "failed:": "failed"}
 
 
 @dataclass(frozen=True)
 class RunLog:
-    """The events of one run, oldest first; `start` is its newest sitting's, None in a log without one."""
+    """The events of one run, oldest first, and what can be derived from them."""
 
     folder: Path
-    start: Start | None
+    starts: list[Start]
     intervals: list[Interval]
     evaluations: list[Evaluation]
-    environment: dict[str, Any]
-    """What environment.json says; empty where that can't be read."""
-    skipped: int
+    end: End | None
+    maps: list[WidthMap] = field(default_factory=list)
+    skipped: int = 0
     """Steps whose loss or gradient was not finite."""
-    unread: int
-    """Events of a known kind with something wrong in them."""
+    unread: int = 0
+    """Lines that are no valid event."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    """What environment.json says; empty where that can't be read."""
 
     @property
     def name(self) -> str:
         """The folder's own name, such as squad-20260101-120000."""
         return self.folder.resolve().name or str(self.folder)
+
+    @property
+    def start(self) -> Start | None:
+        """What the newest session began with; None in a log without a start event."""
+        return self.starts[-1] if self.starts else None
 
     @cached_property
     def best(self) -> Evaluation | None:
@@ -109,90 +69,151 @@ class RunLog:
     @property
     def has_shadow(self) -> bool:
         """Whether an average was scored."""
-        return any(evaluation.ema for evaluation in self.evaluations)
+        return any("ema" in evaluation.scores for evaluation in self.evaluations)
 
     @property
     def step(self) -> int:
-        """The newest step that is told of."""
-        ends = [events[-1].step for events in (self.intervals, self.evaluations) if events]
-        return max(ends, default=self.start.step if self.start else 0)
+        """The newest step that any event names."""
+        newest = (events[-1] for events in (self.starts, self.intervals, self.evaluations) if events)
+        return max([event.step for event in newest] + [self.end.step if self.end else 0])
+
+    @property
+    def total_steps(self) -> int | None:
+        """Steps of the whole run; None in a log without a start event."""
+        return self.start.total_steps if self.start else None
 
     @property
     def elapsed(self) -> float:
         """Seconds of training and evaluation so far."""
-        ends = [events[-1].elapsed for events in (self.intervals, self.evaluations) if events]
-        return max((end for end in ends if end is not None), default=0.0)
+        times = [events[-1].elapsed for events in (self.intervals, self.evaluations) if events]
+        return max((seconds for seconds in times if seconds is not None), default=0.0)
+
+    @cached_property
+    def status(self) -> Status:
+        """`running` while a process trains; else as the run ended; `stopped` when it could not record that (killed)."""
+        if self.end is not None:
+            return self.end.status
+        if self._is_complete:
+            return "finished"
+        return "running" if is_training(self.folder) else _logged_ending(self.folder / LOG)
 
     @property
-    def is_finished(self) -> bool:
+    def _is_complete(self) -> bool:
         """Whether nothing more is to come: the last step was scored, or patience is exhausted."""
         if self.start is None or not self.evaluations:
             return False
         scored = self.evaluations[-1].step
-        return scored >= self.start.total_steps or (self.step == scored and self._is_out_of_patience(self.start))
+        return scored >= self.start.total_steps or (self.step == scored and self._is_out_of_patience)
 
-    def _is_out_of_patience(self, start: Start) -> bool:
-        patience = _section(start.config, "evaluation").get("patience")
+    @property
+    def failure(self) -> str | None:
+        """What a failed run reported."""
+        return self.end.message if self.end and self.status == "failed" else None
+
+    @property
+    def _is_out_of_patience(self) -> bool:
+        patience = self.settings("evaluation").get("patience")
         without_gain = 0
         for evaluation in self.evaluations:
             without_gain = 0 if evaluation.best else without_gain + 1
         return isinstance(patience, int) and without_gain >= patience
 
     def settings(self, section: str) -> dict[str, Any]:
-        """One section of the run's config; empty where the log does not tell."""
-        return _section(self.start.config, section) if self.start else {}
+        """One section of the run's config; empty where the log does not hold it."""
+        return self.start.section(section) if self.start else {}
 
 
-def read_run(folder: Path) -> RunLog:
-    """Read a run's log. Raises `DataError` when the folder has none, or nothing that can be read in it."""
+def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
+    """Read a run's log; without `intervals` (most of its lines) faster, for lists of runs.
+
+    Raises `DataError` when the folder has no log, or the log no valid event.
+    """
     path = folder / METRICS
     if not path.is_file():
         raise DataError(
             f"{folder} has no {METRICS}: it is not a run folder, or the run was stopped before its first step"
         )
+    events: dict[str, dict[int, Any]] = {name: {} for name in KINDS}
+    skipped = unread = 0
+    last = b""
     try:
-        events = read_events(folder)
+        for line in lines_of(path):
+            if not intervals and b'"event": "train"' in line:
+                last = line
+                continue
+            event = parse_event(line)
+            if event is None:
+                unread += 1
+            elif isinstance(event, Event):
+                events[_NAMES[type(event)]][event.step] = event  # an event counts once per step, the newest one
+            else:
+                skipped += event.get("event") == "skip"
     except OSError as error:
         raise DataError(f"{path} can't be read: {error.strerror or error}") from None
-    starts, bad_starts = _parse(Start, events, "start")
-    intervals, bad_intervals = _parse(Interval, events, "train")
-    evaluations, bad_evaluations = _parse(Evaluation, events, "eval")
-    if not (starts or intervals or evaluations):
+    if last and isinstance(event := parse_event(last), Interval):
+        events["train"][event.step] = event
+    if not any(events.values()):
         raise DataError(f"{path} holds no event of a run; was it written by bidaf train?")
+    starts, trained, evaluations, ends, maps = ([found[step] for step in sorted(found)] for found in events.values())
+    rank_by = starts[-1].section("evaluation").get("rank_by", "ema") if starts else "ema"
     return RunLog(
         folder,
-        starts[-1] if starts else None,
-        intervals,
-        evaluations,
+        starts,
+        trained,
+        [_ranked(evaluation, rank_by) for evaluation in evaluations],
+        ends[-1] if ends else None,
+        maps,
+        skipped,
+        unread,
         _environment(folder),
-        skipped=sum(event["event"] == "skip" for event in events),
-        unread=bad_starts + bad_intervals + bad_evaluations,
     )
 
 
-def _parse(kind: type[E], events: list[dict[str, Any]], name: str) -> tuple[list[E], int]:
-    """Events by step, once each; and how many did not hold and are left out, as a line that is no JSON is."""
-    parsed: dict[int, E] = {}
-    bad = 0
-    for event in events:
-        if event["event"] == name:
-            try:
-                read = kind.model_validate(event)
-            except ValidationError:
-                bad += 1
-            else:
-                parsed[read.step] = read
-    return [parsed[step] for step in sorted(parsed)], bad
+def read_events(folder: Path) -> list[dict[str, Any]]:
+    """All lines of metrics.jsonl that name an event and its step, as they were written."""
+    path = folder / METRICS
+    events = [load_event(line) for line in lines_of(path)] if path.exists() else []
+    return [event for event in events if event is not None]
+
+
+def is_training(folder: Path) -> bool:
+    """Whether a process holds the run's lock."""
+    try:
+        handle = ConfinedFolder(folder).open(LOCK, os.O_RDONLY)
+    except (OSError, DataError):
+        return False
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(handle)
+    return False
+
+
+_NAMES = {kind: name for name, kind in KINDS.items()}
+
+
+def _ranked(evaluation: Evaluation, rank_by: Any) -> Evaluation:
+    name = rank_by if rank_by in evaluation.scores else "raw"
+    return evaluation.model_copy(update={"ranked_by": name})
+
+
+def _logged_ending(path: Path) -> Status:
+    """What the last line of log.txt says; its lines begin with the time and two blanks."""
+    try:
+        with open_regular(path) as file:
+            file.seek(max(0, path.stat().st_size - MAX_LINE_BYTES))
+            last = (file.read().decode("utf-8", "replace").splitlines() or [""])[-1]
+    except OSError:
+        return "stopped"
+    message = last.partition("  ")[2]
+    return next((status for prefix, status in _ENDINGS.items() if message.startswith(prefix)), "stopped")
 
 
 def _environment(folder: Path) -> dict[str, Any]:
     try:
-        environment = json.loads((folder / ENVIRONMENT).read_bytes())
-    except (OSError, ValueError):
+        environment = parse_json(read_regular(folder / ENVIRONMENT).decode())
+    except (OSError, ValueError, RecursionError):
         return {}
     return environment if isinstance(environment, dict) else {}
-
-
-def _section(config: dict[str, Any], name: str) -> dict[str, Any]:
-    values = config.get(name)
-    return values if isinstance(values, dict) else {}

@@ -1,22 +1,21 @@
-"""The runs of a folder at a glance."""
+"""The runs of a folder at a glance, each as its log tells it (`bidaf.runs.log`)."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
+import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from bidaf.config_file import load_config
-from bidaf.errors import BidafError
-from bidaf.runs.layout import CONFIG, ENDINGS, ENVIRONMENT, LOG, find_runs, is_training, last_message, read_events
+from bidaf.errors import DataError
+from bidaf.runs.layout import find_runs
+from bidaf.runs.log import RunLog, Status, read_run
 
 
 @dataclass(frozen=True)
 class BestScore:
-    """The best evaluation so far: percent on the dev set, and which weights they are of (`ema` or `raw`)."""
+    """The best evaluation so far: percent on the dev set, by the weight set that ranks checkpoints."""
 
     f1: float
     exact_match: float
@@ -26,83 +25,72 @@ class BestScore:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """One run as its files tell it."""
+    """One run, for lists."""
 
     folder: Path
-    status: str
-    """`running`; `finished`, `interrupted` or `failed` as its log ends; `stopped` when it ends in the middle."""
+    status: Status
     step: int
     total_steps: int | None
     best: BestScore | None
     started: datetime | None
     size_bytes: int
     failure: str | None
-    """What a failed run said."""
+    """What a failed run reported."""
+    problem: str | None = None
+    """Why the folder could not be read, where it could not."""
 
 
 def summarize_runs(base: Path) -> list[RunSummary]:
-    """All runs in `base`, the newest first."""
-    runs = [summarize(folder) for folder in find_runs(base)]
+    """All runs in `base`, the newest first. A run that can't be read is listed with its problem."""
     unknown = datetime.min.replace(tzinfo=UTC)
-    return sorted(runs, key=lambda run: run.started or unknown, reverse=True)
+    return sorted(map(summarize, find_runs(base)), key=lambda run: run.started or unknown, reverse=True)
 
 
 def summarize(folder: Path) -> RunSummary:
-    """Read what a run has left behind so far."""
-    events = read_events(folder)
-    step = max((int(event["step"]) for event in events), default=0)
-    total = _total_steps(folder, events)
-    message = last_message(folder / LOG)
-    status = next((status for prefix, status in ENDINGS.items() if message.startswith(prefix)), "stopped")
-    if is_training(folder):
-        status = "running"
-    elif status == "stopped" and total is not None and step >= total:
-        status = "finished"
+    """What a run has left behind so far."""
+    try:
+        log, problem = read_run(folder, intervals=False), None
+    except DataError as error:
+        log, problem = RunLog(folder, [], [], [], None), str(error)
     return RunSummary(
         folder=folder,
-        status=status,
-        step=step,
-        total_steps=total,
-        best=_best(events),
-        started=_started(folder),
+        status=log.status,
+        step=log.step,
+        total_steps=log.total_steps,
+        best=_best(log),
+        started=_started(log.environment),
         size_bytes=_size(folder),
-        failure=message.partition(": ")[2] if status == "failed" else None,
+        failure=log.failure,
+        problem=problem,
     )
 
 
-def _best(events: Sequence[dict[str, Any]]) -> BestScore | None:
-    best = next((event for event in reversed(events) if event["event"] == "eval" and event.get("best")), None)
-    if best is None:
+def _best(log: RunLog) -> BestScore | None:
+    if (best := log.best) is None:
         return None
-    weights = "ema" if "ema" in best else "raw"
-    return BestScore(best[weights]["f1"], best[weights]["exact_match"], weights, best["step"])
+    return BestScore(best.ranking["f1"], best.ranking["exact_match"], best.ranked_by, best.step)
 
 
-def _total_steps(folder: Path, events: Sequence[dict[str, Any]]) -> int | None:
-    """As the settings and the length of an epoch have it; None before the first line of training metrics."""
-    latest = next((event for event in reversed(events) if event.get("epoch")), None)
-    if latest is None:
-        return None
+def _started(environment: dict[str, Any]) -> datetime | None:
     try:
-        training = load_config(folder / CONFIG).training
-    except BidafError:  # of another version of this program
+        started = datetime.fromisoformat(environment["started"])
+    except (KeyError, TypeError, ValueError):
         return None
-    steps: int = training.epochs * round(latest["step"] / latest["epoch"])
-    return min(steps, training.max_steps or steps)
-
-
-def _started(folder: Path) -> datetime | None:
-    try:
-        return datetime.fromisoformat(json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))["started"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
+    return started if started.tzinfo else started.replace(tzinfo=UTC)
 
 
 def _size(folder: Path) -> int:
+    """Bytes of all files; links count nothing, and what training deletes meanwhile is left out."""
     total = 0
-    for path in folder.rglob("*"):
+    pending = [os.fspath(folder)]
+    while pending:
         try:
-            total += path.lstat().st_size if path.is_file() and not path.is_symlink() else 0
-        except OSError:  # a checkpoint that training deleted just now
+            with os.scandir(pending.pop()) as entries:
+                for entry in entries:
+                    if entry.is_dir(follow_symlinks=False):
+                        pending.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        total += entry.stat(follow_symlinks=False).st_size
+        except OSError:
             continue
     return total

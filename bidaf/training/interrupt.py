@@ -1,4 +1,4 @@
-"""Signals as requests: the run comes to a safe point, saves, and ends with the signal's exit code."""
+"""Signals as requests: the run continues to a safe point, saves, and ends with the signal's exit code."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class Interrupted(Exception):
 class InterruptRequests:
     """Within the block, the first SIGINT or SIGTERM is noted; `check` raises it. A second one acts as always.
 
-    Of several processes each may be asked: they pass their `votes` on, and end together once they `agree`.
+    With several processes each may get a signal: they exchange their `stop_flags`, and end together once they `agree`.
     """
 
     def __init__(self, *, alone: bool = True) -> None:
@@ -52,13 +52,13 @@ class InterruptRequests:
         if self.number is not None:
             raise Interrupted(self.number)
 
-    def votes(self) -> list[float]:
-        """For each of the two signals 1 or 0: whether this process was asked by it."""
+    def stop_flags(self) -> list[float]:
+        """For each of the two signals 1 or 0: whether it has come to this process."""
         return [float(self.number == number) for number in SIGNALS]
 
-    def agree(self, votes: Sequence[float]) -> None:
-        """Take note of the sum of the votes of all processes."""
-        self._agreed = next((number for number, count in zip(SIGNALS, votes, strict=True) if count), self._agreed)
+    def agree(self, stop_flags: Sequence[float]) -> None:
+        """Record the stop flags of a process, or the sum over all of them."""
+        self._agreed = next((number for number, flag in zip(SIGNALS, stop_flags, strict=True) if flag), self._agreed)
 
     def _note(self, number: int, frame: FrameType | None) -> None:
         self.number = number

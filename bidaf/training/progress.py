@@ -1,25 +1,23 @@
-"""What a person sees of a run: a bar on a terminal, else a line an interval; the same messages in log.txt."""
+"""What a person sees of a run: a bar on a terminal, else a line per interval; the same messages in log.txt."""
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from bidaf.progress import bar
+from bidaf.messages import say
+from bidaf.progress import Bar, bar
 from bidaf.runs.layout import write_log
 
 
 class Progress:
-    """Messages go to stderr and, with a time before them, to the log file; the bar to a terminal alone.
+    """Messages go to stderr and, with a time before them, to the run's log; the bar to a terminal alone.
 
-    Without a log there is nothing to see at all: of several processes one tells.
+    Without a run's folder nothing is shown or written: of several processes, rank 0 reports.
     """
 
-    def __init__(self, log: Path | None, *, total: int, start: int) -> None:
-        self._log = log
+    def __init__(self, folder: Path | None, *, total: int, start: int) -> None:
+        self._folder = folder
         self._bar = self._make("train", "step", total, initial=start)
 
     @property
@@ -29,35 +27,31 @@ class Progress:
 
     def say(self, message: str) -> None:
         """Something worth knowing, on a terminal too."""
-        if self._log is not None:
-            tqdm.write(message, file=sys.stderr)
-            self._write(message)
+        if self._folder is not None:
+            say(message)
+            write_log(self._folder, message)
 
     def train(self, line: str, postfix: str) -> None:
         """Training metrics of an interval: in the bar, or as a line."""
-        if self._log is None:
+        if self._folder is None:
             return
         if self.on_terminal:
             self._bar.set_postfix_str(postfix)
         else:
-            print(line, file=sys.stderr, flush=True)
-        self._write(line)
+            say(line)
+        write_log(self._folder, line)
 
     def advance(self) -> None:
         """One step done."""
         self._bar.update()
 
-    def evaluation(self, label: str, total: int) -> tqdm[None]:
+    def evaluation(self, label: str, total: int) -> Bar:
         """A bar of its own for scoring `total` questions."""
         return self._make(label, "question", total)
-
-    def _make(self, label: str, unit: str, total: int, **options: Any) -> tqdm[None]:
-        return tqdm(disable=True) if self._log is None else bar(label, unit, total, **options)
 
     def close(self) -> None:
         """Take the bar off the screen."""
         self._bar.close()
 
-    def _write(self, message: str) -> None:
-        if self._log is not None:
-            write_log(self._log, message)
+    def _make(self, label: str, unit: str, total: int, **options: Any) -> Bar:
+        return Bar(disable=True) if self._folder is None else bar(label, unit, total, **options)

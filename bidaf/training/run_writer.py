@@ -1,51 +1,56 @@
-"""What a run writes while it trains: lines of metrics, answers and their scores, checkpoints, the report."""
+"""What a run writes while it trains: metrics, answers and their scores, checkpoints, the report."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
-from dataclasses import asdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from bidaf.data.features import Features
-from bidaf.evaluation.evaluator import Answered
+from bidaf.ema.average import trained_weights
+from bidaf.ema.synthesis import Target
+from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.squad_v1 import score_answers
-from bidaf.files.writing import write_json, write_text
-from bidaf.runs.checkpoint import checkpoint_name, save_checkpoint
+from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
+from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, LAST, N_BEST
-from bidaf.training.trainer import Scores, Trainer
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
+from bidaf.runs.snapshots import SnapshotWriter
+from bidaf.runs.state import Scores
+from bidaf.training.trainer import Trainer
 
-Answers = dict[str, dict[str, list[Answered]]]
-"""Weights (`raw`, `ema`) -> question -> its best answers, most probable first."""
+Answers = dict[str, dict[str, list[Prediction]]]
+"""Weight set -> question -> its best answers, most probable first."""
 
 Report = Callable[[Path], object]
 
 
-class Record:
-    """Writes into a run's folder. Without a run, as in all processes of several but the first, it writes nothing."""
+class RunWriter:
+    """Writes into a run's folder. Without a run, as in every process but rank 0, it writes nothing."""
 
-    def __init__(self, run: Run | None, report: Report) -> None:
+    def __init__(self, run: Run | None, report: Report, trainer: Trainer) -> None:
         self.run = run
+        settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
+        self._snapshots = SnapshotWriter(run.files, settings, known) if run and settings else None
         self._report = report
         self._report_failed = False
 
-    def note(self, **event: Any) -> None:
-        """A line of metrics.jsonl."""
+    def event(self, **event: Any) -> None:
+        """Append a line to metrics.jsonl."""
         if self.run is not None:
             self.run.log_event(**event)
 
-    def scores(self, answers: Answers, features: Features, step: int) -> Scores:
-        """EM and F1 of each set of weights; the predictions they are of go into the folder."""
+    def score(self, answers: Answers, features: Features, step: int) -> Scores:
+        """The metrics of each weight set, in percent; its answers are written to predictions/."""
         if self.run is None:
             return {}
+        gold = dict(zip(features.ids, features.answers, strict=True))
         scores: Scores = {}
-        for weights, given in answers.items():
+        for name, given in answers.items():
             predictions = {question: best[0].text for question, best in given.items()}
-            write_json(self.run.predictions / f"step-{step:06d}.{weights}.json", predictions)
-            score = score_answers(dict(zip(features.ids, features.answers, strict=True)), predictions)
-            scores[weights] = {"exact_match": score.exact_match, "f1": score.f1}
+            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", predictions)
+            scores[name] = score_answers(gold, predictions).metrics
         return scores
 
     def keep_n_best(self, answers: Answers, step: int) -> None:
@@ -53,42 +58,61 @@ class Record:
         if self.run is None:
             return
         spans = {
-            weights: {
+            name: {
                 question: [[best.start, best.end, round(best.probability, 6)] for best in given]
                 for question, given in of_all.items()
             }
-            for weights, of_all in answers.items()
+            for name, of_all in answers.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        write_text(self.run.predictions / N_BEST, text)
+        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
+
+    def take_snapshot(self, trainer: Trainer) -> None:
+        """Keep a copy of the shadow, if one of this step is due."""
+        if self._snapshots is None or trainer.ema is None:
+            return
+        self._snapshots.advance()
+        if self._snapshots.is_due(trainer.state.step):
+            self._snapshots.take(trainer.state.step, trainer.ema.steps, trainer.ema.shadow)
+
+    def synthesize(self, trainer: Trainer, targets: Sequence[Target], max_error: float) -> list[Average]:
+        """Averages of the run as it is now, from the snapshots held so far; those longer than the run are left out."""
+        if self._snapshots is None or trainer.ema is None or self.run is None:
+            return []
+        ema, folder = trainer.ema, self.run.folder / SNAPSHOTS
+        decays = decays_of(ema.decay, ema.warmup, ema.steps)
+        snapshots = readers_of(folder, self._snapshots.flush(trainer.state.step))
+        sources = sources_of(decays, snapshots, lambda: ema.shadow, lambda: dict(trained_weights(trainer.model)))
+        fitting = [target for target in targets if target.kind != "tail" or target.percent or target.value <= ema.steps]
+        return synthesize(fitting, sources, decays, max_error=max_error)[0]
 
     def save(self, trainer: Trainer) -> None:
-        """A checkpoint of now; old ones go."""
+        """Save a checkpoint and prune old ones."""
         if self.run is None:
             return
-        state, config = trainer.state, trainer.config
-        folder = self.run.checkpoints / checkpoint_name(state.step)
+        state = trainer.state
+        if self._snapshots:
+            state.snapshots = self._snapshots.flush(state.step)
+        folder = self.run.files.path(f"{CHECKPOINTS}/{checkpoint_name(state.step)}")
         self.run.settle()
-        save_checkpoint(
-            folder,
-            model=trainer.model,
-            ema=trainer.ema,
-            optimizer=trainer.optimizer,
-            config=config,
-            state={**asdict(state), "features": trainer.prepared_key},
-        )
+        trainer.save(folder)
         self.run.link(LAST, folder)
         if state.best_step == state.step:
             self.run.link(BEST, folder)
-        self.run.prune(config.training.keep_last, config.training.keep_best)
+        self.run.prune(trainer.config)
+
+    def close(self) -> None:
+        """Wait for what is still being written."""
+        if self._snapshots:
+            self._snapshots.close()
 
     def report(self, say: Callable[[str], None]) -> None:
-        """Write the page; that it can't be is told once, and ends nothing."""
+        """Write the report. That it can't be written is reported once, and ends nothing."""
         if self.run is None:
             return
         try:
             self._report(self.run.folder)
         except Exception as error:
             if not self._report_failed:
-                say(f"the report can't be written: {error}; training goes on")
+                say(f"the report can't be written: {error}; training continues")
             self._report_failed = True

@@ -22,6 +22,7 @@ from bidaf.threads import map_on_threads
 from bidaf.training.cuda_graph import CudaGraphs
 from bidaf.training.distributed import ALONE, Group
 from bidaf.training.micro_batches import cut
+from bidaf.training.optimizer import learning_rate_factor, scale_learning_rate
 
 Numbers = NDArray[np.int64]
 Phase = Callable[[str], AbstractContextManager[object]]
@@ -95,6 +96,7 @@ class TrainingStep:
         the questions, or returns with `updated` false (`nonfinite: skip`).
         """
         self.model.train()
+        scale_learning_rate(self.optimizer, learning_rate_factor(self.config.schedule, step))
         micro_batches = self._cut(source, questions, answers, step)
         compute = self._sum_recorded if self._graphs is not None else self._sum_written_out
         loss, gradient = compute(source, micro_batches)

@@ -2,48 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
 import torch
-from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.device import matrix_precision, set_deterministic, set_up
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
+from bidaf.errors import BidafError, DataError
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model
-from bidaf.runs.checkpoint import Checkpoint, restore_training
+from bidaf.model.weights import check_tensors, load_weights, nonfinite
+from bidaf.runs.checkpoint import OPTIMIZER, Checkpoint, save_checkpoint
+from bidaf.runs.state import TrainingState
+from bidaf.runs.weight_sets import EMA, RAW
 from bidaf.training.distributed import ALONE, Group, require_same
-from bidaf.training.optimizer import build_optimizer
+from bidaf.training.optimizer import (
+    build_optimizer,
+    check_optimizer_tensors,
+    load_optimizer_tensors,
+    optimizer_tensors,
+)
+from bidaf.training.scored_sets import ScoredSet, scored_sets
 from bidaf.training.step import StepResult, TrainingStep
 
-Scores = dict[str, dict[str, float]]  # "raw" and "ema" -> exact_match, f1 (percent)
-
-
-@dataclass
-class TrainingState:
-    """What a run knows besides weights, shadow and optimizer; all of it is in every checkpoint."""
-
-    step: int = 0
-    evaluated_step: int = 0
-    """The step of the newest evaluation, so that a resumed run neither repeats nor forgets one."""
-    skipped: int = 0
-    """Steps whose loss or gradient was not finite."""
-    elapsed: float = 0.0
-    """Seconds of training and evaluation, over all sittings."""
-    scores: Scores | None = None
-    best_step: int | None = None
-    best_f1: float = -1.0
-    evaluations_without_gain: int = 0
-    interval_losses: list[float] = field(default_factory=list)
-    """Losses since the last line of training metrics."""
+LISTED = 5  # names of tensors in an error
 
 
 class Trainer:
-    """A model with its shadow, optimizer and data, ready to train. It writes nothing.
+    """A model with its shadow, optimizer and data, ready to train.
 
     Each process of a group has one, of the same settings and features.
     """
@@ -55,7 +44,7 @@ class Trainer:
         vocabulary = prepared.vocabulary()
         self.config = config
         self.group = group
-        self.prepared_key = prepared.folder.name
+        self.prepared_key = prepared.key
         self.model: Bidaf = build_model(
             config.model,
             num_trained=len(vocabulary.trained_words),
@@ -66,15 +55,14 @@ class Trainer:
         settings = config.ema
         self.ema = (
             ExponentialMovingAverage(
-                self.model,
-                decay=settings.decay,
-                half_life=settings.half_life,
-                warmup=settings.warmup,
-                every=settings.every,
+                self.model, decay=settings.decay, half_life=settings.half_life, warmup=settings.warmup
             )
             if settings.enabled
             else None
         )
+        self.scored_sets = scored_sets(self.model, self.ema)
+        self.averages: list[ScoredSet] = []
+        """Other averages that the newest evaluation scored."""
         self.optimizer = build_optimizer(self.model, config.training.optimizer)
         self.precision = matrix_precision(config.training.precision, device)
         self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision, group)
@@ -95,52 +83,67 @@ class Trainer:
         steps = self.config.training.epochs * self.order.batches_per_epoch
         return min(steps, self.config.training.max_steps or steps)
 
+    def save(self, folder: Path) -> None:
+        """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written."""
+        averages = self.averages if self.state.evaluated_step == self.state.step else []
+        save_checkpoint(
+            folder,
+            weights={each.name: (each.made(), each.tensors()) for each in [*self.scored_sets, *averages]},
+            optimizer=optimizer_tensors(self.model, self.optimizer),
+            config=self.config,
+            state=self.state,
+            features=self.prepared_key,
+        )
+
     def restore(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint of the same settings."""
-        restore_training(checkpoint, model=self.model, ema=self.ema, optimizer=self.optimizer)
-        fields = {name: checkpoint.state[name] for name in asdict(self.state)}
-        self.state = TrainingState(**fields)
+        """Continue from a checkpoint of the same settings. Raises `DataError` for tensors that do not fit."""
+        where, state = checkpoint.folder, checkpoint.state
+        optimizer = checkpoint.tensors(OPTIMIZER)
+        check_optimizer_tensors(
+            self.model, self.optimizer, optimizer, updates=state.updates, what=f"the optimizer tensors of {where}"
+        )
+        load_weights(self.model, checkpoint.weights(RAW), f"the {RAW} weights of {where}")
+        load_optimizer_tensors(self.model, self.optimizer, optimizer)
+        if self.ema is not None:
+            shadow = checkpoint.weights(EMA)
+            check_tensors(self.ema.shadow, shadow, f"the {EMA} weights of {where}")
+            try:
+                self.ema.load_state_dict({**checkpoint.weight_sets[EMA].model_dump(), "shadow": shadow})
+            except ValueError as error:
+                raise DataError(f"{where} does not fit this run: {error}") from None
+        self.state = state.model_copy(deep=True)
 
     def take_from_first(self) -> None:
         """Weights, shadow, optimizer and state as rank 0 has them."""
         if self.group.size == 1:
             return
-        weights, average = dict(trained_weights(self.model)), self.ema.state_dict() if self.ema else {"shadow": {}}
-        shadow: Mapping[str, Tensor] = average.pop("shadow")
-        optimizer = self.optimizer.state_dict()
-        state, average = self.group.from_first([asdict(self.state), average])
-        tensors = self.group.tensors_from_first(
-            {
-                **{f"raw/{name}": weight for name, weight in weights.items()},
-                **{f"ema/{name}": tensor for name, tensor in shadow.items()},
-                **{
-                    f"optimizer/{number}/{name}": torch.as_tensor(value)
-                    for number, fields in optimizer["state"].items()
-                    for name, value in fields.items()
-                },
-            }
-        )
-        for name, weight in weights.items():
-            weight.data.copy_(tensors[f"raw/{name}"])
+        weights = self.group.tensors_from_first(dict(trained_weights(self.model)))
+        load_weights(self.model, weights, "the weights of rank 0")
+        optimizer = self.group.tensors_from_first(optimizer_tensors(self.model, self.optimizer))
+        load_optimizer_tensors(self.model, self.optimizer, optimizer)
         if self.ema is not None:
-            self.ema.load_state_dict({**average, "shadow": {name: tensors[f"ema/{name}"] for name in shadow}})
-        restored: dict[int, dict[str, Tensor]] = {}
-        for key, tensor in tensors.items():
-            if key.startswith("optimizer/"):
-                _, number, field_name = key.split("/")
-                restored.setdefault(int(number), {})[field_name] = tensor
-        self.optimizer.load_state_dict({"state": restored, "param_groups": optimizer["param_groups"]})
-        self.state = TrainingState(**state)
+            state = self.ema.state_dict()
+            shadow = self.group.tensors_from_first(state.pop("shadow"))
+            self.ema.load_state_dict({**self.group.from_first(state), "shadow": shadow})
+        self.state = TrainingState.model_validate(self.group.from_first(self.state.model_dump()))
+
+    def require_finite(self) -> None:
+        """Raise `BidafError` naming what holds a NaN or an infinity, before it is scored or saved."""
+        tensors = {f"the {each.name} weights": each.tensors() for each in self.scored_sets}
+        for what, named in {**tensors, "the optimizer's state": optimizer_tensors(self.model, self.optimizer)}.items():
+            if found := nonfinite(named):
+                raise BidafError(
+                    f"step {self.state.step}: {what} diverged: {', '.join(found[:LISTED])} "
+                    f"{'hold' if len(found) > 1 else 'holds'} numbers that are not finite. Nothing of this step is "
+                    "saved; lower training.optimizer.lr or set training.clip_norm."
+                )
 
     def require_same(self) -> None:
         """Raise `BidafError` when the processes of the group do not hold the same weights and shadow, bit for bit."""
-        sets: list[Mapping[str, Tensor]] = [dict(trained_weights(self.model))]
-        if self.ema is not None:
-            sets.append(self.ema.shadow)
-        require_same(self.group, sets, f"step {self.state.step}: the weights")
+        require_same(self.group, [each.tensors() for each in self.scored_sets], f"step {self.state.step}: the weights")
 
     def mock_step(self) -> StepResult:
-        """A training step on the longest batch there can be: what fails for want of memory fails here."""
+        """A training step on the longest possible batch: if the memory is too small, it fails here."""
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)

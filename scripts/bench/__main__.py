@@ -27,11 +27,12 @@ from bench.parity import train_both
 from bench.plot import draw_growth
 from bench.timing import Pairs, Spread
 from bench.training import PHASES, Growth, sweep, time_training
-from bidaf.cli.common import print_json, print_table, say
+from bidaf.cli.common import print_json, print_table
 from bidaf.config_file import find_config, load_config
 from bidaf.data.prepare import prepare
 from bidaf.device import choose_device
 from bidaf.errors import BidafError, UsageError
+from bidaf.messages import say
 from bidaf.runs.folder import environment
 
 BATCH_SIZES = (1, 15, 60)
@@ -78,8 +79,8 @@ def train(options: argparse.Namespace) -> None:
     print(f"peak memory on the longest batch: {memory}")
     print(
         f"a step takes {gaps['over_arithmetic']:.2f} times as long as its matrix products would at the speed of a "
-        f"large one ({bound.flop_per_second / 1e9:,.0f} GFLOP/s), and {gaps['over_latency']:.1f} times as long as its LSTM "
-        f"steps would with nothing to compute ({1e6 * bound.step_seconds:.0f} us each)"
+        f"large one ({bound.flop_per_second / 1e9:,.0f} GFLOP/s), and {gaps['over_latency']:.1f} times as long as its "
+        f"LSTM steps would with nothing to compute ({1e6 * bound.step_seconds:.0f} us each)"
     )
 
 

@@ -17,6 +17,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
+from bidaf.model.attention import AttentionFlow
 from bidaf.model.bidaf import Batch, Bidaf, SpanScores, span_loss
 from bidaf.model.encoder import BiLstm
 from bidaf.training.optimizer import build_optimizer
@@ -52,6 +53,9 @@ class BaselineBidaf(nn.Module):
     def __init__(self, model: Bidaf) -> None:
         super().__init__()
         word, char = model.embedding.word, model.embedding.char
+        assert word is not None
+        assert char is not None
+        assert isinstance(model.attention, AttentionFlow)
         channels, size = char.weight.shape[0], char.embedding.shape[1]
         self.trained_words = nn.Parameter(word.trained.detach().clone())
         self.fixed_words = nn.Buffer(word.fixed)

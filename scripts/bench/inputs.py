@@ -16,16 +16,20 @@ def sample(features: Features, questions: int) -> Features:
     """At most this many questions, evenly spread over the split, on its contexts."""
     chosen = np.linspace(0, len(features) - 1, min(questions, len(features))).astype(np.int64)
     offsets = features.question_offsets
-    texts = [features.question_forms[offsets[number] : offsets[number + 1]] for number in chosen]
+    texts = [features.question_types[offsets[number] : offsets[number + 1]] for number in chosen]
     return replace(
         features,
-        question_forms=np.concatenate(texts),
+        question_types=np.concatenate(texts),
         question_offsets=np.cumsum([0, *map(len, texts)], dtype=np.int64),
         question_context=features.question_context[chosen],
         **_without_answers(len(chosen)),
-        ids=[features.ids[number] for number in chosen],
-        questions=[features.questions[number] for number in chosen],
-        answers=[features.answers[number] for number in chosen],
+        read_texts=lambda: replace(
+            features.texts,
+            ids=[features.ids[number] for number in chosen],
+            questions=[features.questions[number] for number in chosen],
+            titles=[features.titles[number] for number in chosen],
+            answers=[features.answers[number] for number in chosen],
+        ),
     )
 
 
@@ -34,20 +38,20 @@ def synthetic(features: Features, questions: int, context_tokens: int) -> Featur
     rng = np.random.default_rng(0)
 
     def texts(tokens: int) -> tuple[Any, Any]:
-        forms = rng.choice(features.context_forms, questions * tokens)
+        forms = rng.choice(features.context_types, questions * tokens)
         return forms, np.arange(0, questions * tokens + 1, tokens, dtype=np.int64)
 
-    context_forms, context_offsets = texts(context_tokens)
-    question_forms, question_offsets = texts(QUESTION_TOKENS)
+    context_types, context_offsets = texts(context_tokens)
+    question_types, question_offsets = texts(QUESTION_TOKENS)
     return replace(
         features,
-        context_forms=context_forms,
+        context_types=context_types,
         context_offsets=context_offsets,
-        question_forms=question_forms,
+        question_types=question_types,
         question_offsets=question_offsets,
         question_context=np.arange(questions, dtype=np.int32),
         **_without_answers(questions),
-        ids=[str(number) for number in range(questions)],
+        read_texts=lambda: replace(features.texts, ids=[str(number) for number in range(questions)]),
     )
 
 

@@ -14,10 +14,11 @@ from bench.inputs import sample
 from bench.timing import Pairs, Spread, in_turn, seconds_of, settle
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
-from bidaf.data.prepare import Prepared, prepare
+from bidaf.data.cache import Prepared
+from bidaf.data.prepare import prepare
 from bidaf.data.workers import usable_cpus
 from bidaf.ema.average import ExponentialMovingAverage
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.training.trainer import Trainer
 
 UPDATES = 50  # per measurement: one takes less than a millisecond
@@ -57,7 +58,7 @@ def time_prediction(
 
     def answer(model: torch.nn.Module, source: BatchSource) -> None:
         settings = config.evaluation
-        answer_all(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
+        predict_spans(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
 
     pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(baseline, source), rounds, device)
     return PredictionTimes(pairs, len(source))

@@ -15,9 +15,9 @@ from tqdm import trange
 
 from bench.baseline import BaselineTraining
 from bidaf.config import Config
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
-from bidaf.evaluation.evaluator import answer_all
+from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.training.trainer import Trainer
 
@@ -43,11 +43,11 @@ def train_both(config: Config, prepared: Prepared, device: torch.device, seed: i
 
     def score(model: nn.Module) -> float:
         settings, dev = config.evaluation, trainer.dev_source
-        answers = answer_all(
+        answers = predict_spans(
             model, dev, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens
         )
         gold = dict(zip(dev.features.ids, dev.features.answers, strict=True))
-        return score_answers(gold, {question: answer.text for question, answer in answers.items()}).f1
+        return score_answers(gold, {question: best.text for question, (best,) in answers.items()}).f1
 
     for number in trange(steps, desc=f"ours, seed {seed}", disable=None, leave=False):
         trainer.step.run(source, *order.batch(number), number + 1)

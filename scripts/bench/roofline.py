@@ -48,6 +48,7 @@ def roofline(model: Bidaf, source: BatchSource, questions: Numbers) -> Roofline:
     layers = [model.context_phrase or model.phrase, *model.modeling, model.end_lstm]
     context_tokens, question_tokens = int(batch.context_length.sum()), int(batch.question_length.sum())
     char, highway = model.embedding.char, model.embedding.highway
+    assert char is not None
     windows = batch.chars.shape[1] - char.width + 1
     multiplications = (
         context_tokens * sum(_lstm_weights(layer) for layer in layers)

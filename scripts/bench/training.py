@@ -16,7 +16,7 @@ from bench.roofline import Roofline, roofline
 from bench.timing import Pairs, PhaseClock, in_turn, seconds_of, settle
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
-from bidaf.data.prepare import Prepared
+from bidaf.data.cache import Prepared
 from bidaf.device import peak_memory, reset_peak_memory
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.training.step import Numbers, TrainingStep

@@ -1,6 +1,6 @@
-"use strict";
 // Everything shown is made with textContent, or drawn: data is text here, whatever it says.
 const CELL = { width: 17, height: 19, gutter: 84, labels: 78 };
+const PRINTED = 34; // words in a row of the printed heat map
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(p < 0.0995 ? 1 : 0)) + "%";
 
 function make(tag, attributes, ...children) {
@@ -10,22 +10,34 @@ function make(tag, attributes, ...children) {
   return element;
 }
 
+function shape(tag, attributes, ...children) {
+  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
 function show(asked, main) {
   const width = asked.questionWords.length;
   const state = { word: null, questionWord: null };
-  const panels = asked.readings.map(panel);
+  const panels = asked.explanations.map(panel);
   const gold = asked.gold.length ? [make("p", {}, make("b", {}, "Gold: "), asked.gold.join(" · "))] : [];
   main.replaceChildren(
+    ...(data.length > 1 ? [make("h2", { class: "paper" }, asked.question)] : []),
     make("p", { class: "headline" }, asked.verdict), ...gold,
+    ...(asked.lacks ? [make("p", { id: "lacks" }, asked.lacks)] : []),
     make("p", { class: "key" },
       make("span", {}, make("i", { class: "swatch", style: "background: var(--start)" }), "probability that the answer starts here"),
       make("span", {}, make("i", { class: "swatch", style: "background: var(--end)" }), "that it ends here"),
       make("span", {}, "underlined: the answer"),
       ...(asked.isGold.length ? [make("span", {}, make("i", { class: "span-gold" }, "gold"))] : [])),
-    make("p", { class: "muted" }, "The stronger a word is tinted, the more it matters to the question (question-to-context attention). Point at a word, tap it, or move with the arrow keys: the question above it shows what it attends to. Choose a word of the question to see which words attend to it."),
+    make("p", { class: "muted" }, "The stronger a word is tinted, the more it matters to the question (question-to-context attention). ",
+      make("span", { class: "screen" }, "Point at a word, tap it, or move with the arrow keys: the question above it shows what it attends to. Choose a word of the question to see which words attend to it.")),
     make("div", { class: "pair" }, ...panels.map((each) => each.element)));
   refresh();
   panels.forEach((each) => each.open());
+  onbeforeprint = () => panels.forEach((each) => each.map.printed.replaceChildren(...each.map.bands()));
+  onafterprint = () => panels.forEach((each) => each.map.printed.replaceChildren());
 
   function select(word, questionWord) {
     state.word = word;
@@ -37,12 +49,12 @@ function show(asked, main) {
     panels.forEach((each) => each.refresh());
   }
 
-  function panel(reading) {
-    const bytes = Uint8Array.from(atob(reading.toQuestion), (character) => character.charCodeAt(0));
+  function panel(explanation) {
+    const bytes = Uint8Array.from(atob(explanation.toQuestion), (character) => character.charCodeAt(0));
     const view = new DataView(bytes.buffer);
     const attention = (word, questionWord) => view.getUint16(2 * (word * width + questionWord), true) / 65535;
-    const strongest = Math.max(...reading.toContext);
-    const answers = new Set(reading.isAnswer), golds = new Set(asked.isGold);
+    const strongest = Math.max(...explanation.toContext) || 1; // all 0 where the variant has no such attention
+    const answers = new Set(explanation.isAnswer), golds = new Set(asked.isGold);
 
     const buttons = asked.questionWords.map((text, number) => {
       const button = make("button", { type: "button", class: "tinted", "aria-pressed": "false" }, text);
@@ -53,16 +65,16 @@ function show(asked, main) {
       const span = make("span", { class: "tinted" }, text);
       span.classList.toggle("in-answer", answers.has(number));
       span.classList.toggle("in-gold", golds.has(number));
-      span.style.setProperty("--s", reading.start[number]);
-      span.style.setProperty("--e", reading.end[number]);
+      span.style.setProperty("--s", explanation.start[number]);
+      span.style.setProperty("--e", explanation.end[number]);
       return span;
     });
     const numberOf = new Map(words.map((span, number) => [span, number]));
     const passage = make("div", { class: "passage words", tabindex: "0", role: "group",
-      "aria-label": `Context as the ${reading.weights} weights read it; arrow keys move from word to word` });
+      "aria-label": `Context with the attention of the ${explanation.label} weights; arrow keys move from word to word` });
     asked.gaps.forEach((gap, number) => passage.append(gap, words[number] || ""));
     const readout = make("p", { class: "readout", role: "status" });
-    const map = heatMap(asked, attention, reading, state, select, () => panels);
+    const map = heatMap(asked, attention, explanation, state, select, () => panels);
 
     for (const kind of ["pointerover", "click"]) {
       passage.addEventListener(kind, (event) => {
@@ -85,21 +97,21 @@ function show(asked, main) {
       }
     });
 
-    const mark = reading.exact === null ? "" : make("span", { class: reading.exact ? "good" : "bad" }, reading.exact ? "✓ right" : "✗ not the gold answer");
+    const mark = explanation.exact === null ? "" : make("span", { class: explanation.exact ? "good" : "bad" }, explanation.exact ? "✓ right" : "✗ not the gold answer");
     const table = make("table", {}, make("caption", {}, "Most probable answers"),
-      make("tbody", {}, ...reading.answers.map(([text, p]) => make("tr", {}, make("td", {}, text), make("td", {}, percent(p))))));
-    const element = make("section", { class: `reading of-${reading.weights}` },
-      make("h2", { class: reading.weights }, `${reading.weights} weights`),
-      make("p", {}, make("b", {}, reading.answers[0][0]), ` ${percent(reading.answers[0][1])} `, mark),
+      make("tbody", {}, ...explanation.answers.map(([text, p]) => make("tr", {}, make("td", {}, text), make("td", {}, percent(p))))));
+    const element = make("section", { class: "explanation", "data-weights": explanation.weights, style: `--tone: var(--${explanation.tone})` },
+      make("h2", {}, `${explanation.label} weights`),
+      make("p", {}, make("b", {}, explanation.answers[0][0]), ` ${percent(explanation.answers[0][1])} `, mark),
       make("div", { class: "strip", role: "group", "aria-label": "Words of the question" }, ...buttons), passage, readout,
-      make("h3", {}, "Context-to-question attention"), map.element, table);
+      make("h3", {}, "Context-to-question attention"), map.element, map.printed, table);
 
     let tinted;
     function tint() {
       if (tinted === state.questionWord) return;
       tinted = state.questionWord;
       words.forEach((span, number) => {
-        const weight = tinted === null ? reading.toContext[number] / strongest : attention(number, tinted);
+        const weight = tinted === null ? explanation.toContext[number] / strongest : attention(number, tinted);
         span.style.setProperty("--w", weight.toFixed(3));
       });
     }
@@ -107,7 +119,7 @@ function show(asked, main) {
     let chosen = null;
     return { element, map, open() {
       map.fit();
-      const answer = words[reading.isAnswer[0] || 0];
+      const answer = words[explanation.isAnswer[0] || 0];
       passage.scrollTop = answer.offsetTop - passage.clientHeight / 3;
     }, refresh() {
       tint();
@@ -127,18 +139,18 @@ function show(asked, main) {
     function describe() {
       if (state.word === null) {
         if (state.questionWord !== null) return `The stronger a word is tinted, the more it attends to “${asked.questionWords[state.questionWord]}”.`;
-        return `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
+        return asked.lacks || `The most strongly tinted word holds ${percent(strongest)} of the question-to-context attention.`;
       }
       const order = [...asked.questionWords.keys()].sort((a, b) => attention(state.word, b) - attention(state.word, a));
       const most = order.slice(0, 3).map((number) => `“${asked.questionWords[number]}” ${percent(attention(state.word, number))}`);
-      return `“${asked.words[state.word]}” attends to ${most.join(", ")}. Question to context: ${percent(reading.toContext[state.word])}. ` +
-        `Starts the answer: ${percent(reading.start[state.word])}; ends it: ${percent(reading.end[state.word])}.`;
+      return `“${asked.words[state.word]}” attends to ${most.join(", ")}. Question to context: ${percent(explanation.toContext[state.word])}. ` +
+        `Starts the answer: ${percent(explanation.start[state.word])}; ends it: ${percent(explanation.end[state.word])}.`;
     }
   }
 }
 
 // Only the columns in view are drawn: a context of any length costs the same.
-function heatMap(asked, attention, reading, state, select, panels) {
+function heatMap(asked, attention, explanation, state, select, panels) {
   const canvas = make("canvas", { role: "img", "aria-label": `Heat map: attention of ${asked.words.length} context words to ${asked.questionWords.length} question words` });
   const sheet = make("div", {}, canvas);
   const element = make("div", { class: "map", tabindex: "0", role: "group", "aria-label": "Heat map, scrolls sideways" }, sheet);
@@ -159,7 +171,7 @@ function heatMap(asked, attention, reading, state, select, panels) {
     canvas.style.height = `${height}px`;
     context.setTransform(density, 0, 0, density, 0, 0);
     draw();
-    if (opening) reveal(reading.isAnswer[0] || 0);
+    if (opening) reveal(explanation.isAnswer[0] || 0);
   }
 
   function reveal(column) {
@@ -169,7 +181,7 @@ function heatMap(asked, attention, reading, state, select, panels) {
 
   function draw() {
     const style = getComputedStyle(element);
-    const [ink, line, tone] = ["--ink", "--line", `--${reading.weights}`].map((name) => style.getPropertyValue(name));
+    const [ink, line, tone] = ["--ink", "--line", "--tone"].map((name) => style.getPropertyValue(name));
     const shift = element.scrollLeft;
     const first = Math.max(0, Math.floor(shift / cell)), last = Math.min(columns, Math.ceil((shift + view) / cell));
     const left = (column) => CELL.gutter + column * cell - shift;
@@ -209,6 +221,32 @@ function heatMap(asked, attention, reading, state, select, panels) {
     context.textAlign = "left";
   }
 
+  // On paper nothing scrolls: the map is drawn in rows of words, as shapes that take the colours of the paper's style.
+  function bands() {
+    const count = Math.ceil(columns / PRINTED), size = Math.ceil(columns / count);
+    return [...Array(count).keys()].map((band) => drawBand(band * size, Math.min(columns, (band + 1) * size), size));
+  }
+
+  function drawBand(first, last, size) {
+    const shapes = [];
+    for (let column = first; column < last; column++) {
+      const left = CELL.gutter + (column - first) * CELL.width;
+      const at = `translate(${left + CELL.width / 2} ${CELL.labels - 5}) rotate(-60)`;
+      shapes.push(shape("text", { transform: at }, clip(asked.words[column], 12)));
+      for (let row = 0; row < rows; row++) {
+        const weight = attention(column, row);
+        if (weight < 0.004) continue; // one step of 256 shades
+        shapes.push(shape("rect", { x: left, y: CELL.labels + row * CELL.height, width: CELL.width - 1, height: CELL.height - 1, "fill-opacity": weight.toFixed(3) }));
+      }
+    }
+    asked.questionWords.forEach((word, row) => {
+      const y = CELL.labels + (row + 0.5) * CELL.height;
+      shapes.push(shape("text", { x: CELL.gutter - 6, y, "text-anchor": "end", "dominant-baseline": "middle" }, clip(word, 11)));
+    });
+    const width = CELL.gutter + size * CELL.width + CELL.labels / 2; // the last label leans out to the right
+    return shape("svg", { width, height, viewBox: `0 0 ${width} ${height}` }, ...shapes);
+  }
+
   function point(event) {
     const column = Math.floor((event.offsetX - CELL.gutter + element.scrollLeft) / cell);
     const row = Math.floor((event.offsetY - CELL.labels) / CELL.height);
@@ -225,7 +263,7 @@ function heatMap(asked, attention, reading, state, select, panels) {
   });
   new ResizeObserver(() => { if (element.clientWidth && element.clientWidth !== view) fit(); }).observe(element);
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
-  return { element, fit, draw, reveal };
+  return { element, printed: make("div", { class: "paper" }), fit, draw, reveal, bands };
 }
 
 const clip = (text, most) => (text.length > most ? `${text.slice(0, most - 1)}…` : text);

@@ -1,4 +1,3 @@
-"use strict";
 // Everything shown is made with textContent: data is text here, whatever it says.
 const PAGE = 20;
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "%";
@@ -40,10 +39,10 @@ function start(section, data) {
 
   const chips = make("fieldset", { class: "controls" }, make("legend", {}, "Show"));
   for (const [name, label, test] of filters) {
-    const count = data.questions.filter(test).length;
+    const held = data.questions.filter(test).length, count = data.counts[name];
     const radio = make("input", { type: "radio", name: `${key}-filter`, value: name });
     radio.checked = name === state.filter;
-    chips.append(make("label", { class: "chip" }, radio, `${label} (${numbers.format(count)})`));
+    chips.append(make("label", { class: "chip" }, radio, `${label} (${numbers.format(count)}${held < count ? `, ${numbers.format(held)} here` : ""})`));
   }
   const search = make("input", { type: "search", placeholder: "Search questions, answers, contexts, ids", "aria-label": "Search" });
   const status = make("p", { class: "muted", role: "status" });

@@ -1,0 +1,169 @@
+"""From a source to its documents, one by one: JSON, JSON lines, CSV, packed or not, and the tables of `datasets`.
+
+What is read of a file of JSON lines or of a table is one document at a time. The standard library alone is imported
+here; tables bring their own.
+"""
+
+from __future__ import annotations
+
+import ast
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+from bidaf.data.hub import HubName, read_rows
+from bidaf.data.sources import HUB_SPLITS, TABLE_SUFFIXES, Source
+from bidaf.errors import DataError
+from bidaf.files.packed import SUFFIXES, unpacked, unpacking
+from bidaf.files.reading import MAX_BYTES, Place, decode, parse_json, read_bounded, reading
+
+LINES_SUFFIXES = (".jsonl", ".ndjson")
+DELIMITERS = {".csv": ",", ".tsv": "\t"}
+
+Documents = Iterator[tuple[Place, Any]]
+
+
+@dataclass(frozen=True)
+class Unreadable:
+    """Stands for a document that can't be read."""
+
+    reason: str
+
+
+def read_documents(source: Source) -> Documents:
+    """The documents of a source, each with its place.
+
+    Raises `DataError` for a source that is missing or is nothing that can be read.
+    """
+    place = source.place
+    if isinstance(place, HubName) or os.path.isdir(place) or place.suffix.lower() in TABLE_SUFFIXES:
+        rows = read_rows(source.name, place, source.split, HUB_SPLITS[source.use])
+        yield from (((f"row {number}",), row) for number, row in enumerate(rows))
+        return
+    with reading(place), place.open("rb") as stream:
+        yield from _of_stream(stream, str(place), _suffix(place))
+
+
+def read_stdin() -> Documents:
+    """The documents of standard input, whose format is known by its content."""
+    where = "standard input"
+    if sys.stdin is None:  # closed by the caller: `<&-`
+        raise DataError(f"{where}: is closed")
+    yield from _of_stream(sys.stdin.buffer, where, "")
+
+
+def _suffix(path: Path) -> str:
+    """What the name says of the content, without what it says of the packing."""
+    name = path.name.lower()
+    for packing in SUFFIXES:
+        name = name.removesuffix(packing)
+    return os.path.splitext(name)[1]
+
+
+def _of_stream(packed: IO[bytes], where: str, suffix: str) -> Documents:
+    with unpacking(where):
+        stream = unpacked(packed, where)
+        if suffix in DELIMITERS:
+            yield from _csv_rows(stream, where, DELIMITERS[suffix])
+        elif suffix in LINES_SUFFIXES:
+            yield from _json_lines(stream, where, 1)
+        else:
+            yield from _json(stream, where)
+
+
+def _json(stream: IO[bytes], where: str) -> Documents:
+    """JSON, or JSON lines whatever the name: the first line is an object, and it is not the only line."""
+    head = b""
+    while not head.strip():
+        if not (line := stream.readline(MAX_BYTES)):
+            raise DataError(f"{where}: is empty")
+        head += line
+    begin = number = max(1, head.count(b"\n"))
+    first = _parsed(head)
+    rest = b""
+    while first is not None and not rest.strip():
+        if not (rest := stream.readline(MAX_BYTES)):
+            break
+        number += 1
+    if first is None or (rest and not isinstance(first, dict)):
+        head += rest + read_bounded(stream, where)
+        if len(head) > MAX_BYTES:
+            raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+        yield from _items(parse_json(decode(head, where), where))
+    elif not rest:
+        yield from _items(first)
+    else:
+        yield (f"line {begin}",), first
+        yield (f"line {number}",), _line(rest, where, number)
+        yield from _json_lines(stream, where, number + 1)
+
+
+def _parsed(line: bytes) -> Any:
+    """What a line holds if it is JSON by itself; None if it is not, or can't be used."""
+    try:
+        return parse_json(decode(line, ""), "")
+    except DataError:
+        return None
+
+
+def _json_lines(stream: IO[bytes], where: str, number: int) -> Documents:
+    size = 0
+    while line := stream.readline(MAX_BYTES):
+        size += len(line)
+        if size > MAX_BYTES:
+            raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+        if line.strip():
+            yield (f"line {number}",), _line(line, where, number)
+        number += 1
+
+
+def _line(line: bytes, where: str, number: int) -> Any:
+    try:
+        return parse_json(decode(line, where), where, first_line=number)
+    except DataError:
+        return Unreadable("is not JSON")
+
+
+def _items(value: Any) -> Documents:
+    """A list is its items; columns are the rows they make; anything else is one document."""
+    if isinstance(value, list):
+        yield from (((number,), item) for number, item in enumerate(value))
+    elif isinstance(value, dict) and isinstance(value.get("question"), list):
+        length = len(value["question"])
+        columns = {key: items for key, items in value.items() if isinstance(items, list) and len(items) == length}
+        shared = {key: item for key, item in value.items() if not isinstance(item, list)}
+        for number in range(length):
+            yield (number,), {**shared, **{key: items[number] for key, items in columns.items()}}
+    else:
+        yield (), value
+
+
+def _csv_rows(stream: IO[bytes], where: str, delimiter: str) -> Documents:
+    csv.field_size_limit(MAX_BYTES)  # 128 kB otherwise; contexts may be longer
+    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
+        try:
+            for number, row in enumerate(csv.DictReader(text, delimiter=delimiter), 1):
+                if number % 1_000 == 0 and text.buffer.tell() > MAX_BYTES:
+                    raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+                yield (f"row {number}",), {key: _cell(key, cell) for key, cell in row.items() if key}
+        except UnicodeDecodeError:
+            raise DataError(f"{where}: is not UTF-8; convert it (iconv -t UTF-8)") from None
+        except csv.Error as error:
+            raise DataError(f"{where}: can't be read as a table: {error}") from None
+
+
+def _cell(key: str, cell: Any) -> Any:
+    """Answers stand in a cell as JSON, or as Python writes them (`datasets` does); a text is one answer."""
+    if key in ("answers", "answer") and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
+        for parse in (json.loads, ast.literal_eval):
+            try:
+                return parse(cell)
+            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+                continue
+    return cell

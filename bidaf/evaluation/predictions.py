@@ -1,0 +1,70 @@
+"""Prediction files: the answers of any system to questions by their ids, in the schemas that evaluators write."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bidaf.data.documents import Unreadable, read_documents
+from bidaf.data.sources import Source
+from bidaf.errors import DataError
+from bidaf.files.reading import Place, kind_of, quote, show_place
+
+SCHEMAS = '{id: text}, [{"id", "prediction_text"}] or [{"id", "answers": [{"text"}, ...]}]'
+
+ANSWER_KEYS = ("prediction_text", "answers")
+
+
+def read_predictions(path: Path) -> dict[str, str]:
+    """Read `{id: answer}`, records with `prediction_text`, or `bidaf predict --n-best`, in a list or one per line.
+
+    Of several answers the first counts, and no answer at all is the empty text. Raises `DataError` for a file that
+    can't be read, an id that stands in it twice and an answer that is no text.
+    """
+    where = str(path)
+    if path.is_dir():
+        raise DataError(f"{path}: is a folder; name a file")
+    predictions: dict[str, str] = {}
+    for place, document in read_documents(Source(where, path, None, "dev")):
+        if not place and not _is_record(document):
+            return check_predictions(document, where)
+        id, text = _prediction(document, where, place)
+        if id in predictions:
+            raise DataError(f"{where}: {show_place(place)}: {quote(id)} is already answered; keep one of the two")
+        predictions[id] = text
+    return predictions
+
+
+def check_predictions(predictions: Any, where: str) -> dict[str, str]:
+    """Raise `DataError` unless these are `{id: answer text}`."""
+    if not isinstance(predictions, Mapping):
+        raise DataError(f"{where}: expected {SCHEMAS}, found {kind_of(predictions)}")
+    for id, text in predictions.items():
+        if not isinstance(text, str):
+            raise DataError(f"{where}: the answer to {quote(str(id))} must be text, found {kind_of(text)}")
+    return dict(predictions)
+
+
+def _is_record(document: Any) -> bool:
+    return (
+        isinstance(document, Mapping) and "id" in document and ("prediction_text" in document or "answers" in document)
+    )
+
+
+def _prediction(record: Any, where: str, place: Place) -> tuple[str, str]:
+    """The id and the answer of a record."""
+    shown = f"{where}: {show_place(place)}"
+    if isinstance(record, Unreadable):
+        raise DataError(f"{shown}: {record.reason}")
+    id = record.get("id") if isinstance(record, Mapping) else None
+    if isinstance(id, int | float) and not isinstance(id, bool):
+        id = str(id)
+    if not isinstance(id, str):
+        raise DataError(f"{shown}: expected {SCHEMAS}, found {kind_of(record)} without an id")
+    text = record.get("prediction_text")
+    if text is None and isinstance(answers := record.get("answers"), list):
+        text = answers[0].get("text") if answers and isinstance(answers[0], Mapping) else None if answers else ""
+    if not isinstance(text, str):
+        raise DataError(f"{shown}: the answer to {quote(id)} must be text, found {kind_of(text)}")
+    return id, text

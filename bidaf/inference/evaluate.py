@@ -1,0 +1,77 @@
+"""The official score of a model's weight sets, on its own dev set or on any other data."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bidaf.data.corpus import Corpus, read_corpus
+from bidaf.data.questions import OnReport, warn
+from bidaf.data.sources import find_source
+from bidaf.errors import DataError
+from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.inference.loading import LoadedModel
+from bidaf.inference.predictor import Predictor
+from bidaf.progress import bar
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What one weight set scored, and the answers that were scored."""
+
+    weights: str
+    """Name of the weight set."""
+    scores: dict[str, float]
+    """Metric -> percent."""
+    questions: int
+    unanswerable: int
+    """Questions without an answer, which no metric counts."""
+    model: str
+    """The folder of the checkpoint or export."""
+    data: list[str]
+    """The sources of the questions."""
+    predictions: dict[str, str]
+    """Question id -> answer."""
+
+
+def evaluate(
+    models: Sequence[LoadedModel], data: str | None = None, *, strict: bool = False, on_report: OnReport = warn
+) -> list[Evaluation]:
+    """Score weight sets of one run on the dev set it was trained with, or on `data` (a file, a folder or a hub name).
+
+    The questions are read and tokenized once for all sets; `strict` and `on_report` as for `read_questions`. Raises
+    `DataError` for data that can't be read, `BidafError` for weights that have diverged.
+    """
+    predictors = [Predictor(model) for model in models]
+    sources = [data] if data is not None else list(models[0].config.data.dev)
+    features, unanswerable = models[0].dev_features() if data is None else None, 0
+    if features is None:
+        corpus = _read(sources, named=data is not None, strict=strict, on_report=on_report)
+        features, unanswerable = predictors[0].features(corpus.examples), corpus.counts.unanswerable
+    gold = dict(zip(features.ids, features.answers, strict=True))
+    evaluations = []
+    with bar("answer", "question", len(features) * len(models)) as shown:
+        for predictor in predictors:
+            answers = predictor.answer(features, on_progress=shown.update)
+            predictions = {id: best.text for id, (best, *_) in answers.items()}
+            score = score_answers(gold, predictions)
+            evaluations.append(
+                Evaluation(
+                    weights=predictor.loaded.weights,
+                    scores=score.metrics,
+                    questions=score.questions,
+                    unanswerable=unanswerable,
+                    model=str(predictor.loaded.origin),
+                    data=sources,
+                    predictions=predictions,
+                )
+            )
+    return evaluations
+
+
+def _read(sources: list[str], *, named: bool, strict: bool, on_report: OnReport) -> Corpus:
+    try:
+        return read_corpus([find_source(source, "dev") for source in sources], strict=strict, on_report=on_report)
+    except DataError as error:
+        hint = "" if named else "\nThat is the dev set the model was trained with; name another one with --data."
+        raise DataError(f"{error}{hint}") from None

@@ -1,0 +1,103 @@
+"""What `bidaf compare` is asked to compare: prediction files and models by name, and the answers they give.
+
+PyTorch is imported for models alone: two prediction files are compared without it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bidaf.data.questions import OnReport, read_questions, warn
+from bidaf.errors import UsageError
+from bidaf.evaluation.comparison import Comparison, System, compare
+from bidaf.evaluation.predictions import read_predictions
+from bidaf.evaluation.questions import GoldQuestion, questions_of_examples
+
+if TYPE_CHECKING:
+    from bidaf.inference.stored import StoredModel
+
+WEIGHTS_OF_ONE = ("raw", "ema")
+"""What is compared where one model alone is named."""
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Names of both sides, one for each seed, and their weight sets; None is the default of each model."""
+
+    a: tuple[str | None, ...]
+    b: tuple[str | None, ...]
+    weights_a: str | None
+    weights_b: str | None
+
+
+def pair_names(a: Sequence[str], b: Sequence[str], weights: Sequence[str]) -> Pair:
+    """Who is compared with whom. Without a name it is the newest run; without `b` two weight sets of the same models.
+
+    One of `weights` is for both sides, two are for A and B. Raises `UsageError` where that leaves nothing to compare.
+    """
+    if len(weights) > 2:
+        raise UsageError(f"--weights takes one name for both sides, or A's and B's; found {len(weights)}")
+    if b and len(a) != len(b):
+        raise UsageError(f"seeds are compared in pairs; found {len(a)} for A and {len(b)} for B")
+    if b:
+        first, last = (weights[0], weights[-1]) if weights else (None, None)
+        return Pair(tuple(a), tuple(b), first, last)
+    if len(weights) == 1:
+        raise UsageError("one model has nothing to be compared with: name a second one, or two --weights")
+    first, last = weights or WEIGHTS_OF_ONE
+    models = tuple(a) or (None,)
+    return Pair(models, models, first, last)
+
+
+def compare_named(
+    pair: Pair,
+    *,
+    data: str | None,
+    device: str = "auto",
+    allow_error: bool = False,
+    on_report: OnReport = warn,
+) -> Comparison:
+    """Compare two systems on the questions of `data`, or on the dev questions of the first run that is named.
+
+    Answers that an evaluation of the run has stored are read; others are made now, on `device`, by averages with large
+    predicted errors only with `allow_error`. Raises `UsageError` where there are no questions, and `DataError` as
+    `compare` does.
+    """
+    a = [_open(name, pair.weights_a) for name in pair.a]
+    b = [_open(name, pair.weights_b) for name in pair.b]
+    questions = _questions(data, [*a, *b], on_report)
+
+    def system(side: Sequence[Path | StoredModel]) -> System:
+        answers = [_answers(each, questions, device, allow_error) for each in side]
+        return System(", ".join(map(str, side)), answers)
+
+    return compare(questions, system(a), system(b))
+
+
+def _open(name: str | None, weights: str | None) -> Path | StoredModel:
+    if name is not None and not (path := Path(name)).is_dir() and (path.suffix == ".json" or path.is_file()):
+        if weights is not None:
+            raise UsageError(f"{path} is a prediction file: it has no weight sets; leave out --weights")
+        return path
+    from bidaf.inference.stored import StoredModel
+
+    return StoredModel.open(name, weights)
+
+
+def _questions(data: str | None, systems: Sequence[Path | StoredModel], on_report: OnReport) -> list[GoldQuestion]:
+    if data is not None:
+        examples = read_questions(data, need_answers=True, on_report=on_report)
+        return questions_of_examples(example for example in examples if not example.impossible)
+    for system in systems:
+        if not isinstance(system, Path) and (questions := system.dev_questions()):
+            return questions
+    raise UsageError("prediction files and exports do not hold the questions: name these with --data")
+
+
+def _answers(
+    system: Path | StoredModel, questions: Sequence[GoldQuestion], device: str, allow_error: bool
+) -> dict[str, str]:
+    return read_predictions(system) if isinstance(system, Path) else system.answers(questions, device, allow_error)
