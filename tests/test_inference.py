@@ -166,14 +166,13 @@ def test_answers_in_any_script_are_cut_from_the_context_as_it_stands(predict: Pr
         (b'{"context": "", "question": "Who?"}', "context"),
         (b'{"context": "a b"}', "question"),
         (b'{"context": 3, "question": "Who?"}', "context"),
-        (b'[{"id": "x", "context": "a", "question": "b"}, {"id": "x", "context": "a", "question": "b"}]', "'x'"),
-        (b"[]", "holds no question"),
-        (b'{"data": []}', "holds no question"),
+        (b"[]", "no question can be used"),
+        (b'{"data": []}', "no question can be used"),
         (b"", "is empty"),
         (b'{"context": "a b", "quest', "is not JSON at line 1"),
         (b"\xff\xfe\xfd", "is not UTF-8"),
         (b"[" * 100_000, "nested too deeply"),
-        (b'"text"', "the top level is text"),
+        (b'"text"', "has no known schema, it holds text"),
     ],
 )
 def test_a_question_that_is_none_is_one_message(export: Path, tmp_path: Path, content: bytes, problem: str) -> None:
