@@ -22,12 +22,13 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-ROOT = Path(__file__).resolve().parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "scripts"), str(ROOT / "tests")]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests"))
 
 import torch
 from gpu_guard import Guard
-from gpu_steps import SMALL, STEPS, Row, Sizes, Task
+from gpu_steps import STEPS
+from gpu_task import SMALL, Row, Sizes, Task
 
 from bidaf.config_file import find_config, load_config
 from bidaf.data.prepare import prepare, use_prepared
