@@ -7,8 +7,8 @@ asked for. What is generated stands in `strategies_fuzz.py`.
 from __future__ import annotations
 
 import functools
-import gzip
 import json
+import re
 import shutil
 import signal
 import traceback
@@ -24,6 +24,7 @@ import torch
 import yaml
 from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
 from hypothesis.strategies import SearchStrategy
+from oracle import asked_in, unpack
 
 from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
 from bidaf.files.reading import sha256_of
@@ -64,6 +65,7 @@ def make_home(base: Path) -> Home:
     torch.set_flush_denormal(False)
     (folder / "fuzz").mkdir()
     (folder / "questions.json").write_text(json.dumps(squad(DEV, "dev")), encoding="utf-8")
+    (folder / "empty.json").write_text("{}")
     return Home(folder, run, export)
 
 
@@ -137,81 +139,83 @@ def _expect(holds: bool, problem: str) -> None:
         raise Loss(problem)
 
 
-# Text: counted here by the standard library alone, without a thought of what is right
+# Questions: counted here by the standard library alone
+
+READ, SKIPPED = re.compile(r": [\w ]+, questions: ([\d,]+)"), re.compile(r": skipped ([\d,]+) of ([\d,]+)")
 
 
-def _text(content: bytes) -> str:
-    return (gzip.decompress(content) if content.startswith(b"\x1f\x8b") else content).decode("utf-8-sig")
+def _count(match: re.Match[str] | None) -> int:
+    return int(match[1].replace(",", "")) if match else 0
 
 
-def _asked(content: bytes, lines: bool) -> list[tuple[dict[str, Any], str]]:
-    """Every question of a file with its context."""
-    text = _text(content)
-    values = [json.loads(line) for line in text.split("\n") if line.strip()] if lines else json.loads(text)
-    if isinstance(values, list):
-        return [(value, value["context"]) for value in values]
-    if "data" not in values or "context" in values:
-        return [(values, values["context"])]
-    pages = [page for article in values["data"] for page in article["paragraphs"]]
-    return [(question, page["context"]) for page in pages for question in page["qas"]]
+def _write(home: Home, file: made.QuestionFile) -> Path:
+    path = home.folder / "fuzz" / file.name
+    path.write_bytes(file.content)
+    return path
 
 
-def prepare_squad(home: Home, content: bytes) -> Ran:
-    """Training data: every question read is kept, or named with the reason why not."""
-    file, prepared = home.folder / "fuzz" / "train.json", home.folder / "fuzz" / "prepared"
-    file.write_bytes(content)
+def _reported(ran: Ran, asked: int) -> tuple[int, int]:
+    """The numbers of records read and skipped, as the command reports them."""
+    read, skipped = _count(READ.search(ran.err)), _count(SKIPPED.search(ran.err))
+    _expect(read >= asked, f"{read} read of {asked}")
+    return read, skipped
+
+
+def prepare_questions(home: Home, file: made.QuestionFile) -> Ran:
+    """Training data: every record is kept, or counted with the reason why not."""
+    path, prepared = _write(home, file), home.folder / "fuzz" / "prepared"
     shutil.rmtree(prepared, ignore_errors=True)
-    options = (f"data.train={file}", f"data.prepared_dir={prepared}")
+    options = (f"data.train={path}", f"data.prepared_dir={prepared}")
     ran = bidaf("prepare", "-c", "tiny.yaml", "--json", *(f"--set={each}" for each in options), cwd=home.folder)
     if ran.code == 0:
+        asked = asked_in(file.name, file.content)
         counts = ran.json["counts"]["train"]
-        ids = [question["id"] for question, _ in _asked(content, lines=False)]
         dropped = [id for ids_of_reason in counts["dropped"].values() for id in ids_of_reason]
-        _expect(counts["read"] == len(ids), f"{counts['read']} read of {len(ids)}")
-        _expect(counts["kept"] + counts["unanswerable"] + len(dropped) == len(ids), f"{counts} of {len(ids)}")
-        _expect(set(dropped) <= set(ids), "a dropped id that was never there")
+        skipped = sum(entry["count"] for entry in counts["skipped"].values())
+        _expect(counts["read"] >= len(asked), f"{counts['read']} read of {len(asked)}")
+        left_out = counts["unanswerable"] + len(dropped) + skipped
+        _expect(counts["kept"] + left_out == counts["read"], f"{counts} of {len(asked)}")
+    path.unlink()
     return ran
 
 
-def eval_squad(home: Home, content: bytes) -> Ran:
-    """Data to be scored on: every question with an answer counts, the others are told of."""
-    file = home.folder / "fuzz" / "dev.json"
-    file.write_bytes(content)
-    ran = bidaf("eval", "-m", home.export, "-d", file, "--json", cwd=home.folder)
+def eval_questions(home: Home, file: made.QuestionFile) -> Ran:
+    """Data to be scored on: every question with an answer counts, the others are counted and reported."""
+    path = _write(home, file)
+    ran = bidaf("eval", "-m", home.export, "-d", path, "--json", cwd=home.folder)
     if ran.code == 0:
-        asked = [question for question, _ in _asked(content, lines=False)]
-        scored = sum(bool(question.get("answers")) for question in asked)
-        _expect(ran.json["questions"] == scored, f"{ran.json['questions']} scored of {scored}")
-        told = f"{len(asked) - scored:,} questions without an answer are not scored" in ran.err
-        _expect(told or scored == len(asked), f"nothing said of {len(asked) - scored} questions without an answer")
+        read, skipped = _reported(ran, len(asked_in(file.name, file.content)))
+        left_out = _count(re.search(r"([\d,]+) unanswerable questions are left out", ran.err))
+        _expect(ran.json["questions"] + left_out + skipped == read, f"{ran.json['questions']} scored of {read}")
+        scored = bidaf("score", path, home.folder / "empty.json", "--json", cwd=home.folder)
+        _expect(scored.code == 0, scored.err)
+        _expect(scored.json["questions"] == ran.json["questions"], "eval and score count other questions")
+    path.unlink()
     return ran
 
 
-def _predict(home: Home, content: bytes, lines: bool) -> Ran:
-    file = home.folder / "fuzz" / ("ask.jsonl" if lines else "ask.json")
-    file.write_bytes(content)
-    ran = bidaf("predict", file, "-m", home.export, "--n-best", 2, cwd=home.folder)
+def predict_questions(home: Home, file: made.QuestionFile) -> Ran:
+    """Questions in every schema: each is answered out of its own context, or counted and reported."""
+    path = _write(home, file)
+    ran = bidaf("predict", path, "-m", home.export, "--n-best", 2, cwd=home.folder)
     if ran.code == 0:
-        asked = _asked(content, lines)
-        _expect(len(ran.json) == len(asked), f"{len(ran.json)} answered of {len(asked)}")
-        _expect(len({answered["id"] for answered in ran.json}) == len(asked), "an id twice")
-        for answered, (question, context) in zip(ran.json, asked, strict=True):
-            _expect(answered["question"] == question["question"], "another question")
+        asked = asked_in(file.name, file.content)
+        read, skipped = _reported(ran, len(asked))
+        _expect(len(ran.json) + skipped == read, f"{len(ran.json)} answered and {skipped} skipped of {read}")
+        _expect(len({answered["id"] for answered in ran.json}) == len(ran.json), "an id twice")
+        contexts: dict[str, list[str]] = {}
+        for each in asked:
+            contexts.setdefault(str(each.question), []).append(str(each.context))
+        for answered in ran.json:
             _expect(bool(answered["answers"]), "a question without an answer")
             for best in answered["answers"]:
                 _expect(0 <= best["probability"] <= 1.000001, f"a probability of {best['probability']}")
-                _expect(best["text"] == context[best["start"] : best["end"]] != "", "an answer not in its context")
+                cut = [context[best["start"] : best["end"]] for context in contexts[answered["question"]]]
+                _expect(best["text"] in cut and best["text"] != "", "an answer not in its context")
+        missing = sum(each.good for each in asked) - len(ran.json)
+        _expect(missing <= skipped, f"{missing} good questions are missing, {skipped} were skipped")
+    path.unlink()
     return ran
-
-
-def predict_json(home: Home, content: bytes) -> Ran:
-    """Questions in every JSON form: each is answered out of its own context."""
-    return _predict(home, content, lines=False)
-
-
-def predict_lines(home: Home, content: bytes) -> Ran:
-    """The same, one a line."""
-    return _predict(home, content, lines=True)
 
 
 def score_predictions(home: Home, content: bytes) -> Ran:
@@ -220,7 +224,7 @@ def score_predictions(home: Home, content: bytes) -> Ran:
     file.write_bytes(content)
     ran = bidaf("score", "dev.json", file, "--json", cwd=home.folder)
     if ran.code == 0:
-        given = json.loads(_text(content))
+        given = json.loads(unpack(content).decode("utf-8-sig"))
         _expect(ran.json["questions"] == len(GOLD), "questions of the data went missing")
         _expect(ran.json["missing"] == [id for id in GOLD if id not in given], "missing ids")
         _expect(ran.json["unknown"] == [id for id in given if id not in GOLD], "unknown ids")
@@ -369,10 +373,10 @@ def open_prepared(home: Home, damage: made.Damage) -> Ran:
 
 DATA, CONFIG = frozenset({0, 3}), frozenset({0, 2})
 TARGETS = [
-    Target("squad-prepare", made.squad_files, prepare_squad, DATA),
-    Target("squad-eval", made.squad_files, eval_squad, DATA),
-    Target("predict-json", made.question_files, predict_json, DATA),
-    Target("predict-lines", made.question_lines, predict_lines, DATA),
+    Target("prepare", made.question_files(), prepare_questions, DATA),
+    Target("eval", made.question_files(), eval_questions, DATA),
+    Target("predict-json", made.question_files(formats=("json",)), predict_questions, DATA),
+    Target("predict-lines", made.question_files(formats=("jsonl", "csv", "tsv")), predict_questions, DATA),
     Target("score", made.prediction_files, score_predictions, DATA),
     Target("glove", made.glove_files(), read_glove, DATA),
     Target("config", made.config_files, show_config, CONFIG),

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import csv
 import gzip
 import io
 import json
+import lzma
 import os
 import pickle
 import shutil
@@ -18,7 +21,7 @@ import yaml
 from helpers_cli import DEV, TRAIN, VECTOR_WORDS, squad
 from hypothesis import strategies as st
 
-from bidaf.config_file import setting_names
+from bidaf.config_reference import setting_names
 
 
 def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any], share: int = 5) -> st.SearchStrategy[Any]:
@@ -88,11 +91,25 @@ squads = st.fixed_dictionaries(
 )
 good_squads = st.sampled_from([squad(TRAIN, "train"), squad(DEV, "dev")])
 records = st.fixed_dictionaries(
-    {"context": said, "question": said},
-    optional={"id": texts | scalars, "answers": st.lists(answers, max_size=2) | json_values, "title": texts},
+    {"context": said | scalars, "question": said | scalars},
+    optional={
+        "id": texts | scalars,
+        "answers": st.lists(answers, max_size=2) | json_values,
+        "title": texts | scalars,
+        "is_impossible": scalars,
+    },
 )
 good_records = st.fixed_dictionaries(
-    {"context": said, "question": said}, optional={"answers": st.lists(answers, max_size=1), "title": odd_texts}
+    {"context": said, "question": said},
+    optional={
+        "id": words | st.integers(0, 99),
+        "answers": st.lists(answers, max_size=1)
+        | st.lists(words, max_size=2)
+        | st.builds(lambda text, start: {"text": [text], "answer_start": [start]}, words, st.integers(-1, 40))
+        | words,
+        "title": odd_texts,
+        "is_impossible": st.booleans(),
+    },
 )
 
 
@@ -220,22 +237,90 @@ def damaged(content: bytes, changes: list[Spoiling]) -> bytes:
     return content
 
 
-dumped = st.builds(
-    json.dumps, changed(squads | good_squads), ensure_ascii=st.booleans(), indent=st.sampled_from([None, 1])
-)
-squad_files = files(dumped)
-question_files = files(
-    dumped
-    | st.builds(json.dumps, changed(st.lists(records | good_records, max_size=3)), ensure_ascii=st.booleans())
-    | st.builds(json.dumps, changed(records | good_records), ensure_ascii=st.booleans())
-)
-question_lines = files(
-    st.lists(
-        st.builds(json.dumps, changed(records | good_records | good_records), ensure_ascii=st.booleans())
-        | st.sampled_from(["", " ", "{}", "null", "[]"]),
-        max_size=4,
-    ).map("\n".join)
-)
+# Questions in every schema, format and packing
+
+
+def nest(schema: str, rows: list[dict[str, Any]]) -> list[Any]:
+    """Rows in a schema: the documents of a file."""
+
+    def split(row: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        outer = {key: value for key, value in row.items() if key in ("context", "title")}
+        return outer, {key: value for key, value in row.items() if key not in outer}
+
+    if schema == "rows":
+        return rows
+    if schema == "rows in data":
+        return [{"data": rows}]
+    if schema == "columns":
+        return [{key: [row.get(key) for row in rows] for key in {key: 0 for row in rows for key in row}}]
+    key = "questions" if schema == "contexts with questions" else "qas"
+    pages = [{**outer, key: [inner]} for outer, inner in map(split, rows)]
+    if schema == "MRQA":
+        return [{"header": {"dataset": "fuzz"}}, *pages]
+    articles = [{"title": "t", "paragraphs": [page]} for page in pages]
+    if schema == "SQuAD articles":
+        return articles
+    return [{"data": articles}] if schema == "SQuAD" else pages
+
+
+def zipped(content: bytes) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        archive.writestr("questions", content)
+    return buffer.getvalue()
+
+
+NESTED = ["rows", "rows in data", "columns", "MRQA", "contexts with questions", "SQuAD", "SQuAD articles"]
+PACKED: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".bz2": bz2.compress,
+    ".xz": lzma.compress,
+    ".zip": zipped,
+}
+
+
+def tabled(rows: list[dict[str, Any]], delimiter: str) -> str:
+    """Rows as CSV; what is no text stands in its cell as JSON."""
+    columns = list({key: 0 for row in rows for key in row})
+    text = io.StringIO(newline="")
+    writer = csv.DictWriter(text, columns, delimiter=delimiter)
+    writer.writeheader()
+    for row in rows:
+        writer.writerow({key: value if isinstance(value, str) else json.dumps(value) for key, value in row.items()})
+    return text.getvalue()
+
+
+@dataclass(frozen=True)
+class QuestionFile:
+    """A file of questions; its name says what is in it."""
+
+    name: str
+    content: bytes
+
+
+@st.composite
+def question_files(draw: st.DrawFn, formats: tuple[str, ...] = ("json", "jsonl", "csv", "tsv")) -> QuestionFile:
+    """Questions in any schema and format, some of them with anything wrong, packed or not."""
+    format, packing = draw(st.sampled_from(formats)), draw(st.sampled_from([*[""] * 8, *PACKED]))
+    rows = draw(st.lists(mostly(good_records, records), min_size=draw(st.sampled_from([0, 1, 1, 1, 1])), max_size=4))
+    if format in ("csv", "tsv"):
+        text = tabled(rows, "," if format == "csv" else "\t")
+    else:
+        nested = st.builds(nest, st.sampled_from(NESTED), st.just(rows))
+        documents = draw(changed(mostly(nested, st.tuples(squads | good_squads).map(list), 3)))
+        escaped = draw(st.booleans())
+        if format == "jsonl" and isinstance(documents, list):
+            lines = [json.dumps(document, ensure_ascii=escaped) for document in documents]
+            text = "\n".join(lines + draw(st.lists(st.sampled_from(["", " ", "{}", "null", "[]", "{"]), max_size=2)))
+        else:
+            alone = isinstance(documents, list) and len(documents) == 1 and draw(st.booleans())
+            value = documents[0] if alone else documents
+            text = json.dumps(value, ensure_ascii=escaped, indent=draw(st.sampled_from([None, 1])))
+    content = draw(files(st.just(text), packed=False))
+    return QuestionFile(f"questions.{format}{packing}", PACKED[packing](content))
+
+
 GOLD_IDS = [question["id"] for page in squad(DEV, "dev")["data"][0]["paragraphs"] for question in page["qas"]]
 prediction_files = files(
     st.builds(

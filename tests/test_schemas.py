@@ -14,10 +14,14 @@ from typing import Any
 import datasets
 import pytest
 from helpers_cli import fail, succeed, train_tiny, write_tiny
+from hypothesis import HealthCheck, Phase, given, seed, settings
+from oracle import asked_in, lost
+from strategies_fuzz import QuestionFile, question_files
 
-from bidaf.data.questions import read_questions
+from bidaf.data.questions import ReadReport, read_questions
 from bidaf.data.schemas import SCHEMAS
 from bidaf.data.squad import GoldAnswer
+from bidaf.errors import DataError
 
 FOLDER = Path(__file__).parent / "fixtures" / "schemas"
 FILES = {
@@ -158,6 +162,40 @@ def test_an_unknown_schema_is_named_with_what_was_looked_for(
     message = fail(3, *command, "odd.json", *options, cwd=tmp_path)
     assert f"odd.json: has no known schema, it holds {found}" in message
     assert all(f"{schema.name}: {schema.outline}" in message for schema in SCHEMAS)
+
+
+def check_nothing_is_lost(folder: Path, file: QuestionFile) -> None:
+    path = folder / file.name
+    path.write_bytes(file.content)
+    reports: list[ReadReport] = []
+    try:
+        examples = read_questions(path, on_report=reports.append)
+    except DataError:  # any other exception fails the test
+        return
+    [report] = reports
+    assert report.read == len(examples) + report.num_skipped
+    assert len({example.id for example in examples}) == len(examples)
+    answered = [(example.question, example.context) for example in examples]
+    assert lost(asked_in(file.name, file.content), answered, report.num_skipped) is None
+
+
+FUZZ = settings(deadline=None, suppress_health_check=list(HealthCheck), phases=[Phase.generate])
+
+
+@settings(FUZZ, max_examples=400)
+@given(file=question_files())
+def test_no_record_is_lost(tmp_path_factory: pytest.TempPathFactory, file: QuestionFile) -> None:
+    check_nothing_is_lost(tmp_path_factory.getbasetemp(), file)
+
+
+@pytest.mark.slow
+@seed(0)
+@settings(FUZZ, max_examples=20_000)
+@given(file=question_files())
+def test_of_twenty_thousand_files_no_record_is_lost(
+    tmp_path_factory: pytest.TempPathFactory, file: QuestionFile
+) -> None:
+    check_nothing_is_lost(tmp_path_factory.getbasetemp(), file)
 
 
 def test_the_schemas_are_those_of_the_docs() -> None:

@@ -55,7 +55,7 @@ class ReadReport:
         """The schema and the number of questions; then what was skipped and made up, if anything was."""
         lines = [f"{self.source}: {self.schema}, questions: {self.read:,}"]
         if self.made_ids:
-            lines.append(f"{self.source}: without an id, which are known by their position: {self.made_ids:,}")
+            lines.append(f"{self.source}: questions without an id, which get their position: {self.made_ids:,}")
         if self.skipped:
             lines.append(f"{self.source}: skipped {self.num_skipped:,} of {self.read:,}")
             lines += [f"  {problem}" for problem in self.problems()]

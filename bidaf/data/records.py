@@ -28,7 +28,7 @@ def make_example(fields: Fields, need_answers: bool = False) -> Example | str:
         if problem := _text_problem(fields.get(name)):
             return f"{name} {problem}"
     id, title, impossible = fields.get("id", ""), fields.get("title"), _flag(fields.get("is_impossible"))
-    if isinstance(id, int | float) and not isinstance(id, bool) and math.isfinite(id):
+    if (isinstance(id, int) and not isinstance(id, bool)) or (isinstance(id, float) and math.isfinite(id)):
         id = str(id)
     if not isinstance(id, str):
         return f"id is {kind_of(id)}, not text"
