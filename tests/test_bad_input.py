@@ -111,7 +111,7 @@ FILES: list[tuple[str, bytes, str | None]] = [
         "nested too deeply",
     ),
     ("a key twice", b'{"context": "a", "context": "b", "question": "q"}', "twice"),
-    ("key missing", b'{"context": "a"}', "question is missing"),
+    ("key missing", b'{"context": "a"}', "no known schema, it holds an object with 'context'"),
     ("key null", b'{"context": null, "question": "q"}', "context is missing"),
     ("blank", b'{"context": "a", "question": "\\u00a0"}', "question is empty"),
     ("cut off", PLAIN[:-9], "it seems cut off"),
