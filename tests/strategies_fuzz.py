@@ -21,7 +21,7 @@ import yaml
 from helpers_cli import DEV, TRAIN, VECTOR_WORDS, squad
 from hypothesis import strategies as st
 
-from bidaf.config_file import setting_names
+from bidaf.config_reference import setting_names
 
 
 def mostly(usual: st.SearchStrategy[Any], odd: st.SearchStrategy[Any], share: int = 5) -> st.SearchStrategy[Any]:

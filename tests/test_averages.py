@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from bidaf.config import SnapshotsConfig
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.ema.synthesis import Target
+from bidaf.errors import DataError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.averages import Average, Source, decays_of, sources_of, synthesize
 from bidaf.runs.snapshots import (
@@ -166,6 +167,14 @@ def test_without_snapshots_only_what_the_checkpoint_holds_is_exact(walk: Walk) -
     assert raw.predicted_error == ema.predicted_error == 0.0
     assert other.predicted_error > 0.05
     assert len(left_out) == len(walk.records)
+
+
+@pytest.mark.parametrize("tensors", [{"weight": torch.zeros(1, 499)}, {"other": torch.zeros(1, 500)}, {}])
+def test_a_snapshot_of_another_model_is_refused(walk: Walk, tensors: dict[str, Tensor]) -> None:
+    sources = walk.sources()
+    sources[3] = sources[3]._replace(read=lambda: tensors)
+    with pytest.raises(DataError, match=f"{sources[3].name} do not fit the raw weights: weight is"):
+        synthesize([Target.parse("half-life:100")], sources, DECAYS, max_error=1.0)
 
 
 def test_every_flipped_bit_of_a_snapshot_is_found(walk: Walk) -> None:

@@ -207,8 +207,12 @@ def write(name: str, content: str | bytes) -> Arrange:
     return lambda home: (home / name).write_bytes(content if isinstance(content, bytes) else content.encode())
 
 
-def forget(name: str) -> Arrange:
-    return lambda home: shutil.rmtree(home / name)
+def forget(*names: str) -> Arrange:
+    def arrange(home: Path) -> None:
+        for name in names:
+            shutil.rmtree(home / name)
+
+    return arrange
 
 
 def damage_checkpoint(home: Path) -> None:
@@ -231,7 +235,7 @@ USAGE: dict[str, Case] = {
     "number too small": (["predict", "dev.json", "--n-best", "0"], nothing, "Invalid value for '--n-best'"),
     "no config": (["train"], nothing, "name a config, as in: bidaf train --config squad.yaml"),
     "config not there": (["train", "-c", "squda.yaml"], nothing, "did you mean squad.yaml?"),
-    "config a folder": (["train", "-c", "runs"], nothing, "--config runs is a folder"),
+    "config a folder": (["train", "-c", "runs"], nothing, "runs is a folder"),
     "config not YAML": (["train", "-c", "x.yaml"], write("x.yaml", "data: ["), "x.yaml is not a YAML config"),
     "config binary": (["train", "-c", "x.yaml"], write("x.yaml", b"\xff\xfe"), "x.yaml is not UTF-8 text"),
     "misspelt setting": (["train", *TINY, "-s", "training.bach_size=3"], nothing, "did you mean training.batch_size?"),
@@ -277,8 +281,12 @@ DATA: dict[str, Case] = {
         write("x.txt", b"7z\xbc\xaf\x27\x1c\0\x04"),
         "x.txt: is a 7z archive; unpack it",
     ),
-    "a list": (train_on("x.json"), write("x.json", "[]"), "x.json: no question can be used, of 0"),
-    "wrong nesting": (train_on("x.json"), write("x.json", '{"data": [{"paragraphs": {}}]}'), "no known schema"),
+    "a list": (train_on("x.json"), write("x.json", "[]"), "x.json: no question can be used"),
+    "wrong nesting": (
+        train_on("x.json"),
+        write("x.json", '{"data": [{"paragraphs": {}}]}'),
+        "x.json: has no known schema",
+    ),
     "answers of a wrong type": (
         train_on("x.json"),
         write("x.json", ANSWER + '[{"text": 3, "answer_start": 0}]}]}]}]}'),
@@ -295,12 +303,12 @@ DATA: dict[str, Case] = {
     "resume without checkpoint": (["train", "--resume"], forget("runs/tiny/checkpoints"), "holds no valid checkpoint"),
     "damaged checkpoint": (["eval", "-m", "tiny"], damage_checkpoint, "is corrupted: weights/raw.safetensors changed"),
     "resume from damage alone": (["train", "--resume"], damage_checkpoint, "holds no valid checkpoint"),
-    "prepared data gone": (["eval", "-m", "tiny"], forget("prepared"), "needs its prepared data"),
+    "data gone": (["eval", "-m", "tiny"], forget("prepared", "runs/tiny/data"), "needs its vocabulary"),
     "eval on nothing": (["eval", "-d", "x.json"], nothing, "x.json: no such file"),
     "predict on nothing": (["predict", "dve.json"], nothing, "did you mean dev.json?"),
-    "predict on a folder": (["predict", "runs"], nothing, "runs: "),
+    "predict on a folder": (["predict", "runs"], nothing, "runs: cannot be read as a data set"),
     "predictions missing": (["score", "dev.json", "x.json"], nothing, "x.json: no such file"),
-    "predictions a number": (["score", "dev.json", "x.json"], write("x.json", "3"), "x.json"),
+    "predictions a text": (["score", "dev.json", "x.json"], write("x.json", '"Rome"'), "x.json"),
     "predictions numbers": (["score", "dev.json", "x.json"], write("x.json", '{"dev-0-0": 1}'), "dev-0-0"),
 }
 FAILED: dict[str, Case] = {

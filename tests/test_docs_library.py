@@ -78,6 +78,7 @@ def test_a_question_alone_and_a_data_frame_are_predicted_as_a_list(here: Path) -
     assert bidaf.predict(model, iter(questions)) == expected
     frame = pd.DataFrame(questions).assign(answers=[np.array(["Rome"]), None], id=[7, 8])
     assert bidaf.predict(model, frame) == {"7": expected["0"], "8": expected["1"]}
+    frame["answers"] = [{"text": np.array(["Rome"]), "answer_start": np.array([14])}, {"text": np.array([])}]
     frame["id"] = ["a", None]
     assert bidaf.predict(model, frame) == {"a": expected["0"], "1": expected["1"]}
 
@@ -93,9 +94,12 @@ WRONG: Any = bidaf  # untyped: these calls are what a type checker would refuse
         (lambda m: WRONG.explain(None, "Who?", "Anna."), "load one first: bidaf.load"),
         (lambda m: WRONG.predict(m, None), "found NoneType"),
         (lambda m: WRONG.predict(m, 3), "found int"),
-        (lambda m: WRONG.predict(m, ["Who?"]), r"\[0\]: expected an object, found text"),
-        (lambda m: WRONG.predict(m, pd.DataFrame({"context": ["a", None], "question": ["b", "c"]})), r"\[1\].context"),
-        (lambda m: WRONG.predict(m, pd.Series(["a"])), "expected an object"),
+        (lambda m: WRONG.predict(m, ["Who?"]), "it holds text"),
+        (
+            lambda m: WRONG.predict(m, pd.DataFrame({"context": ["a", None], "question": ["b", "c"]})),
+            r"context is missing or empty \(1\): \[1\]",
+        ),
+        (lambda m: WRONG.predict(m, pd.Series(["a"])), "it holds text"),
         (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=0), "n_best must be from 1"),
         (lambda m: WRONG.predict(m, {"context": "a", "question": "b"}, n_best=10**6), "n_best must be from 1"),
         (lambda m: m.ask("Who?", None), "the context must be text, found NoneType"),

@@ -73,10 +73,10 @@ def test_no_module_reads_or_writes_pickles_or_runs_text(path: Path) -> None:
 def test_the_yaml_loader_is_the_safe_one() -> None:
     import yaml
 
-    from bidaf import config_file
+    from bidaf import config_yaml
 
-    assert issubclass(config_file._Loader, yaml.SafeLoader)
-    assert not issubclass(config_file._Loader, yaml.FullLoader)
+    assert issubclass(config_yaml._Loader, yaml.SafeLoader)
+    assert not issubclass(config_yaml._Loader, yaml.FullLoader)
 
 
 # Planted pickles: each would leave a folder behind

@@ -19,8 +19,13 @@ def complete_run(incomplete: str) -> list[str]:
     return [run.name for run in find_runs(Path(RUNS_FOLDER)) if run.name.startswith(incomplete)]
 
 
+def complete_setting_name(incomplete: str) -> list[str]:
+    """Dotted names of settings."""
+    from bidaf.config_reference import setting_names
+
+    return [name for name in setting_names() if name.startswith(incomplete)]
+
+
 def complete_setting(incomplete: str) -> list[str]:
     """Dotted names of settings, ready for their value."""
-    from bidaf.config_file import setting_names
-
-    return [f"{name}=" for name in setting_names() if name.startswith(incomplete)]
+    return [f"{name}=" for name in complete_setting_name(incomplete)]

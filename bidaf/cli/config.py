@@ -7,7 +7,8 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, SetOption, print_json, print_line
-from bidaf.cli.completion import complete_config
+from bidaf.cli.completion import complete_config, complete_setting_name
+from bidaf.errors import UsageError
 
 config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
 
@@ -26,6 +27,30 @@ def show_command(config: NameArgument, set: SetOption = None, json: JsonOption =
         print_json(settings.to_dict())
     else:
         print(dump_config(settings), end="")
+
+
+@config_app.command("describe")
+def describe_command(
+    key: Annotated[
+        str | None,
+        typer.Argument(help="A setting or a section, as in training.schedule.", autocompletion=complete_setting_name),
+    ] = None,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
+    json: JsonOption = False,
+) -> None:
+    """Print every setting, or one, with its default, its range and a sentence."""
+    from bidaf.config_reference import as_markdown, as_text, describe
+
+    if markdown and (key is not None or json):
+        raise UsageError("--markdown prints the whole page: leave out KEY and --json")
+    if markdown:
+        print(as_markdown(), end="")
+        return
+    found = describe(key)
+    if json:
+        print_json([each.to_dict() for each in found])
+    else:
+        print_line(as_text(found))
 
 
 @config_app.command("validate")

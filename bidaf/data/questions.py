@@ -106,8 +106,15 @@ def as_examples(records: Any) -> list[Example]:
         records = records.astype(object).where(records.notna(), None).to_dict("records")
     if isinstance(records, str | bytes) or not isinstance(records, Iterable):
         raise DataError(f"{where}: found {type(records).__name__}\n{_known_schemas()}")
-    placed: Documents = (((number,), record) for number, record in enumerate(records))
+    placed: Documents = (((number,), _plain(record)) for number, record in enumerate(records))
     return _read(placed, ReadReport(where), need_answers=False, strict=True, on_report=warn)
+
+
+def _plain(value: Any) -> Any:
+    """NumPy's arrays and numbers, which data frames and data sets hold, as lists and numbers."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def _read(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
-from bidaf.data.cache import Prepared, open_by_key
+from bidaf.data.cache import Prepared
 from bidaf.data.features import Features
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
@@ -27,6 +27,7 @@ from bidaf.model.weights import check_tensors, load_weights
 from bidaf.runs.averages import Resolved, resolve_weights
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
+from bidaf.runs.data import open_data
 from bidaf.runs.folder import Run, find_run
 from bidaf.runs.layout import BEST, CHECKPOINTS
 from bidaf.runs.weight_sets import WeightSet
@@ -133,13 +134,14 @@ def find_checkpoint(folder: Path, at: int | None = None) -> Path:
 
 
 def find_features(checkpoint: Checkpoint) -> Prepared:
-    """The prepared data that holds the checkpoint's vocabulary. Raises `DataError` when it is gone."""
+    """The checkpoint's vocabulary, vectors and dev questions. Raises `DataError` when they are gone."""
+    run = checkpoint.folder.resolve().parent.parent
     try:
-        return open_by_key(checkpoint.config.data.prepared_dir, checkpoint.features)
+        return open_data(run, checkpoint.features, checkpoint.config.data.prepared_dir)
     except DataError as error:
         raise DataError(
-            f"{checkpoint.folder} needs its prepared data: {error}; run the command in the folder of the training run, "
-            f"or `bidaf prepare --config {checkpoint.folder / 'config.yaml'}`"
+            f"{checkpoint.folder} needs its vocabulary and dev questions: {error}; put the checkpoint back into its "
+            "run, or run the command in the folder of the training run"
         ) from None
 
 

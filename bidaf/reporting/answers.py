@@ -8,13 +8,13 @@ from typing import Annotated, NamedTuple
 
 from pydantic import BaseModel, Field, ValidationError
 
-from bidaf.data.cache import open_by_key
 from bidaf.data.features import Features
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
 from bidaf.evaluation.questions import questions_of_features
 from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.files.reading import read_regular
+from bidaf.runs.data import open_data
 from bidaf.runs.layout import N_BEST, PREDICTIONS
 from bidaf.runs.log import RunLog
 
@@ -113,7 +113,8 @@ def read_answers(run: RunLog) -> DevAnswers:
 def _dev_features(run: RunLog) -> Features:
     if run.start is None:
         raise DataError("metrics.jsonl does not name the prepared data")
-    return open_by_key(str(run.settings("data").get("prepared_dir", "")), run.start.features).features("dev")
+    prepared_dir = str(run.settings("data").get("prepared_dir", ""))
+    return open_data(run.folder, run.start.features, prepared_dir).features("dev")
 
 
 def _score(features: Features, stored: StoredAnswers) -> list[Asked]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import SnapshotsConfig
-from bidaf.ema.average import WARMUPS
+from bidaf.ema.average import WARMUPS, mismatches
 from bidaf.ema.synthesis import Profile, Target, exponential, pad, raw, solve
 from bidaf.errors import DataError, UsageError
 from bidaf.runs.checkpoint import Checkpoint
@@ -170,7 +170,8 @@ def synthesize(
     """Each target from the same sources, which are read once; and what was wrong with those that were left out.
 
     `sources` are those of `sources_of`. A target that is one of them is that one's very tensors. Those whose predicted
-    error is above `max_error` are not computed. Raises `ValueError` for a tail longer than the run.
+    error is above `max_error` are not computed. Raises `ValueError` for a tail longer than the run, `DataError` for
+    sources that are not of one model.
     """
     profiles = {str(target): target.profile(decays) for target in targets}
     usable, left_out = list(sources), []
@@ -207,13 +208,20 @@ def _plan(profile: Profile, sources: Sequence[Source]) -> tuple[NDArray[np.float
 
 def _combine(wanted: Mapping[str, NDArray[np.float64]], sources: Sequence[Source]) -> dict[str, dict[str, Tensor]]:
     """The sums with these coefficients, in fp64 and one source at a time."""
-    sums: dict[str, dict[str, Tensor]] = {name: {} for name in wanted}
+    if not wanted:
+        return {}
+    raw_weights = sources[-1].read()
+    sums = {
+        name: {key: torch.zeros(tensor.shape, dtype=torch.float64) for key, tensor in raw_weights.items()}
+        for name in wanted
+    }
     for number, source in enumerate(sources):
         shares = {name: float(c[number]) for name, c in wanted.items() if c[number] != 0.0}
-        for key, tensor in source.read().items() if shares else ():
+        tensors = source.read() if shares else {}
+        if shares and (problems := mismatches(raw_weights, tensors)):
+            raise DataError(f"the tensors of {source.name} do not fit the raw weights: {problems[0]}")
+        for key, tensor in tensors.items():
             weights = tensor.detach().cpu()
             for name, share in shares.items():
-                if key not in sums[name]:
-                    sums[name][key] = torch.zeros(weights.shape, dtype=torch.float64)
                 sums[name][key].add_(weights, alpha=share)
     return {name: {key: total.float() for key, total in totals.items()} for name, totals in sums.items()}

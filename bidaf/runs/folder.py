@@ -41,6 +41,7 @@ from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
     CONFIG,
+    DATA,
     ENVIRONMENT,
     FOLDERS,
     LAST,
@@ -109,7 +110,7 @@ class Run:
         try:
             with claim_folder(folder) as unfinished:
                 shutil.copytree(
-                    self.folder, unfinished, symlinks=True, copy_function=_copy_or_share, dirs_exist_ok=True
+                    self.folder, unfinished, symlinks=True, copy_function=self._copy_or_share, dirs_exist_ok=True
                 )
                 if not put_folder(unfinished, folder):
                     raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {self.folder}")
@@ -117,6 +118,14 @@ class Run:
         except (OSError, shutil.Error) as error:
             raise BidafError(f"{self.folder} can't be copied to {folder}: {error}") from None
         return Run(folder)
+
+    def _copy_or_share(self, source: str, target: str) -> None:
+        """Copy a file; share data and snapshots, which are never changed in place, where the file system can."""
+        if Path(source).relative_to(self.folder).parts[0] in (DATA, SNAPSHOTS):
+            with suppress(OSError):
+                os.link(source, target)
+                return
+        shutil.copy2(source, target)
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -154,7 +163,7 @@ class Run:
         """Undo what a crash left half done. For the holder of the lock."""
         clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST):
+        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST, DATA):
             remove_stale(self.folder, name)
         remove_stale(self.files.path(PREDICTIONS), "*.json")
 
@@ -255,15 +264,6 @@ class Run:
         if not (found := list_checkpoints(self.checkpoints)):
             raise DataError(f"{self.folder} holds no checkpoint yet: the run was stopped before its first one")
         return found[-1]
-
-
-def _copy_or_share(source: str, target: str) -> None:
-    """Copy a file; share a snapshot, which is never changed in place, where the file system can."""
-    if Path(source).parent.name == SNAPSHOTS:
-        with suppress(OSError):
-            os.link(source, target)
-            return
-    shutil.copy2(source, target)
 
 
 def _lock(handle: int) -> bool:

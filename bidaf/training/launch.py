@@ -22,6 +22,7 @@ from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
+from bidaf.runs.data import keep_data
 from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
 from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
@@ -89,6 +90,7 @@ def start_run(
     with run.locked():
         run.clean_up()
         run = Run.create(folder, config, str(device), processes=group.size)
+        keep_data(folder, prepared)
         if features is not None:
             made_from = ", ".join((*prepared.manifest.config.train, *prepared.manifest.config.dev))
             message = f"training on {prepared.folder}, as asked with --prepared; it was made from {made_from}"
@@ -143,6 +145,7 @@ def resume_run(
             run.clean_up()
         run.rewind(checkpoint)
         run.prune(config)
+        keep_data(run.folder, prepared)
         run.deterministic = config.training.deterministic
         run.files.write_text(CONFIG, dump_config(config))
         echo(_sizes(trainer))
