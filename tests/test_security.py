@@ -435,7 +435,7 @@ def test_a_data_set_folder_asks_no_network(home: Home, tmp_path: Path) -> None:
         server.shutdown()
         server.server_close()
     assert asked == []
-    assert "lacks the column" in message  # it is the file in the folder that was read
+    assert "no known schema, it holds an object with 'a'" in message  # it is the file in the folder that was read
 
 
 def test_what_is_fetched_has_a_checksum_and_a_limit() -> None:
