@@ -217,7 +217,7 @@ class TrainingConfig(Section):
     batch_size: int = Field(60, ge=1, le=MAX_SIZE)
     """Questions in a step's batch."""
     accumulate: Count = 1
-    """Split each batch into so many parts to save memory; the step sees their mean gradient."""
+    """Micro-batches that each batch runs as, one after the other, to save memory; a step sees their mean gradient."""
     batching: Literal["plain", "bucketed"] = "plain"
     """`bucketed` puts contexts of similar length together, which wastes less on padding."""
     reshuffle: bool = True
@@ -267,8 +267,8 @@ class EvaluationConfig(Section):
     """Steps between two evaluations; null for one at the end of every epoch. The last step is always scored."""
     max_answer_tokens: Count | None = None
     """Longest answer span considered; null for any (the paper)."""
-    batch_tokens: Count = 12_000
-    """Padded context tokens in one evaluation batch."""
+    batch_tokens: Count | None = None
+    """Padded context tokens in one evaluation batch; null for 60,000 on a CUDA device and 12,000 on others."""
     rank_by: Literal["raw", "ema"] = "ema"
     """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: Count | None = None

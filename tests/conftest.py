@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.cache import Prepared
@@ -137,6 +138,15 @@ def checkpoint_steps(run: Path) -> list[int]:
     """Steps of the checkpoint folders of a run, half-written ones excluded."""
     names = [re.fullmatch(r"step-(\d+)", path.name) for path in (run / "checkpoints").iterdir()]
     return sorted(int(match[1]) for match in names if match)
+
+
+# A softmax does not change when a number is added to all its inputs: the gradient of these is nothing but rounding.
+SCORE_BIASES = ("attention.similarity.bias", "start_scorer.bias", "end_scorer.bias")
+
+
+def without_score_biases(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Weights or optimizer state by name, for comparisons between computations that round differently."""
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(SCORE_BIASES)}
 
 
 def to_bytes(tensors: Any) -> dict[str, bytes]:

@@ -29,8 +29,8 @@ from oracle import asked_in, unpack
 from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
-from bidaf.runs.checkpoint_folders import COMPLETE
-from bidaf.runs.state import WEIGHTS
+from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
+from bidaf.runs.state import WEIGHTS, read_state
 
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""
@@ -50,7 +50,7 @@ class Home:
         """A fresh copy of a folder, to be damaged."""
         target = self.folder.joinpath("fuzz", *names)
         shutil.rmtree(self.folder / "fuzz" / names[0], ignore_errors=True)
-        shutil.copytree(source, target)
+        shutil.copytree(source, target, symlinks=True)
         return target
 
 
@@ -349,6 +349,20 @@ def open_checkpoint(home: Home, damage: made.Damage) -> Ran:
     return ran
 
 
+def resume_run(home: Home, damage: made.Damage) -> Ran:
+    """A run whose only checkpoint is corrupted or forged: it trains one more step, or says why not."""
+    run = home.copy(home.run, "resume")
+    *others, newest = list_checkpoints(run / "checkpoints")
+    for other in others:
+        shutil.rmtree(other)
+    damage.apply(newest, sign=sign_checkpoint)
+    longer = ("training.max_steps=21", "training.epochs=21")
+    ran = bidaf("train", "--resume", run, *(f"--set={each}" for each in longer), cwd=home.folder)
+    if ran.code == 0:
+        _expect(read_state(run / "last")[0].training.step == 21, "the step was not made")
+    return ran
+
+
 def sign_prepared(folder: Path) -> None:
     """Write the checksums of the files as they are now into the manifest."""
     if not (folder / MANIFEST_FILE).is_file():  # a link to an endless file, say
@@ -383,5 +397,7 @@ TARGETS = [
     Target("set", made.overrides, set_settings, CONFIG),
     Target("export", made.damages, open_export, DATA),
     Target("checkpoint", made.damages, open_checkpoint, DATA),
+    # 1: weights that diverged, 2: settings that are not the run's.
+    Target("resume", made.damages, resume_run, frozenset({0, 1, 2, 3})),
     Target("prepared", made.damages, open_prepared, DATA),
 ]

@@ -3,8 +3,8 @@
     python -m one_of_several FOLDER
 
 The environment is a launcher's. FOLDER/plan.json lists runs: `name`, `config`, `resume`, and `trouble`, which befalls
-the process that is not the first. FOLDER/seen-RANK.json tells of each the questions trained on and answered, how it
-ended, and its state.
+the process that is not the first. FOLDER/seen-RANK.json has, for each run, the questions trained on and answered,
+how it ended, and its state.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from typing import Any
 from unittest import mock
 
 import torch
+from torch.distributed import distributed_c10d
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
@@ -38,9 +39,13 @@ STEP_OF_TROUBLE = 5
 
 def main(folder: Path) -> None:
     plan = json.loads((folder / "plan.json").read_text(encoding="utf-8"))
-    with joined("cpu") as group:
+    with joined("cpu") as group, mock.patch.object(distributed_c10d, "_unpickler", _refuse):
         seen = {entry["name"]: _take_part(folder, group, **entry) for entry in plan}
         (folder / f"seen-{group.rank}.json").write_text(json.dumps(seen), encoding="utf-8")
+
+
+def _refuse(*given: Any) -> Any:
+    raise AssertionError("something that another process sent is unpickled")
 
 
 def _take_part(
@@ -79,8 +84,10 @@ def _make(trouble: str, stack: ExitStack) -> None:
     step, cut = TrainingStep.run, evaluator.cut_answer
     cuts = itertools.count()
 
-    def troubled_step(self: TrainingStep, source: Any, questions: Any, answers: Any, number: int) -> StepResult:
-        result = step(self, source, questions, answers, number)
+    def troubled_step(
+        self: TrainingStep, source: Any, questions: Any, answers: Any, number: int, stop_flags: Any
+    ) -> StepResult:
+        result = step(self, source, questions, answers, number, stop_flags)
         if number == STEP_OF_TROUBLE and trouble == "SIGTERM in training":
             os.kill(os.getpid(), signal.SIGTERM)
         if number == STEP_OF_TROUBLE and trouble == "another weight":

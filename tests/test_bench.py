@@ -1,37 +1,69 @@
-"""`bidaf bench`: it measures what it says, on the same input for both forms, and says so to people and programs."""
+"""`python scripts/bench`: it measures what it says, on the same input for both, and reports to people and programs."""
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from bench import __main__ as bench
+from bench.inputs import sample, synthetic
+from bench.timing import Pairs, PhaseClock, Spread, in_turn
 from conftest import CPU
-from helpers_cli import bidaf, fail, succeed, write_tiny
+from helpers_cli import write_tiny
 
-from bidaf.bench.inputs import sample, synthetic
-from bidaf.bench.timing import Pairs, PhaseClock, Spread, in_turn
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
 
+SCRIPT = Path(bench.__file__).parent
+
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("bench")
     write_tiny(folder)
     return folder
 
 
-def test_forms_take_turns_on_the_same_inputs_and_warming_up_is_not_counted() -> None:
+class Bench:
+    """The command, run in this process."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    def __call__(self, *arguments: str, code: int = 0) -> str:
+        """What it printed: the result, or with another exit code the messages."""
+        assert bench.main([*arguments, "--config", "tiny.yaml"]) == code
+        printed = self._capsys.readouterr()
+        return printed.out if code == 0 else printed.err
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self(*arguments, "--json"))
+
+
+@pytest.fixture
+def run(tiny: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Bench:
+    monkeypatch.chdir(tiny)
+    return Bench(capsys)
+
+
+def test_both_take_turns_on_the_same_inputs_and_warming_up_is_not_counted() -> None:
     seen: list[tuple[str, int]] = []
-    pairs = in_turn(lambda n: seen.append(("ours", n)), lambda n: seen.append(("plain", n)), 5, CPU, block=2, warmup=1)
-    assert len(pairs.ours) == len(pairs.plain) == 5
+    pairs = in_turn(
+        lambda n: seen.append(("ours", n)), lambda n: seen.append(("baseline", n)), 5, CPU, block=2, warmup=1
+    )
+    assert len(pairs.ours) == len(pairs.baseline) == 5
     turns = [[0, 0, 1], [2, 2, 3], [4, 4]]  # a first call to warm up, and the inputs of the turn
     expected = [
-        (form, number)
-        for turn, first in zip(turns, ("ours", "plain", "ours"), strict=True)
-        for form in (first, {"ours": "plain", "plain": "ours"}[first])
+        (name, number)
+        for turn, first in zip(turns, ("ours", "baseline", "ours"), strict=True)
+        for name in (first, {"ours": "baseline", "baseline": "ours"}[first])
         for number in turn
     ]
     assert seen == expected
@@ -52,42 +84,63 @@ def test_phases_add_up_to_one() -> None:
     assert sum(clock.shares().values()) == pytest.approx(1.0)
 
 
-def test_training_is_timed_against_the_plain_form(folder: Path) -> None:
-    result = succeed("bench", "train", "-c", "tiny.yaml", "-n", "2", "--device", "cpu", "--json", cwd=folder).json
+def test_training_is_timed_against_the_baseline(run: Bench) -> None:
+    result = run.json("train", "-n", "2", "--device", "cpu")
     assert result["rounds"] == 2
     assert result["questions"] == 12
-    for form in ("ours", "plain"):
-        assert 0.0 < result[form]["least"] <= result[form]["median"] <= result[form]["most"]
-        assert set(result["phases"][form]) == {"batch", "forward", "backward", "optimizer", "ema"}
-        assert result["memory_bytes"][form] > 1_000_000
+    for name in ("ours", "baseline"):
+        assert 0.0 < result[name]["least"] <= result[name]["median"] <= result[name]["most"]
+        assert set(result["phases"][name]) == {"batch", "forward", "backward", "optimizer", "ema"}
+        assert result["memory_bytes"][name] > 1_000_000
     assert result["ratios"]["least"] <= result["ratio"] <= result["ratios"]["most"]
     assert result["threads"] == torch.get_num_threads()
+    assert "peak memory" in run("train", "-n", "1", "--device", "cpu")
 
 
-def test_the_growth_of_a_step_is_measured_and_drawn(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidaf.cli.bench.BATCH_SIZES", (1, 3))
-    monkeypatch.setattr("bidaf.cli.bench.CONTEXT_LENGTHS", (5, 40))
-    arguments = ("bench", "train", "-c", "tiny.yaml", "--sweep", "--device", "cpu")
-    result = succeed(*arguments, "--json", "--plot", "growth.svg", cwd=folder).json
+def test_the_growth_of_a_step_is_measured_and_drawn(run: Bench, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bench, "BATCH_SIZES", (1, 3))
+    monkeypatch.setattr(bench, "CONTEXT_LENGTHS", (5, 40))
+    sweep = ("train", "--sweep", "--device", "cpu")
+    result = run.json(*sweep, "--plot", "growth.svg")
     sizes = [(one["batch_size"], one["context_tokens"]) for one in result["sizes"]]
     assert sizes == [(1, 5), (3, 5), (1, 40), (3, 40)]
-    assert "<svg" in (folder / "growth.svg").read_text(encoding="utf-8")
-    assert "context tokens" in succeed(*arguments, cwd=folder).out
-    assert "growth.jpg" in fail(2, *arguments, "--plot", "growth.jpg", cwd=folder)
-    assert "--sweep" in fail(2, "bench", "train", "-c", "tiny.yaml", "--plot", "growth.svg", cwd=folder)
+    assert "<svg" in (tiny / "growth.svg").read_text(encoding="utf-8")
+    assert "context tokens" in run(*sweep)
+    assert "growth.jpg" in run(*sweep, "--plot", "growth.jpg", code=2)
+    assert "--sweep" in run("train", "--plot", "growth.svg", code=2)
 
 
-@pytest.mark.parametrize("what", ["predict", "ema", "prepare"])
-def test_the_others_are_timed_too(folder: Path, what: str) -> None:
-    result = succeed("bench", what, "-c", "tiny.yaml", "-n", "1", "--json", cwd=folder).json
-    assert result["ratio"] == pytest.approx(result["plain"]["median"] / result["ours"]["median"])
-    assert "times as fast" in succeed("bench", what, "-c", "tiny.yaml", "-n", "1", cwd=folder).out
+@pytest.mark.parametrize("command", ["predict", "ema", "prepare"])
+def test_the_others_are_timed_too(run: Bench, command: str) -> None:
+    result = run.json(command, "-n", "1")
+    assert result["ratio"] == pytest.approx(result["baseline"]["median"] / result["ours"]["median"])
+    assert "times as fast" in run(command, "-n", "1")
 
 
-def test_without_the_plain_form_it_says_what_is_missing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidaf.bench.plain.PLAIN", folder / "nowhere.py")
-    assert "source checkout" in fail(2, "bench", "ema", "-c", "tiny.yaml", cwd=folder)
-    assert bidaf("bench", "train", "-c", "missing.yaml", cwd=folder).code == 2
+def test_parity_trains_and_scores_both(run: Bench) -> None:
+    outcomes = run.json("parity", "--epochs", "1", "--seeds", "2", "--device", "cpu")
+    assert [(one["implementation"], one["seed"]) for one in outcomes] == [
+        ("ours", 0),
+        ("baseline", 0),
+        ("ours", 1),
+        ("baseline", 1),
+    ]
+    assert all(0.0 <= one["ema_f1"] <= 100.0 for one in outcomes)
+
+
+def test_it_runs_as_a_script_and_an_error_is_one_message(tiny: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(SCRIPT.parents[1])}
+    child = subprocess.run(
+        [sys.executable, SCRIPT, "train", "-c", "missing.yaml"],
+        cwd=tiny,
+        env=environment,
+        capture_output=True,
+        text=True,
+    )
+    assert child.returncode == 2
+    assert child.stderr.startswith("error: ")
+    assert "missing.yaml" in child.stderr
+    assert child.stdout == ""
 
 
 def test_a_sample_is_questions_of_the_split_as_they_are(prepared: Prepared) -> None:

@@ -114,7 +114,7 @@ def test_questions_that_neither_answers_count_as_wrong_and_are_counted() -> None
 def test_questions_without_an_answer_are_left_out() -> None:
     questions = [*dev(), GoldQuestion("none", "article 0", "Who?", CONTEXT, (), None)]
     found = of(questions, {0}, {1})
-    assert (found.questions, found.unknown) == (40, 0)
+    assert (found.questions, found.unknown, found.unanswerable) == (40, 0, 1)
 
 
 def test_rows_add_up_to_the_whole() -> None:

@@ -60,7 +60,7 @@ def test_a_device_that_is_not_there_is_a_usage_error(name: str, problem: str) ->
 
 @pytest.mark.usefixtures("two_gpus")
 def test_a_gpu_is_chosen_by_its_number_and_only_where_there_is_one() -> None:
-    assert choose_device("auto") == torch.device("cuda")
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda:0")
     assert choose_device("cuda:1") == torch.device("cuda:1")
     with pytest.raises(UsageError, match="PyTorch sees 2 CUDA devices"):
         choose_device("cuda:2")
@@ -70,6 +70,13 @@ def test_a_gpu_is_chosen_by_its_number_and_only_where_there_is_one() -> None:
 @pytest.mark.parametrize("name", ["auto", "cpu"])
 def test_without_an_accelerator_the_cpu_is_chosen(name: str) -> None:
     assert choose_device(name) == CPU
+
+
+@pytest.mark.usefixtures("no_accelerator")
+def test_mps_is_used_only_when_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == CPU
+    assert choose_device("mps") == torch.device("mps")
 
 
 @pytest.mark.usefixtures("backend_flags")

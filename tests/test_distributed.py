@@ -1,9 +1,8 @@
-"""Several processes train as one: here as threads of one process, with the group's meetings made of a barrier."""
+"""Several processes train as one; here they are threads of one process that meet at a barrier."""
 
 from __future__ import annotations
 
 import os
-import pickle
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -30,12 +29,11 @@ from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
 from bidaf.training.trainer import Trainer
 
-Value = TypeVar("Value")
 Result = TypeVar("Result")
 
 
 class Meeting:
-    """Where the threads of a group put what they bring along."""
+    """Where the threads of a group exchange what they pass."""
 
     def __init__(self, size: int) -> None:
         self.places: list[Any] = [None] * size
@@ -43,13 +41,13 @@ class Meeting:
 
 
 class ThreadGroup(Group):
-    """A process of a group, played by a thread."""
+    """A process of a group that is a thread: bytes and tensors change hands in memory."""
 
     def __init__(self, rank: int, meeting: Meeting) -> None:
         super().__init__(rank, len(meeting.places), local_rank=rank)
         self.meeting = meeting
 
-    def gather(self, value: Value) -> list[Value]:
+    def _exchange(self, value: Any) -> list[Any]:
         self.meeting.places[self.rank] = value
         self.meeting.barrier.wait()
         values = list(self.meeting.places)
@@ -57,11 +55,13 @@ class ThreadGroup(Group):
         return values
 
     def sum_(self, tensor: Tensor) -> None:
-        total = torch.stack(self.gather(tensor.clone())).sum(0)
-        tensor.copy_(total)
+        tensor.copy_(torch.stack(self._exchange(tensor.clone())).sum(0))
 
-    def from_first(self, value: Value) -> Value:
-        first: Value = pickle.loads(self.gather(pickle.dumps(value))[0])
+    def _gather_bytes(self, data: bytes) -> list[bytes]:
+        return self._exchange(data)
+
+    def _bytes_from_first(self, data: bytes) -> bytes:
+        first: bytes = self._exchange(data)[0]
         return first
 
 
@@ -123,13 +123,13 @@ def test_processes_step_as_one_does(bench: MakeBench, size: int, batch: Any, acc
 
 
 @pytest.mark.parametrize("size", [2, 3])
-def test_with_as_many_parts_the_dropout_masks_are_those_of_one_process(bench: MakeBench, size: int) -> None:
-    alone, in_one_part = bench(dropout=0.5, accumulate=size), bench(dropout=0.5)
+def test_with_as_many_micro_batches_the_dropout_masks_are_those_of_one_process(bench: MakeBench, size: int) -> None:
+    alone, uncut = bench(dropout=0.5, accumulate=size), bench(dropout=0.5)
     expected = [alone.run(step).loss for step in (1, 2, 3)]
     benches = [bench(dropout=0.5) for _ in range(size)]
     for found in together(benches, lambda each: [each.run(step).loss for step in (1, 2, 3)]):
         assert found == pytest.approx(expected, rel=1e-9)
-    assert in_one_part.run().loss != pytest.approx(expected[0], rel=1e-3)
+    assert uncut.run().loss != pytest.approx(expected[0], rel=1e-3)
 
 
 @pytest.mark.parametrize("size", [2, 9])
@@ -165,15 +165,15 @@ def test_a_loss_that_is_not_finite_in_one_process_stops_all(bench: MakeBench, mo
     assert len(set(together([bench() for _ in range(3)], message))) == 1
 
 
-def test_votes_travel_with_the_gradient(bench: MakeBench) -> None:
-    def voted(of_this: Bench) -> list[float]:
+def test_stop_flags_travel_with_the_gradient(bench: MakeBench) -> None:
+    def summed(of_this: Bench) -> list[float]:
         answers = of_this.source.features.answer_offsets[QUESTIONS]
-        of_this.step.votes = lambda: [1.0, float(of_this.step.group.rank == 2)]
-        result = of_this.step.run(of_this.source, QUESTIONS, answers, 1)
-        assert result.votes is not None
-        return result.votes.tolist()
+        flags = [1.0, float(of_this.step.group.rank == 2)]
+        result = of_this.step.run(of_this.source, QUESTIONS, answers, 1, flags)
+        assert result.stop_flags is not None
+        return [float(flag) for flag in result.stop_flags]
 
-    assert together([bench() for _ in range(3)], voted) == [[3.0, 1.0]] * 3
+    assert together([bench() for _ in range(3)], summed) == [[3.0, 1.0]] * 3
 
 
 # ---- evaluation
@@ -210,7 +210,7 @@ def test_a_signal_ends_a_process_once_all_know_of_it() -> None:
             assert caught.value.exit_code == 143
 
 
-def test_no_vote_is_no_request() -> None:
+def test_no_stop_flag_is_no_request() -> None:
     with InterruptRequests(alone=False) as requests:
         requests.agree(requests.stop_flags())
         requests.check()
@@ -271,6 +271,7 @@ def test_without_a_launcher_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) 
     value, tensor = object(), torch.ones(2)
     assert ALONE.gather(value) == [value]
     assert ALONE.from_first(value) is value
+    assert ALONE.tensors_from_first({"weight": tensor})["weight"].tolist() == [1.0, 1.0]
     ALONE.sum_(tensor)
     ALONE.wait()
     assert tensor.tolist() == [1.0, 1.0]
@@ -299,7 +300,6 @@ def test_the_environment_of_a_launcher_is_whole_or_refused(monkeypatch: pytest.M
 def test_each_process_has_a_gpu_of_its_own(monkeypatch: pytest.MonkeyPatch, gpus: int) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: gpus > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
-    monkeypatch.setattr(torch.cuda, "set_device", lambda device: None)
 
     def device(group: Group, name: str) -> str:
         return str(device_of(group, name))
@@ -333,14 +333,14 @@ class Store:
     """The part of a `torch.distributed.Store` that counts."""
 
     def __init__(self) -> None:
-        self.told = 0
+        self.reports = 0
 
     def add(self, key: str, amount: int) -> int:
-        self.told += amount
-        return self.told
+        self.reports += amount
+        return self.reports
 
     def check(self, keys: list[str]) -> bool:
-        return self.told > 0
+        return self.reports > 0
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ LENGTHS = [[7, 1, 4, 7, 2], [1], [3, 3, 3], [1, 9]]
 def make_pair(inputs: int, hidden: int, seed: int = 0) -> tuple[BiLstm, nn.LSTM]:
     """Our layer and PyTorch's with the same weights; the second bias of the latter is zero."""
     torch.manual_seed(seed)
-    ours = BiLstm(inputs, hidden, drop=0.0).to(DOUBLE)
+    ours = BiLstm(inputs, hidden, p=0.0).to(DOUBLE)
     nn.init.normal_(ours.bias)
     theirs = nn.LSTM(inputs, hidden, batch_first=True, bidirectional=True, dtype=DOUBLE)
     with torch.no_grad():
@@ -94,7 +94,7 @@ def test_an_example_alone_gives_what_it_gives_among_others() -> None:
 
 def test_dropout_acts_on_the_input_only_in_training_and_only_when_wanted() -> None:
     torch.manual_seed(0)
-    layer = BiLstm(20, 4, drop=0.5)
+    layer = BiLstm(20, 4, p=0.5)
     lengths = torch.tensor([6, 3])
     sequence = torch.randn(2, 6, 20)
     clean = layer.eval()(sequence, lengths)

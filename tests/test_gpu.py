@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from conftest import Configure
+from conftest import CPU, Configure, without_score_biases
 
 from bidaf.config import SnapshotsConfig
 from bidaf.data.cache import Prepared
@@ -14,45 +17,72 @@ from bidaf.ema.average import trained_weights
 from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.layout import SNAPSHOTS
 from bidaf.runs.snapshots import SnapshotWriter, read_snapshot
+from bidaf.training.step import TrainingStep
 from bidaf.training.trainer import Trainer
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
-CUDA = torch.device("cuda")
+CUDA = torch.device("cuda", 0)
 
 
-def run(trainer: Trainer, steps: int, *, recorded: bool) -> list[list[float]]:
+def run(trainer: Trainer, steps: range, step: TrainingStep | None = None) -> list[list[float]]:
     """Loss and gradient norm of each step."""
-    results = []
-    for step in range(steps):
-        if not recorded and trainer.step._recorded is not None:
-            trainer.step._recorded._met.clear()  # every shape is new: written out each time
-        results.append(trainer.step.run(trainer.train_source, *trainer.order.batch(step), step + 1))
+    step = step or trainer.step
+    results = [step.run(trainer.train_source, *trainer.order.batch(n), n + 1) for n in steps]
     return [result.figures.tolist() for result in results]
 
 
-@pytest.mark.parametrize("optimizer", ["adam", "adadelta"])
-def test_replayed_steps_are_the_steps_as_written(configure: Configure, prepared: Prepared, optimizer: str) -> None:
-    config = configure(training={"optimizer": {"name": optimizer}, "clip_norm": 1.0})
+@contextmanager
+def no_waits() -> Iterator[None]:
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 3}, {"optimizer": {"name": "adadelta"}}], ids=str)
+def test_replayed_steps_are_the_steps_as_written(
+    configure: Configure, prepared: Prepared, settings: dict[str, Any]
+) -> None:
+    config = configure(training={"clip_norm": 1.0, **settings})
     ours, theirs = (Trainer(config, prepared, CUDA) for _ in range(2))
-    torch.testing.assert_close(run(ours, 12, recorded=True), run(theirs, 12, recorded=False), rtol=1e-4, atol=1e-5)
-    assert ours.step._recorded is not None
-    assert ours.step._recorded._graphs
-    weights = dict(trained_weights(theirs.model))
-    for name, weight in trained_weights(ours.model):
-        torch.testing.assert_close(weight, weights[name], rtol=1e-3, atol=1e-4)
+    written_out = TrainingStep(
+        theirs.model,
+        theirs.optimizer,
+        theirs.ema,
+        config.training,
+        theirs.precision,
+        phase=lambda name: nullcontext(),
+    )
+    figures = run(ours, range(12)), run(theirs, range(12), written_out)
+    torch.testing.assert_close(*map(torch.tensor, figures), rtol=1e-4, atol=1e-5)
+    weights = [without_score_biases(dict(trained_weights(trainer.model))) for trainer in (ours, theirs)]
+    torch.testing.assert_close(*weights, rtol=1e-3, atol=1e-4)
     assert ours.ema is not None
     assert ours.ema.steps == 12
 
 
-def test_a_step_never_waits_for_the_device(configure: Configure, prepared: Prepared) -> None:
+def test_a_replayed_step_never_waits_for_the_device(configure: Configure, prepared: Prepared) -> None:
     trainer = Trainer(configure(), prepared, CUDA)
-    run(trainer, 12, recorded=True)
-    torch.cuda.set_sync_debug_mode("error")
-    try:
-        results = [trainer.step.run(trainer.train_source, *trainer.order.batch(n), n + 1) for n in range(12, 18)]
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
-    assert all(result.updated for result in results)
+    run(trainer, range(12))
+    with no_waits():
+        for n in range(12, 18):
+            trainer.step.run(trainer.train_source, *trainer.order.batch(n), n + 1)
+
+
+def test_a_written_out_step_never_waits_either(configure: Configure, prepared: Prepared) -> None:
+    trainer = Trainer(configure(training={"clip_norm": 1.0}), prepared, CUDA)
+    step = TrainingStep(
+        trainer.model,
+        trainer.optimizer,
+        trainer.ema,
+        trainer.config.training,
+        trainer.precision,
+        phase=lambda name: nullcontext(),
+    )
+    run(trainer, range(2), step)
+    with no_waits():
+        step.run(trainer.train_source, *trainer.order.batch(2), 3)
 
 
 def test_a_snapshot_is_copied_while_training_continues(
@@ -60,19 +90,16 @@ def test_a_snapshot_is_copied_while_training_continues(
 ) -> None:
     trainer = Trainer(configure(), prepared, CUDA)
     assert trainer.ema is not None
-    run(trainer, 12, recorded=True)
+    run(trainer, range(12))
     writer = SnapshotWriter(ConfinedFolder(tmp_path), SnapshotsConfig(every=1))
     writer.take(11, 11, trainer.ema.shadow)  # allocates the buffer, which waits
     writer.flush(11)
     expected = {name: tensor.cpu() for name, tensor in trainer.ema.shadow.items()}
-    torch.cuda.set_sync_debug_mode("error")
-    try:
+    with no_waits():
         writer.take(12, 12, trainer.ema.shadow)
         for step in range(12, 18):
             writer.advance()
             trainer.step.run(trainer.train_source, *trainer.order.batch(step), step + 1)
-    finally:
-        torch.cuda.set_sync_debug_mode("default")
     record = writer.flush(12)[-1]
     writer.close()
     found = read_snapshot(tmp_path / SNAPSHOTS, record)
@@ -81,7 +108,21 @@ def test_a_snapshot_is_copied_while_training_continues(
 
 def test_the_gpu_computes_what_the_cpu_does(configure: Configure, prepared: Prepared) -> None:
     config = configure(model={"dropout": 0.0})
-    cpu, gpu = (Trainer(config, prepared, device) for device in (torch.device("cpu"), CUDA))
-    for step in range(6):
-        one, other = (t.step.run(t.train_source, *t.order.batch(step), step + 1) for t in (cpu, gpu))
-        assert other.loss == pytest.approx(one.loss, rel=1e-3)
+    cpu, gpu = (Trainer(config, prepared, device) for device in (CPU, CUDA))
+    for one, other in zip(run(cpu, range(6)), run(gpu, range(6)), strict=True):
+        assert other == pytest.approx(one, rel=1e-3)
+
+
+def test_in_bf16_lstms_run_in_fp32(configure: Configure, prepared: Prepared, monkeypatch: pytest.MonkeyPatch) -> None:
+    lstm, types = torch.lstm, set()
+
+    def noting(*given: Any) -> Any:
+        result = lstm(*given)
+        types.add(result[0].dtype)
+        return result
+
+    monkeypatch.setattr(torch, "lstm", noting)
+    trainer = Trainer(configure(training={"precision": "bf16"}), prepared, CUDA)
+    losses = [loss for loss, _ in run(trainer, range(6))]
+    assert types == {torch.float32}
+    assert all(loss == loss for loss in losses)

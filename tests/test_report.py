@@ -365,7 +365,9 @@ def test_the_command_names_what_is_wrong(tiny: Tiny, tmp_path: Path) -> None:
     assert "no run nowhere" in fail(3, "report", "nowhere", cwd=tiny.folder)
     assert "prepared has no metrics.jsonl" in fail(3, "report", "prepared", cwd=tiny.folder)
     assert "no run yet" in fail(3, "report", cwd=tmp_path)
-    assert "no/page.html can't be written: No such file" in fail(1, "report", "-o", "no/page.html", cwd=tiny.folder)
+    assert "no/page.html can't be written: there is no folder" in fail(
+        2, "report", "-o", "no/page.html", cwd=tiny.folder
+    )
 
 
 @pytest.mark.usefixtures("quick")

@@ -6,6 +6,7 @@ import ast
 import http.server
 import json
 import os
+import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
@@ -59,6 +60,8 @@ def test_no_module_reads_or_writes_pickles_or_runs_text(path: Path) -> None:
     assert not imported & {"pickle", "cPickle", "dill", "cloudpickle", "joblib", "shelve", "marshal", "tarfile"}
     for name, call in called(tree):
         options = {option.arg: ast.unparse(option.value) for option in call.keywords}
+        # The object collectives of torch.distributed unpickle what another process sends.
+        assert not re.search(r"\b(all_gather|gather|broadcast|scatter|send|recv)_object(_list)?$", name)
         assert name not in {"eval", "exec", "os.system", "np.load", "numpy.load", "shutil.unpack_archive"}
         assert not name.startswith(("torch.load", "torch.save", "torch.jit.load", "torch.hub", "pd.read_pickle"))
         assert not name.startswith(("yaml.unsafe", "yaml.full")) or "Loader" not in name
@@ -362,7 +365,7 @@ def test_training_a_model_beyond_this_machine_is_refused_before_it_takes_memory(
 def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = home.copy(home.export, "export")
     text = (folder / "config.yaml").read_text()
-    (folder / "config.yaml").write_text(text.replace("batch_tokens: 12000", "batch_tokens: 1000000000"))
+    (folder / "config.yaml").write_text(text.replace("batch_tokens: null", "batch_tokens: 1000000000"))
     sign_export(folder)
     sizes: list[int] = []
 
@@ -432,7 +435,7 @@ def test_a_data_set_folder_asks_no_network(home: Home, tmp_path: Path) -> None:
         server.shutdown()
         server.server_close()
     assert asked == []
-    assert "lacks the column" in message  # it is the file in the folder that was read
+    assert "no known schema, it holds an object with 'a'" in message  # it is the file in the folder that was read
 
 
 def test_what_is_fetched_has_a_checksum_and_a_limit() -> None:

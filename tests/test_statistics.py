@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import re
 from itertools import repeat
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -46,6 +48,13 @@ def test_the_clustered_interval_is_that_of_statsmodels() -> None:
     shuffled = [7, 3, 19, *(n for n in range(20) if n not in (3, 7, 19))]
     again = estimate([[VALUES[n] for n in shuffled]], [ARTICLES[n] for n in shuffled])
     assert again.interval == pytest.approx(found.interval)
+
+
+def test_the_example_of_the_docs_prints_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
+    page = Path(__file__).parents[1] / "docs" / "compare.md"
+    (example,) = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    exec(compile(example, page.name, "exec"), {})
+    assert example.rstrip().endswith(f"# {capsys.readouterr().out.strip()}")
 
 
 def test_an_interval_needs_six_known_articles() -> None:

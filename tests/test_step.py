@@ -1,9 +1,10 @@
-"""A step: its loss, its parts, its guard against what is not finite, its random numbers."""
+"""A step: its loss, its micro-batches, its check for figures that are not finite, its random numbers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import threading
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from typing import Any
 
@@ -11,11 +12,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import CPU, Configure, to_bytes
-from numpy.typing import NDArray
 from torch import Tensor
 
 from bidaf.config import Config
-from bidaf.data.batches import BatchSource, Shape
+from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError
@@ -25,12 +25,12 @@ from bidaf.training.optimizer import build_optimizer
 from bidaf.training.step import StepResult, TrainingStep
 
 MakeOptimizer = Callable[[Bidaf], torch.optim.Optimizer]
-# Seven questions of several contexts, a number that parts do not divide.
+# Seven questions of several contexts, a number that no number of micro-batches divides.
 QUESTIONS = np.array([20, 3, 9, 14, 1, 22, 7])
 
 
 class Bench:
-    """A step with all it changes, and the questions it runs on."""
+    """A step with everything it changes, and the questions it runs on."""
 
     def __init__(self, config: Config, prepared: Prepared, make_optimizer: MakeOptimizer | None, dtype: Any) -> None:
         torch.manual_seed(0)
@@ -97,7 +97,7 @@ def test_the_loss_is_the_mean_negative_log_probability_of_both_ends(bench: MakeB
     features = b.source.features
     expected = 0.0
     with torch.no_grad():
-        for question in QUESTIONS:  # each on its own: nothing of batching, padding or parts
+        for question in QUESTIONS:  # each on its own: no batching, padding or cutting
             first, last = features.answer_spans[features.answer_offsets[question + 1] - 1]
             scores = b.model(b.source.gather(np.array([question])))
             expected -= float(scores.start[0, int(first)] + scores.end[0, int(last)])
@@ -106,9 +106,9 @@ def test_the_loss_is_the_mean_negative_log_probability_of_both_ends(bench: MakeB
     assert result.loss == pytest.approx(expected / len(QUESTIONS), rel=1e-6)
 
 
-@pytest.mark.parametrize("parts", [2, 3, 4])
-def test_a_batch_in_parts_moves_weights_and_shadow_as_the_whole_does(bench: MakeBench, parts: int) -> None:
-    whole, split = (bench(plain_descent, dtype=torch.float64, accumulate=n, clip_norm=1.0) for n in (1, parts))
+@pytest.mark.parametrize("count", [2, 3, 4])
+def test_a_batch_in_micro_batches_moves_weights_and_shadow_as_the_whole_does(bench: MakeBench, count: int) -> None:
+    whole, split = (bench(plain_descent, dtype=torch.float64, accumulate=n, clip_norm=1.0) for n in (1, count))
     before = whole.weights()
     one, other = whole.run(), split.run()
     assert other.loss == pytest.approx(one.loss, rel=1e-6)
@@ -119,7 +119,7 @@ def test_a_batch_in_parts_moves_weights_and_shadow_as_the_whole_does(bench: Make
     assert split.ema.steps == 1
 
 
-def test_a_batch_smaller_than_the_count_of_parts_runs_one_question_a_part(bench: MakeBench) -> None:
+def test_a_batch_smaller_than_their_number_runs_one_question_in_each(bench: MakeBench) -> None:
     whole, split = bench(plain_descent, accumulate=1), bench(plain_descent, accumulate=4)
     losses = [b.run(questions=QUESTIONS[:2]).loss for b in (whole, split)]
     assert losses[0] == pytest.approx(losses[1], rel=1e-5)
@@ -223,38 +223,39 @@ def test_a_step_trains_though_the_model_was_left_in_evaluation_mode(bench: MakeB
     assert in_training.run().loss == in_evaluation.run().loss
 
 
-def test_parts_run_side_by_side_as_they_do_one_after_the_other(
-    bench: MakeBench, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two threads, and batches that are large enough to be cut for them."""
     monkeypatch.setattr("bidaf.training.micro_batches.FEWEST_TOKENS", 1)
-    threads, seen = torch.get_num_threads(), []
-    try:
-        for number in (1, 2):
-            torch.set_num_threads(number)
-            b = bench(dropout=0.3)
-            results = [b.run(step) for step in (1, 2, 3)]
-            seen.append((b.everything(), [(result.loss, result.grad_norm) for result in results]))
-    finally:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.mark.usefixtures("two_threads")
+def test_micro_batches_at_the_same_time_compute_what_they_do_one_after_the_other(bench: MakeBench) -> None:
+    seen = []
+    for threads in (1, 2):
         torch.set_num_threads(threads)
+        b = bench(dropout=0.3)
+        results = [b.run(step) for step in (1, 2, 3)]
+        seen.append((b.everything(), [(result.loss, result.grad_norm) for result in results]))
     assert seen[0] == seen[1]
 
 
-class WrittenOut:
-    """What records steps on a GPU, without recording."""
+@pytest.mark.usefixtures("two_threads")
+@pytest.mark.parametrize("accumulate", [1, 2, 3])
+def test_accumulated_micro_batches_run_one_after_the_other(
+    bench: MakeBench, monkeypatch: pytest.MonkeyPatch, accumulate: int
+) -> None:
+    threads = []
 
-    def __init__(self, compute: Callable[[Tensor, Tensor, Shape], Tensor], device: torch.device) -> None:
-        self._compute = compute
+    def noting(*given: Any) -> Tensor:
+        threads.append(threading.current_thread())
+        return span_loss(*given)
 
-    def run(self, questions: NDArray[np.int64], answers: NDArray[np.int64], shape: Shape) -> Tensor:
-        return self._compute(torch.from_numpy(questions), torch.from_numpy(answers), shape)
-
-
-def test_a_step_in_a_shape_known_beforehand_is_the_same_step(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidaf.training.step.RecordedSteps", WrittenOut)
-    ours, theirs = (bench(dtype=torch.float64, clip_norm=1.0) for _ in range(2))
-    for step in (1, 2, 3):
-        expected = ours.run(step)
-        answers = theirs.source.features.answer_offsets[QUESTIONS + 1] - 1
-        loss, norm = theirs.step._run_recorded(theirs.source, QUESTIONS, answers).tolist()
-        assert (loss, norm) == (pytest.approx(expected.loss, rel=1e-8), pytest.approx(expected.grad_norm, rel=1e-8))
-    torch.testing.assert_close(ours.weights(), theirs.weights(), rtol=0, atol=1e-8)
+    monkeypatch.setattr("bidaf.training.step.span_loss", noting)
+    bench(accumulate=accumulate).run()
+    assert len(threads) >= 2
+    assert (set(threads) == {threading.main_thread()}) == (accumulate > 1)

@@ -190,7 +190,7 @@ def test_metrics_hold_the_documented_keys(whole_runs: Callable[[str], Path]) -> 
     run = whole_runs("adam")
     common = {"event", "step", "epoch", "elapsed"}
     for line in events(run, "train"):
-        own = {"loss", "grad_norm", "ema_decay", "questions_per_second", "memory_bytes"}
+        own = {"loss", "grad_norm", "learning_rate", "ema_decay", "questions_per_second", "memory_bytes"}
         assert set(line) == common | own
         assert line["ema_decay"] == pytest.approx((1 + line["step"]) / (10 + line["step"]))
         assert line["memory_bytes"] > 1e6

@@ -15,7 +15,6 @@ import typer
 from typer.core import TyperGroup
 
 from bidaf.cli.ask import ask_command
-from bidaf.cli.bench import bench_app
 from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
@@ -88,7 +87,6 @@ for command in (
     summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
     app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
 app.add_typer(config_app, name="config")
-app.add_typer(bench_app, name="bench")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]

@@ -72,6 +72,8 @@ def compare_command(
         say(f"{comparison.missing:,} questions are answered by neither and score 0")
     if comparison.unknown:
         say(f"{comparison.unknown:,} answered ids are not in the data and are ignored")
+    if comparison.unanswerable:
+        say(f"{comparison.unanswerable:,} questions without an answer are not scored")
     if json:
         print_json(comparison.to_dict())
         return

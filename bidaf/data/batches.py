@@ -70,8 +70,8 @@ class BatchSource:
         return len(self.features)
 
     def gather(self, indices: NDArray[np.int64]) -> Batch:
-        """The questions with these numbers, padded to the longest among them."""
-        questions = _tensor(indices, self.device)
+        """The questions with these numbers, padded to the longest among them. On a GPU this waits for the device."""
+        questions = upload(indices, self.device)
         context, context_length = self.contexts.gather(
             self.question_context[questions], int(self.context_lengths[indices].max())
         )
@@ -127,7 +127,7 @@ class BatchSource:
 
     def gold_spans(self, answers: NDArray[np.int64] | Tensor) -> tuple[Tensor, Tensor]:
         """First and last token [batch] of the gold answers with these numbers."""
-        spans = self.answer_spans[answers if isinstance(answers, Tensor) else _tensor(answers, self.device)]
+        spans = self.answer_spans[answers if isinstance(answers, Tensor) else upload(answers, self.device)]
         return spans[:, 0], spans[:, 1]
 
 
@@ -188,6 +188,15 @@ def batches_by_length(lengths: Sequence[int] | NDArray[np.int64], batch_tokens: 
         size = max(1, batch_tokens // int(lengths[order[start]]))
         yield order[start : start + size]
         start += size
+
+
+def upload(numbers: NDArray[np.int64], device: torch.device) -> Tensor:
+    """Numbers of questions or answers on the device. To a GPU they go from pinned memory, so that the host need not
+    wait.
+    """
+    if device.type == "cuda":
+        return torch.from_numpy(numbers).pin_memory().to(device, non_blocking=True)
+    return _tensor(numbers, device)
 
 
 def _round_up(size: int, bucket: int) -> int:

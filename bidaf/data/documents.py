@@ -20,8 +20,9 @@ from typing import IO, Any
 from bidaf.data.hub import HubName, read_rows
 from bidaf.data.sources import HUB_SPLITS, TABLE_SUFFIXES, Source
 from bidaf.errors import DataError
+from bidaf.files import reading
 from bidaf.files.packed import SUFFIXES, unpacked, unpacking
-from bidaf.files.reading import MAX_BYTES, Place, decode, parse_json, read_bounded, reading
+from bidaf.files.reading import Place, decode, parse_json, read_bounded
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
@@ -46,7 +47,7 @@ def read_documents(source: Source) -> Documents:
         rows = read_rows(source.name, place, source.split, HUB_SPLITS[source.use])
         yield from (((f"row {number}",), row) for number, row in enumerate(rows))
         return
-    with reading(place), place.open("rb") as stream:
+    with reading.reading(place), place.open("rb") as stream:
         yield from _of_stream(stream, str(place), _suffix(place))
 
 
@@ -81,20 +82,20 @@ def _json(stream: IO[bytes], where: str) -> Documents:
     """JSON, or JSON lines whatever the name: the first line is an object, and it is not the only line."""
     head = b""
     while not head.strip():
-        if not (line := stream.readline(MAX_BYTES)):
+        if not (line := stream.readline(reading.MAX_BYTES)):
             raise DataError(f"{where}: is empty")
         head += line
     begin = number = max(1, head.count(b"\n"))
     first = _parsed(head)
     rest = b""
     while first is not None and not rest.strip():
-        if not (rest := stream.readline(MAX_BYTES)):
+        if not (rest := stream.readline(reading.MAX_BYTES)):
             break
         number += 1
     if first is None or (rest and not isinstance(first, dict)):
         head += rest + read_bounded(stream, where)
-        if len(head) > MAX_BYTES:
-            raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+        if len(head) > reading.MAX_BYTES:
+            raise DataError(f"{where}: holds more than {reading.MAX_BYTES:,} bytes of text; split it")
         yield from _items(parse_json(decode(head, where), where))
     elif not rest:
         yield from _items(first)
@@ -114,10 +115,10 @@ def _parsed(line: bytes) -> Any:
 
 def _json_lines(stream: IO[bytes], where: str, number: int) -> Documents:
     size = 0
-    while line := stream.readline(MAX_BYTES):
+    while line := stream.readline(reading.MAX_BYTES):
         size += len(line)
-        if size > MAX_BYTES:
-            raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+        if size > reading.MAX_BYTES:
+            raise DataError(f"{where}: holds more than {reading.MAX_BYTES:,} bytes of text; split it")
         if line.strip():
             yield (f"line {number}",), _line(line, where, number)
         number += 1
@@ -145,12 +146,12 @@ def _items(value: Any) -> Documents:
 
 
 def _csv_rows(stream: IO[bytes], where: str, delimiter: str) -> Documents:
-    csv.field_size_limit(MAX_BYTES)  # 128 kB otherwise; contexts may be longer
+    csv.field_size_limit(reading.MAX_BYTES)  # 128 kB otherwise; contexts may be longer
     with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
         try:
             for number, row in enumerate(csv.DictReader(text, delimiter=delimiter), 1):
-                if number % 1_000 == 0 and text.buffer.tell() > MAX_BYTES:
-                    raise DataError(f"{where}: holds more than {MAX_BYTES:,} bytes of text; split it")
+                if number % 1_000 == 0 and text.buffer.tell() > reading.MAX_BYTES:
+                    raise DataError(f"{where}: holds more than {reading.MAX_BYTES:,} bytes of text; split it")
                 yield (f"row {number}",), {key: _cell(key, cell) for key, cell in row.items() if key}
         except UnicodeDecodeError:
             raise DataError(f"{where}: is not UTF-8; convert it (iconv -t UTF-8)") from None

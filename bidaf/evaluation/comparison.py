@@ -17,7 +17,7 @@ from bidaf.evaluation.statistics import Articles, Estimate, McNemar, estimate, m
 from bidaf.files.reading import quote
 
 LISTED_IDS = 3
-PLAIN = ("a", "b", "seeds", "questions", "articles", "missing", "unknown")
+PLAIN = ("a", "b", "seeds", "questions", "articles", "missing", "unknown", "unanswerable")
 
 Values = list[list[float]]
 """`[seeds, questions]`, percent."""
@@ -76,6 +76,8 @@ class Comparison:
     """Questions that neither A nor B answers; they count 0 for both."""
     unknown: int
     """Answered ids that are no question of the data; they change no figure."""
+    unanswerable: int
+    """Questions without a gold answer, which are left out of every figure."""
 
     @property
     def better(self) -> str | None:
@@ -153,6 +155,7 @@ def compare(questions: Sequence[GoldQuestion], a: System, b: System) -> Comparis
         breakdowns=_breakdowns(scored, _mean(f1_a), _mean(f1_b), articles),
         missing=len(gold.keys() - answered),
         unknown=len(answered - {question.id for question in questions}),
+        unanswerable=len(questions) - len(scored),
     )
 
 

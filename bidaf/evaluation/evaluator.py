@@ -22,6 +22,11 @@ ALL = slice(None)
 ANY_WEIGHTS = "the model's weights"
 
 
+def default_batch_tokens(device: torch.device) -> int:
+    """Padded context tokens per batch when `evaluation.batch_tokens` is not set: enough to fill the device."""
+    return 60_000 if device.type == "cuda" else 12_000
+
+
 class NonfiniteScores(BidafError):
     """The weights give a question no probabilities but NaN: they have diverged."""
 
@@ -40,7 +45,7 @@ def predict_spans(
     source: BatchSource,
     n: int = 1,
     *,
-    batch_tokens: int,
+    batch_tokens: int | None,
     max_answer_tokens: int | None,
     weights: str = ANY_WEIGHTS,
     on_progress: Callable[[int], None] = lambda questions: None,
@@ -63,12 +68,14 @@ def predict_spans(
 def score_batches(
     model: nn.Module,
     source: BatchSource,
-    batch_tokens: int,
+    batch_tokens: int | None,
     *,
     shard: slice = ALL,
     questions: Sequence[int] | None = None,
 ) -> Iterator[tuple[list[int], SpanScores]]:
     """Question numbers with their scores [batch, T], for all questions of `source`, some of them, or a shard.
+
+    `batch_tokens` None stands for the device's default.
 
     Runs in evaluation mode without gradients and leaves the model's mode as it was.
     """
@@ -77,7 +84,8 @@ def score_batches(
     try:
         with torch.inference_mode():
             asked = np.arange(len(source)) if questions is None else np.asarray(questions)
-            places = list(batches_by_length(source.context_lengths[asked], batch_tokens))[shard]
+            tokens = batch_tokens or default_batch_tokens(source.device)
+            places = list(batches_by_length(source.context_lengths[asked], tokens))[shard]
             batches = [asked[each] for each in places]
             found = map_on_threads(lambda indices: model(source.gather(indices)), batches, source.device)
             for indices, scores in zip(batches, found, strict=True):

@@ -13,7 +13,7 @@ from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.evaluation.evaluator import Prediction, predict_spans
+from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
 from bidaf.inference.loading import LoadedModel
 
 OnProgress = Callable[[int], None]
@@ -97,5 +97,6 @@ class Predictor:
 
     def _batch_tokens(self) -> int:
         """What the model's config asks for, if half the free memory can hold it: it was made for another machine."""
-        asked, free = self.loaded.config.evaluation.batch_tokens, free_memory(self.device)
+        asked = self.loaded.config.evaluation.batch_tokens or default_batch_tokens(self.device)
+        free = free_memory(self.device)
         return asked if free is None else max(1, min(asked, free // (2 * self._bytes_per_token)))

@@ -32,26 +32,26 @@ def drawing_from(seed: int) -> Iterator[None]:
         _drawing.generator = before
 
 
-def keep_mask(like: Tensor, drop: float) -> Tensor:
-    """A float mask of `like`'s shape: 0 with probability `drop`, else 1 / (1 - drop).
+def keep_mask(like: Tensor, p: float) -> Tensor:
+    """A float mask of `like`'s shape: 0 with probability `p`, else 1 / (1 - p).
 
-    On a CPU the generator draws one number after the other, so that the draws, not the arithmetic, are
-    the cost of dropout. Four decisions are cut from one 64-bit draw: `drop` is thereby rounded to a
-    multiple of 2**-16 (0.2 becomes 0.20000).
+    A CPU generator draws one number after the other, so that the draws, not the arithmetic, are the
+    cost of dropout. Each 64-bit draw is cut into four decisions: `p` is thereby rounded to a multiple
+    of 2**-16 (0.2 becomes 0.20000).
     """
     count = like.numel()
     draws = torch.empty((count + LANES - 1) // LANES, dtype=torch.int64, device=like.device)
     draws.random_(-(2**63), None, generator=_drawing.generator)  # the full range: by default the sign bit would stay 0
     lanes = draws.view(torch.int16)[:count].view(like.shape)
     mask = torch.empty_like(like, memory_format=torch.contiguous_format)
-    torch.ge(lanes, round(drop * 2**16) - 2**15, out=mask)
-    return mask.mul_(1.0 / (1.0 - drop))
+    torch.ge(lanes, round(p * 2**16) - 2**15, out=mask)
+    return mask.mul_(1.0 / (1.0 - p))
 
 
 class _Dropped(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, drop: float) -> Tensor:
-        mask = keep_mask(values, drop)
+    def forward(ctx: Any, values: Tensor, p: float) -> Tensor:
+        mask = keep_mask(values, p)
         ctx.save_for_backward(mask)
         return torch.mul(values, mask, out=torch.empty_like(mask))  # in the order of the mask: contiguous
 
@@ -65,8 +65,8 @@ class _DroppedScores(torch.autograd.Function):
     """(dropout(values) @ weight) without a gradient of `values` apart from the mask's own memory."""
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, weight: Tensor, drop: float) -> Tensor:
-        mask = keep_mask(values, drop)
+    def forward(ctx: Any, values: Tensor, weight: Tensor, p: float) -> Tensor:
+        mask = keep_mask(values, p)
         dropped = torch.mul(values, mask, out=torch.empty_like(mask))
         ctx.save_for_backward(mask, dropped, weight)
         return dropped @ weight
@@ -80,30 +80,28 @@ class _DroppedScores(torch.autograd.Function):
 
 
 class Dropout(nn.Module):
-    """Zeroes a share `drop` of the inputs in training and scales the rest by 1 / (1 - drop)."""
+    """In training sets a share `p` of the inputs to 0 and scales the rest by 1 / (1 - p)."""
 
-    def __init__(self, drop: float) -> None:
+    def __init__(self, p: float) -> None:
         super().__init__()
-        self.drop = drop
+        self.p = p
 
     def forward(self, values: Tensor) -> Tensor:
-        if not self.training or self.drop == 0.0:
+        if not self.training or self.p == 0.0:
             return values
         if values.device.type != "cpu":
-            return F.dropout(values, self.drop)
-        dropped: Tensor = _Dropped.apply(values, self.drop)  # type: ignore[no-untyped-call]
+            return F.dropout(values, self.p)
+        dropped: Tensor = _Dropped.apply(values, self.p)  # type: ignore[no-untyped-call]
         return dropped
 
     def score(self, values: Tensor, weight: Tensor) -> Tensor:
         """`self(values) @ weight`: [..., size] and [size] -> [...]."""
-        plain = (
-            not self.training or self.drop == 0.0 or values.dtype != weight.dtype or torch.is_autocast_enabled("cpu")
-        )
+        plain = not self.training or self.p == 0.0 or values.dtype != weight.dtype or torch.is_autocast_enabled("cpu")
         if plain or values.device.type != "cpu":
             scores: Tensor = self(values) @ weight
             return scores
-        fused: Tensor = _DroppedScores.apply(values, weight, self.drop)  # type: ignore[no-untyped-call]
+        fused: Tensor = _DroppedScores.apply(values, weight, self.p)  # type: ignore[no-untyped-call]
         return fused
 
     def extra_repr(self) -> str:
-        return f"drop={self.drop}"
+        return f"p={self.p}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import cache
 from typing import Any
 
@@ -51,24 +51,24 @@ def reverse_within_length(sequence: Tensor, lengths: Tensor) -> Tensor:
 
 
 @contextmanager
-def _beside(shared: Tensor) -> Iterator[Callable[[Tensor], None]]:
-    """On a GPU, what the block launches runs beside what comes after it; call the result with the block's own tensor
-    before using that. `shared` is read on both sides. On a CPU the block just runs.
+def _side_by_side(*shared: Tensor) -> Iterator[Callable[[Tensor], None]]:
+    """On a GPU, run the kernels of the block at the same time as those launched after it; on a CPU, just run it.
 
-    A step of an LSTM is too small to fill a GPU, and its steps follow one another: two directions at a time take little
-    more than one.
+    `shared` are the tensors that the block reads. Call what the context manager gives with the block's result before
+    using that. One step of an LSTM is too small to fill a GPU, so that two directions take little longer than one.
     """
-    if not shared.is_cuda:
+    if not shared[0].is_cuda:
         yield lambda result: None
         return
-    main, side = torch.cuda.current_stream(shared.device), _side_stream(shared.device)
+    main, side = torch.cuda.current_stream(shared[0].device), _side_stream(shared[0].device)
     side.wait_stream(main)
 
     def join(result: Tensor) -> None:
         main.wait_stream(side)
-        # Memory is handed out again by stream: each stream is told of what it uses of the other's.
+        # The allocator reuses memory per stream: tell it which other stream uses a tensor.
         result.record_stream(main)
-        shared.record_stream(side)
+        for tensor in shared:
+            tensor.record_stream(side)
 
     with torch.cuda.stream(side):
         yield join
@@ -88,10 +88,10 @@ class BiLstm(nn.Module):
     new and makes 3,200 weights over the whole network), and the forget gate's starts at 1 (BasicLSTMCell's default).
     """
 
-    def __init__(self, input_size: int, hidden_size: int, drop: float) -> None:
+    def __init__(self, input_size: int, hidden_size: int, p: float) -> None:
         super().__init__()
         self.hidden_size = hidden_size
-        self.dropout = Dropout(drop)
+        self.dropout = Dropout(p)
         self.weight_ih = nn.Parameter(torch.empty(2, 4 * hidden_size, input_size))
         self.weight_hh = nn.Parameter(torch.empty(2, 4 * hidden_size, hidden_size))
         self.bias = nn.Parameter(torch.zeros(2, 4 * hidden_size))
@@ -101,25 +101,39 @@ class BiLstm(nn.Module):
             self.bias[:, hidden_size : 2 * hidden_size] = 1.0
 
     def forward(self, sequence: Tensor, lengths: Tensor, *, with_dropout: bool = True) -> Tensor:
-        # Step by step in memory, as the kernels want it: the one pass of dropout brings it there.
+        # Step by step in memory, as the kernels want it: dropout writes its result in that order.
         sequence = sequence.transpose(0, 1)
         sequence = (self.dropout(sequence) if with_dropout else sequence).contiguous()
-        with _beside(sequence) as join:
-            back = reverse_within_length(self._run(1, reverse_within_length(sequence, lengths)), lengths)
-        ahead = self._run(0, sequence)
+        ahead_weights, back_weights = self._weights()
+        with _side_by_side(sequence, *back_weights) as join:
+            back = reverse_within_length(self._run(reverse_within_length(sequence, lengths), back_weights), lengths)
+        ahead = self._run(sequence, ahead_weights)
         join(back)
         padding = torch.arange(sequence.shape[0], device=sequence.device).unsqueeze(1) >= lengths
         return torch.cat([ahead, back], dim=2).masked_fill(padding.unsqueeze(2), 0.0).transpose(0, 1)
 
-    def _run(self, direction: int, sequence: Tensor) -> Tensor:
+    def _weights(self) -> Iterator[list[Tensor]]:
+        """For each direction what `torch.lstm` takes: input, recurrent, bias, and its second bias, which stays 0.
+
+        Call it before the directions go to different streams: gradients of the weights are then summed on one.
+        """
+        directions = zip(self.weight_ih.unbind(), self.weight_hh.unbind(), self.bias.unbind(), strict=True)
+        for input_weight, recurrent_weight, bias in directions:
+            weights = [input_weight, recurrent_weight, bias, torch.zeros_like(bias)]
+            if bias.is_cuda:
+                # One block of memory in cuDNN's order, or cuDNN would copy them into one, with a warning, at each call.
+                flat = torch.cat([weight.flatten() for weight in weights])
+                pieces = torch.split(flat, [weight.numel() for weight in weights])
+                weights = [piece.view_as(weight) for piece, weight in zip(pieces, weights, strict=True)]
+            yield weights
+
+    def _run(self, sequence: Tensor, weights: list[Tensor]) -> Tensor:
         """One direction, [steps, batch, in] -> [steps, batch, d], by PyTorch's fused kernel (oneDNN, cuDNN)."""
-        state = sequence.new_zeros(1, sequence.shape[1], self.hidden_size)
-        weights = [self.weight_ih[direction], self.weight_hh[direction], self.bias[direction]]
-        weights.append(torch.zeros_like(weights[2]))
-        if sequence.is_cuda:
-            # One stretch of memory in cuDNN's order, or it would copy them into one, with a warning, at every call.
-            flat = torch.cat([weight.flatten() for weight in weights])
-            pieces = torch.split(flat, [weight.numel() for weight in weights])
-            weights = [piece.view_as(weight) for piece, weight in zip(pieces, weights, strict=True)]
-        outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, False)[0]
-        return outputs
+        # cuDNN's LSTM under autocast is always float16, which would need loss scaling: it stays in float32 there.
+        with torch.autocast("cuda", enabled=False) if sequence.is_cuda else nullcontext():
+            sequence = sequence.to(weights[0].dtype) if sequence.is_cuda else sequence
+            state = sequence.new_zeros(1, sequence.shape[1], self.hidden_size)
+            outputs: Tensor = torch.lstm(sequence, (state, state), weights, True, 1, 0.0, self.training, False, False)[
+                0
+            ]
+            return outputs

@@ -130,6 +130,7 @@ def _line_values(axes: Axes) -> Iterator[Value]:
 def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
     """Invisible dots in these places, each with its text, for the page's script to show."""
     width, height = (72 * inches for inches in figure.get_size_inches())
+    axes.get_xlim()  # limits follow the data when they are asked for, and the transformation alone does not ask
     dots = []
     for across, up, text in values:
         x, y = np.asarray(axes.transData.transform((across, up))) * 72 / figure.dpi

@@ -24,6 +24,7 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
+from bidaf.device import describe
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import read_regular
@@ -359,6 +360,7 @@ def environment(device: str, processes: int = 1) -> dict[str, Any]:
         "platform": platform.platform(),
         "processors": os.cpu_count(),
         "device": device,
+        **describe(torch.device(device)),
         "processes": processes,
         "threads": torch.get_num_threads(),
         "commit": _commit(),

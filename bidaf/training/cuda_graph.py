@@ -1,54 +1,71 @@
-"""Steps of a GPU recorded as CUDA graphs: one launch instead of some thousands.
+"""Kernels of a micro-batch recorded as CUDA graphs: one launch replays hundreds.
 
-A step of BiDAF is thousands of small kernels, most of them steps of LSTMs; launching them one by one takes longer than
-running them. Per shape of a batch the first step runs as it is written, which also warms the libraries up, the second
-is recorded, and from then on steps of that shape are replayed. Replayed and written-out steps compute the same.
+The kernels of a small network run about as fast as Python launches them. For each shape, the first micro-batch runs
+as written, which also initializes the libraries; the second is recorded; from then on the recording is replayed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bidaf.data.batches import Shape
+from bidaf.data.batches import BatchSource, Shape
 
-Compute = Callable[[Tensor, Tensor, Shape], Tensor]
-"""Question and answer numbers [batch] and their shape -> the step's figures; changes weights and optimizer in place."""
+Compute = Callable[[BatchSource, Tensor, Tensor, Shape, float], None]
+"""Takes question and answer numbers [batch], the batch's shape and its share of the step's questions. It must not wait
+for the device, and must write its results to memory that exists before."""
 
 
-class RecordedSteps:
-    """Replays `compute`, which must neither wait for the device nor allocate what outlives it."""
+class _Key(NamedTuple):
+    questions: int
+    shape: Shape
+    share: float
+
+
+class CudaGraphs:
+    """Runs `compute`, and replays it once the same source and shape have come twice.
+
+    Everything runs on one stream of its own, as recording requires; the caller's stream waits for it.
+    """
 
     def __init__(self, compute: Compute, device: torch.device) -> None:
         self._compute = compute
-        self._device = device
-        self._met: set[tuple[int, Shape]] = set()
-        self._graphs: dict[tuple[int, Shape], torch.cuda.CUDAGraph] = {}
-        self._inputs: dict[int, tuple[Tensor, Tensor]] = {}
-        self._figures = torch.zeros(2, device=device)
-        # One pool for all graphs: nothing in it outlives a replay, and replays follow one another.
+        self._stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+        # One memory pool for all graphs: no result stays in it, and replays follow one another.
         self._pool = torch.cuda.graph_pool_handle()
+        self._inputs: dict[int, Tensor] = {}
+        # A graph reads the memory of its source: it must not outlive that. None: this key has run once.
+        self._graphs: WeakKeyDictionary[BatchSource, dict[_Key, torch.cuda.CUDAGraph | None]] = WeakKeyDictionary()
 
-    def run(self, questions: NDArray[np.int64], answers: NDArray[np.int64], shape: Shape) -> Tensor:
-        """The figures of a step on these questions; seed the device's generator before."""
-        key = (len(questions), shape)
-        if len(questions) not in self._inputs:
-            empty = torch.zeros(2, len(questions), dtype=torch.int64, device=self._device)
-            self._inputs[len(questions)] = (empty[0], empty[1])
-        inputs = self._inputs[len(questions)]
-        for place, numbers in zip(inputs, (questions, answers), strict=True):
-            place.copy_(torch.from_numpy(numbers).pin_memory(), non_blocking=True)
-        if key not in self._met:
-            self._met.add(key)
-            return self._compute(*inputs, shape)
-        if key not in self._graphs:
-            graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph, pool=self._pool):
-                self._figures.copy_(self._compute(*inputs, shape))
-            self._graphs[key] = graph
-        self._graphs[key].replay()
-        return self._figures.clone()
+    def run(self, source: BatchSource, questions: NDArray[np.int64], answers: NDArray[np.int64], share: float) -> None:
+        """Compute this micro-batch. Seed the device's generator before: a replay draws its own random numbers."""
+        key = _Key(len(questions), source.shape_of(questions), share)
+        graphs = self._graphs.setdefault(source, {})
+        outer = torch.cuda.current_stream(source.device)
+        self._stream.wait_stream(outer)
+        with torch.cuda.stream(self._stream):
+            if key.questions not in self._inputs:
+                self._inputs[key.questions] = torch.empty(2, key.questions, dtype=torch.int64, device=source.device)
+            inputs = self._inputs[key.questions]
+            inputs.copy_(torch.from_numpy(np.stack([questions, answers])).pin_memory(), non_blocking=True)
+            compute = partial(self._compute, source, inputs[0], inputs[1], key.shape, share)
+            if key in graphs:
+                graph = graphs[key] = graphs[key] or self._record(compute)
+                graph.replay()
+            else:
+                graphs[key] = None
+                compute()
+        outer.wait_stream(self._stream)
+
+    def _record(self, compute: Callable[[], None]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool, stream=self._stream):
+            compute()
+        return graph

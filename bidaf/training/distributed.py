@@ -1,22 +1,27 @@
-"""The processes that train one model together, one a GPU or a part of a processor, as `torchrun` starts them.
+"""The processes that train one model together, one per GPU or share of a processor, as `torchrun` starts them.
 
-Every process holds the whole model, optimizer and shadow. Of each batch it runs its share of the parts; gradients are
-summed, and from there on all do the same. The first process alone reads and writes the run's folder and talks.
+Every process holds the whole model, optimizer and shadow. It runs its share of each batch's micro-batches; gradients
+are summed, and everything after that is the same in all of them. Only rank 0 reads and writes the run's folder and
+prints messages.
+
+What the processes send each other is numbers, JSON and safetensors: nothing that is received is unpickled.
 """
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import re
 import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.distributed as dist
+from safetensors.torch import load, save
 from torch import Tensor
 
 from bidaf.device import choose_device
@@ -26,23 +31,21 @@ from bidaf.training.interrupt import SIGNALS
 if TYPE_CHECKING:  # PyTorch can be built without
     from torch.distributed.distributed_c10d import Store
 
-Value = TypeVar("Value")
-
 VARIABLES = ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
-# Seconds for which a process that lost another leaves it to the first one, which saves, to say so.
+# Seconds that other ranks wait for rank 0, which may be saving, to report a lost process.
 PATIENCE = 5.0
 
 
 class UnfitEnvironment(UsageError):
-    """The variables of the environment that a launcher sets are not whole."""
+    """The environment variables that a launcher sets are incomplete or contradict each other."""
 
 
 class LostProcess(BidafError):
-    """Another process of the group ended or can't be reached any more."""
+    """Another process of the group ended or can no longer be reached."""
 
 
 class Group:
-    """A process among those of a run. Without others its methods do nothing."""
+    """This process among those of a run. When it is the only one, the methods return what they are given."""
 
     def __init__(self, rank: int = 0, size: int = 1, *, local_rank: int = 0, store: Store | None = None) -> None:
         self.rank = rank
@@ -50,7 +53,7 @@ class Group:
         self.local_rank = local_rank
         """Its number on this machine."""
         self.store = store
-        """What the processes met at; with torchrun it outlives each of them."""
+        """The key-value store that the processes met at; with torchrun it outlives each of them."""
 
     @property
     def is_first(self) -> bool:
@@ -59,57 +62,71 @@ class Group:
 
     @property
     def shard(self) -> slice:
-        """What falls to this process of a sequence that all have; each item falls to one."""
+        """This process's share of a sequence that all of them hold."""
         return slice(self.rank, None, self.size)
 
     def sum_(self, tensor: Tensor) -> None:
         """Replace the tensor by its sum over all processes, the same bits in each."""
         if self.size > 1:
-            with _meeting():
+            with _reporting_lost_processes():
                 dist.all_reduce(tensor)
 
-    def gather(self, value: Value) -> list[Value]:
-        """Everyone's value, by rank."""
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes, by rank; anything that JSON can hold."""
         if self.size == 1:
             return [value]
-        values = [value] * self.size
-        with _meeting():
-            dist.all_gather_object(values, value)
-        return values
+        return [json.loads(data) for data in self._gather_bytes(json.dumps(value).encode())]
 
-    def from_first(self, value: Value) -> Value:
-        """The first process's value; what the others give does not count."""
-        if self.size == 1:
-            return value
-        box = [value]
-        with _meeting():
-            dist.broadcast_object_list(box)
-        return box[0]
+    def from_first(self, value: Any) -> Any:
+        """The value of rank 0, anything that JSON can hold; what the other processes pass is ignored."""
+        return value if self.size == 1 else json.loads(self._bytes_from_first(json.dumps(value).encode()))
 
     def tensors_from_first(self, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """The tensors of rank 0 by name, on the CPU; what the other processes pass is ignored."""
-        return self.from_first({name: tensor.detach().cpu() for name, tensor in tensors.items()})
+        named = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+        return named if self.size == 1 else load(self._bytes_from_first(save(named)))
 
     def wait(self) -> None:
-        """Wait until all have come here."""
+        """Wait until all processes have come here."""
         self.gather(None)
 
     def sum_gradients(
-        self, loss: Tensor, gradients: Sequence[Tensor], votes: Sequence[float]
+        self, loss: Tensor, gradients: Sequence[Tensor], stop_flags: Sequence[float]
     ) -> tuple[Tensor, list[Tensor], Tensor]:
-        """Sum loss [], gradients and votes [n] of the processes' parts of a batch.
+        """Sum loss [], gradients and stop flags [n] over the processes' micro-batches.
 
-        In one all-reduce of a flat copy: the weights are few (6.5 MB) and what costs is each message's latency. The
-        votes travel with it, so that all processes learn in the same step that one was asked to stop.
-        `DistributedDataParallel` would rename the weights, weigh each process alike though their parts differ, and wait
-        forever for one whose share of a short batch is empty.
+        One all-reduce of one flat copy: the weights are few (6.5 MB), so that latency is the cost. The stop flags
+        travel with it, so that all processes learn in the same step that one of them was asked to stop.
+        `DistributedDataParallel` would rename the weights, give all processes the same weight although their shares
+        differ, and wait forever for one whose share of a short batch is empty.
         """
-        pieces = [loss.reshape(1), loss.new_tensor(votes), *(gradient.flatten() for gradient in gradients)]
+        # Filled on the device: an upload would wait for it.
+        flags = [loss.new_full((1,), flag) for flag in stop_flags]
+        pieces = [loss.reshape(1), *flags, *(gradient.flatten() for gradient in gradients)]
         flat = torch.cat([piece.to(gradients[0].dtype) for piece in pieces])
         self.sum_(flat)
-        total_loss, total_votes, *totals = torch.split(flat, [piece.numel() for piece in pieces])
+        sizes = [1, len(flags), *(gradient.numel() for gradient in gradients)]
+        total_loss, total_flags, *totals = torch.split(flat, sizes)
         shaped = [total.view_as(gradient) for total, gradient in zip(totals, gradients, strict=True)]
-        return total_loss[0], shaped, total_votes
+        return total_loss[0], shaped, total_flags
+
+    def _gather_bytes(self, data: bytes) -> list[bytes]:
+        own = torch.frombuffer(bytearray(data), dtype=torch.uint8)
+        sizes = [torch.zeros(1, dtype=torch.int64) for _ in range(self.size)]
+        with _reporting_lost_processes():
+            dist.all_gather(sizes, torch.tensor([len(own)]))
+            longest = max(int(size) for size in sizes)
+            padded = [torch.zeros(longest, dtype=torch.uint8) for _ in range(self.size)]
+            dist.all_gather(padded, torch.cat([own, own.new_zeros(longest - len(own))]))
+        return [each[: int(size)].numpy().tobytes() for each, size in zip(padded, sizes, strict=True)]
+
+    def _bytes_from_first(self, data: bytes) -> bytes:
+        size = torch.tensor([len(data)])
+        with _reporting_lost_processes():
+            dist.broadcast(size, src=0)
+            buffer = bytearray(data) if self.is_first else bytearray(int(size))
+            dist.broadcast(torch.frombuffer(buffer, dtype=torch.uint8), src=0)
+        return bytes(buffer)
 
 
 ALONE = Group()
@@ -117,7 +134,7 @@ _joined = ALONE  # of this process; torch's own group is one for the whole proce
 
 
 @contextmanager
-def _meeting() -> Iterator[None]:
+def _reporting_lost_processes() -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:  # gloo's own, and all of torch.distributed's
@@ -126,7 +143,7 @@ def _meeting() -> Iterator[None]:
 
 
 def expected_size() -> int:
-    """How many processes the environment speaks of. Raises `UnfitEnvironment`."""
+    """The number of processes that the environment indicates. Raises `UnfitEnvironment`."""
     text = os.environ.get("WORLD_SIZE", "1")
     if text == "1":
         return 1
@@ -134,7 +151,7 @@ def expected_size() -> int:
     numbers = (text, *(os.environ.get(name, "0") for name in ("RANK", "LOCAL_RANK", "MASTER_PORT")))
     if missing or not all(number.isdigit() for number in numbers) or int(text) <= int(os.environ["RANK"]):
         raise UnfitEnvironment(
-            f"WORLD_SIZE={text} speaks of several processes, but {', '.join(missing) or 'RANK and the like'} "
+            f"WORLD_SIZE={text} indicates several processes, but {', '.join(missing) or 'RANK and the like'} "
             f"{'is not set' if missing else 'do not fit it'}: start with torchrun, or unset WORLD_SIZE"
         )
     return int(text)
@@ -142,23 +159,23 @@ def expected_size() -> int:
 
 @contextmanager
 def joined(device_name: str) -> Iterator[Group]:
-    """Meet the other processes that torchrun started; a group of one when it started none.
+    """Join the other processes that torchrun started; a group of one when there are none.
 
-    At the end of the block all wait for one another, but after an error: that ends each of them where it is.
-    Raises `LostProcess` when they do not come.
+    At the end of the block all wait for one another, except after an error, which ends each of them where it is.
+    Raises `LostProcess` when the others do not join.
     """
     size = expected_size()
     if size == 1:
         yield ALONE
         return
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    # Objects travel between processors in any case, so that no GPU is waited for.
+    # Values and files always travel between processors, so that no GPU is waited for.
     backend = "cpu:gloo,cuda:nccl" if device_name != "cpu" and torch.cuda.is_available() else "gloo"
     if not dist.is_available():
         raise BidafError("this build of PyTorch has no torch.distributed: train in one process")
     from torch.distributed.rendezvous import rendezvous
 
-    with _meeting():
+    with _reporting_lost_processes():
         store, _, _ = next(rendezvous("env://"))
         dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     global _joined
@@ -170,12 +187,12 @@ def joined(device_name: str) -> Iterator[Group]:
 
 
 def device_of(group: Group, name: str) -> torch.device:
-    """The device of this process: a GPU of its own, or the CPU. Raises `UsageError` where that can't be."""
+    """The device of this process: a GPU of its own, or the CPU. Raises `UsageError` when there is none."""
     if group.size == 1:
         return choose_device(name)
     if name not in ("auto", "cpu", "cuda"):
         raise UsageError(
-            f"--device {name} is for one process; of several each takes its own GPU: --device cuda, or cpu"
+            f"--device {name} is for one process; with several, each takes its own GPU: use --device cuda, or cpu"
         )
     if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
         device = torch.device("cpu")
@@ -188,31 +205,30 @@ def device_of(group: Group, name: str) -> torch.device:
                 + "use --device cpu"
             )
         device = torch.device("cuda", group.local_rank)
-        torch.cuda.set_device(device)
     if len(kinds := set(group.gather(device.type))) > 1:
         raise UsageError(f"the processes have different devices ({', '.join(sorted(kinds))}): name one with --device")
     return device
 
 
 def speaks(error: BaseException) -> bool:
-    """Whether this process is the one of all to say that they end, and why: the first that fails."""
+    """Whether this process reports the error that ends all of them: the first one that fails does."""
     group = _joined
-    if group.store is None:  # not met: all of them see what is wrong with the command line
+    if group.store is None:  # not joined: all of them see what is wrong with the command line
         return isinstance(error, LostProcess | UnfitEnvironment) or os.environ.get("RANK", "0") == "0"
-    for number in SIGNALS:  # torchrun asks those that are left to end, as they do
+    for number in SIGNALS:  # torchrun asks those that are left to end, while they end
         signal.signal(number, signal.SIG_IGN)
     try:
         if isinstance(error, LostProcess) and not group.is_first:
             patience = time.monotonic() + PATIENCE
-            while not group.store.check(["told"]) and time.monotonic() < patience:
+            while not group.store.check(["reported"]) and time.monotonic() < patience:
                 time.sleep(0.1)
-        return bool(group.store.add("told", 1) == 1)
-    except RuntimeError:  # the store went with the process that kept it
+        return bool(group.store.add("reported", 1) == 1)
+    except RuntimeError:  # the store ended with the process that kept it
         return True
 
 
 def require_same(group: Group, tensors: Iterable[Mapping[str, Tensor]], what: str) -> None:
-    """Raise `BidafError` when the tensors are not the same in all processes, bit for bit."""
+    """Raise `BidafError` unless the tensors are the same in all processes, bit for bit."""
     if group.size == 1:
         return
     digest = hashlib.sha256()
@@ -223,6 +239,6 @@ def require_same(group: Group, tensors: Iterable[Mapping[str, Tensor]], what: st
     others = [str(rank) for rank, other in enumerate(digests) if other != digests[0]]
     if others:
         raise BidafError(
-            f"{what} of process {', '.join(others)} differ from those of process 0: nothing is saved of this step. "
-            "Are the processes on machines of different kinds? Resume to go on from the last checkpoint."
+            f"{what} of process {', '.join(others)} differ from those of process 0: this step is not saved. "
+            "Are the processes on different kinds of machines? Resume to continue from the last checkpoint."
         )

@@ -218,8 +218,7 @@ def _prepare_together(config: Config | None, features: str | None, group: Group,
     Then one process per machine finds them by their key or makes them from its own sources. Raises `DataError` where
     these are different data.
     """
-    config = group.from_first(config)
-    assert config is not None
+    config = Config.model_validate(group.from_first(config.to_dict() if config else None))
     prepared = prepare(config.data, key=features, echo=echo) if group.is_first else None
     features = group.from_first(prepared.key if prepared else None)
     for my_turn in (group.local_rank == 0, True):

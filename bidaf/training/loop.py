@@ -61,7 +61,6 @@ class _Loop:
         self.writer = writer
         self.progress = progress
         self.requests = requests
-        trainer.step.votes = requests.stop_flags
         self.averages = Averages(trainer, writer, self._answer, progress.say)
         self.saved_step = -1 if self.state.step == 0 else self.state.step
         self._unread: list[tuple[int, Numbers, StepResult]] = []
@@ -85,13 +84,20 @@ class _Loop:
                     return
                 self.requests.check()
                 self._train_one()
-        except (Interrupted, LostProcess) as end:
+        except Interrupted:
             if self.saved_step != state.step:
                 self._save()
-            if isinstance(end, LostProcess) and self.writer.run is not None:
-                command = f"bidaf train --resume {self.writer.run.folder}"
-                raise LostProcess(f"{end}; the run is saved at step {state.step}, resume with: {command}") from None
             raise
+        except LostProcess as lost:
+            # On GPUs a sum that was cut short may already be in the weights, as finite numbers: the last checkpoint
+            # stands. On CPUs a sum arrives whole or raises.
+            if self.saved_step != state.step and self.trainer.train_source.device.type == "cpu":
+                self._save()
+            if self.writer.run is None:
+                raise
+            saved = f"the run is saved at step {self.saved_step}" if self.saved_step > 0 else "nothing was saved yet"
+            command = f"bidaf train --resume {self.writer.run.folder}"
+            raise LostProcess(f"{lost}; {saved}, resume with: {command}") from None
 
     def _evaluation_due(self) -> bool:
         step = self.state.step
@@ -114,13 +120,14 @@ class _Loop:
         began = time.perf_counter()
         state, trainer = self.state, self.trainer
         questions, answers = trainer.order.batch(state.step)
-        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1)
+        stop_flags = self.requests.stop_flags()
+        result = trainer.step.run(trainer.train_source, questions, answers, state.step + 1, stop_flags)
         state.step += 1
         self._unread.append((state.step, questions, result))
-        if trainer.step.looks_at_once:
-            self._read()
         self._interval_seconds += time.perf_counter() - began
         self._interval_questions += len(questions)
+        if trainer.step.looks_at_once:
+            self._read()
         self.progress.advance()
         if state.step % self.config.training.log_every == 0 or state.step == trainer.total_steps:
             self._log()
@@ -133,11 +140,12 @@ class _Loop:
         """
         if not self._unread:
             return
-        state, source = self.state, self.trainer.train_source
+        state, source, began = self.state, self.trainer.train_source, time.perf_counter()
         figures = torch.stack([result.figures for _, _, result in self._unread]).tolist()
-        voted = [result.votes for _, _, result in self._unread if result.votes is not None]
-        if voted:
-            self.requests.agree(torch.stack(voted).sum(0).tolist())
+        stop_flags = [result.stop_flags for _, _, result in self._unread if result.stop_flags is not None]
+        if stop_flags:
+            self.requests.agree(torch.stack(stop_flags).sum(0).tolist())
+        self._interval_seconds += time.perf_counter() - began  # on a GPU most of a step's time is waited for here
         for (step, questions, result), (loss, grad_norm) in zip(self._unread, figures, strict=True):
             self._grad_norm = grad_norm if result.updated else None
             if result.updated and math.isfinite(loss) and math.isfinite(grad_norm):
@@ -243,10 +251,10 @@ class _Loop:
             except NonfiniteScores as error:
                 diverged = str(error)
         answers: dict[str, list[Prediction]] = {}
-        for share, stop_flags, problem in group.gather((ours, self.requests.stop_flags(), diverged)):
+        for share, stop_flags, problem in group.gather([ours, self.requests.stop_flags(), diverged]):
             if problem:
                 raise NonfiniteScores(problem)
-            answers |= share
+            answers |= {question: [Prediction(*each) for each in best] for question, best in share.items()}
             self.requests.agree(stop_flags)
         self.requests.check()
         return {id: answers[id] for id in (trainer.dev_source.features.ids[number] for number in asked)}

@@ -1,4 +1,4 @@
-"""A batch in parts, questions of similar length together."""
+"""A batch cut into micro-batches of questions of similar length."""
 
 from __future__ import annotations
 
@@ -6,27 +6,28 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-# Context tokens from which a batch runs in parts on a CPU: below, the matrix products would be too small.
+# Context tokens from which a batch is cut on a CPU: below, the matrix products would be too small.
 FEWEST_TOKENS = 3000
-# Padded tokens over real ones, from which twice as many parts are worth their smaller products.
+# Padded over real tokens, from which twice as many micro-batches are worth their smaller products.
 MOST_PADDING = 1.1
 
 
-def parts_of(lengths: NDArray[np.int64], device: torch.device, at_least: int) -> list[NDArray[np.int64]]:
-    """Positions in a batch with these context lengths, part by part: a function of the lengths and the device's kind.
+def cut(lengths: NDArray[np.int64], device: torch.device, at_least: int) -> list[NDArray[np.int64]]:
+    """Positions of each micro-batch in a batch of these context lengths.
 
-    On a CPU two parts, for two cores to have one each, or four where two would be mostly padding (a batch in random
-    order). The number of threads has no say: the same batch has the same parts, and masks, on any processor.
+    Depends on the lengths and the kind of device only, not on the number of threads: a batch has the same
+    micro-batches, and the same dropout masks, on any processor. On a CPU there are two, so that two cores have one
+    each, or four where two would be mostly padding (a batch in random order).
     """
     if device.type != "cpu" or int(lengths.sum()) < FEWEST_TOKENS:
         return split_by_length(lengths, at_least)
-    parts = split_by_length(lengths, max(2, at_least))
-    padded = sum(len(part) * int(lengths[part].max()) for part in parts)
-    return parts if padded < MOST_PADDING * int(lengths.sum()) else split_by_length(lengths, max(4, at_least))
+    micro_batches = split_by_length(lengths, max(2, at_least))
+    padded = sum(len(positions) * int(lengths[positions].max()) for positions in micro_batches)
+    return micro_batches if padded < MOST_PADDING * int(lengths.sum()) else split_by_length(lengths, max(4, at_least))
 
 
-def split_by_length(lengths: NDArray[np.int64], parts: int) -> list[NDArray[np.int64]]:
-    """At most `parts` groups of positions, longest first, such that the most padded tokens in a group are fewest.
+def split_by_length(lengths: NDArray[np.int64], at_most: int) -> list[NDArray[np.int64]]:
+    """At most this many groups of positions, longest first; the largest group has as few padded tokens as possible.
 
     A batch in random order is mostly padding; in groups of similar length much less so.
     """
@@ -34,7 +35,7 @@ def split_by_length(lengths: NDArray[np.int64], parts: int) -> list[NDArray[np.i
     low, high = int(lengths.max()), int(lengths.max()) * len(lengths)
     while low < high:
         middle = (low + high) // 2
-        if len(_cuts(lengths[order], middle)) <= parts:
+        if len(_cuts(lengths[order], middle)) <= at_most:
             high = middle
         else:
             low = middle + 1
@@ -42,7 +43,7 @@ def split_by_length(lengths: NDArray[np.int64], parts: int) -> list[NDArray[np.i
 
 
 def _cuts(lengths: NDArray[np.int64], most: int) -> list[int]:
-    """Where groups begin that take as many of the falling `lengths` as keep their padded tokens at `most`."""
+    """Where each group begins if it takes as many of the falling `lengths` as fit into `most` padded tokens."""
     cuts = [0]
     while (end := cuts[-1] + most // int(lengths[cuts[-1]])) < len(lengths):
         cuts.append(end)

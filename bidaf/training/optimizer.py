@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -41,14 +40,8 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
     and vectors that multiply, not on biases and embedding tables. Raises `TypeError` for any other optimizer.
     """
     weights = dict(trained_weights(model))
-    on_gpu = next(iter(weights.values())).is_cuda
-    if on_gpu:
-        # The count of steps then lies on the GPU, as a recorded step needs it; PyTorch warns when one runs unrecorded.
-        warnings.filterwarnings("ignore", message=".*capturable=True.*")
     if isinstance(config, AdadeltaConfig):
-        return torch.optim.Adadelta(
-            weights.values(), lr=config.lr, rho=config.rho, eps=config.eps, foreach=True, capturable=on_gpu
-        )
+        return torch.optim.Adadelta(weights.values(), lr=config.lr, rho=config.rho, eps=config.eps, foreach=True)
     if isinstance(config, AdamWConfig):
         decaying = {name for name in weights if not name.endswith("bias") and name not in EMBEDDING_TABLES}
         groups: list[dict[str, Any]] = [
@@ -62,13 +55,10 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
             eps=config.eps,
             weight_decay=config.weight_decay,
             foreach=True,
-            capturable=on_gpu,
         )
     if isinstance(config, AdamConfig):
         betas = (config.beta1, config.beta2)
-        return torch.optim.Adam(
-            weights.values(), lr=config.lr, betas=betas, eps=config.eps, foreach=True, capturable=on_gpu
-        )
+        return torch.optim.Adam(weights.values(), lr=config.lr, betas=betas, eps=config.eps, foreach=True)
     raise TypeError(f"no optimizer is defined for {config!r}")
 
 

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
-from torch import Tensor
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
@@ -117,19 +114,18 @@ class Trainer:
         self.state = state.model_copy(deep=True)
 
     def take_from_first(self) -> None:
-        """Weights, shadow, optimizer and state as the first process of the group has them."""
+        """Weights, shadow, optimizer and state as rank 0 has them."""
         if self.group.size == 1:
             return
-        groups = self.optimizer.state_dict()["param_groups"]
-        own = _Snapshot.of(self) if self.group.is_first else None
-        taken = self.group.from_first(own)
-        assert taken is not None
-        for name, weight in trained_weights(self.model):
-            weight.data.copy_(taken.weights[name])
+        weights = self.group.tensors_from_first(dict(trained_weights(self.model)))
+        load_weights(self.model, weights, "the weights of rank 0")
+        optimizer = self.group.tensors_from_first(optimizer_tensors(self.model, self.optimizer))
+        load_optimizer_tensors(self.model, self.optimizer, optimizer)
         if self.ema is not None:
-            self.ema.load_state_dict(taken.ema)
-        self.optimizer.load_state_dict({"state": taken.optimizer, "param_groups": groups})
-        self.state = taken.state
+            state = self.ema.state_dict()
+            shadow = self.group.tensors_from_first(state.pop("shadow"))
+            self.ema.load_state_dict({**self.group.from_first(state), "shadow": shadow})
+        self.state = TrainingState.model_validate(self.group.from_first(self.state.model_dump()))
 
     def require_finite(self) -> None:
         """Raise `BidafError` naming what holds a NaN or an infinity, before it is scored or saved."""
@@ -151,26 +147,3 @@ class Trainer:
         longest = self.train_source.context_lengths.argsort()[::-1][: self.config.training.batch_size].copy()
         answers = self.train_source.features.answer_offsets[longest]
         return self.step.run(self.train_source, longest, answers, step=0)
-
-
-@dataclass(frozen=True)
-class _Snapshot:
-    """What a trainer has come to, in the processor's memory."""
-
-    weights: dict[str, Tensor]
-    ema: dict[str, Any]
-    optimizer: dict[int, dict[str, Tensor]]
-    state: TrainingState
-
-    @classmethod
-    def of(cls, trainer: Trainer) -> _Snapshot:
-        average = trainer.ema.state_dict() if trainer.ema else {"shadow": {}}
-        return cls(
-            weights={name: weight.detach().cpu() for name, weight in trained_weights(trainer.model)},
-            ema={**average, "shadow": {name: tensor.cpu() for name, tensor in average["shadow"].items()}},
-            optimizer={
-                number: {name: torch.as_tensor(value).cpu() for name, value in fields.items()}
-                for number, fields in trainer.optimizer.state_dict()["state"].items()
-            },
-            state=trainer.state,
-        )

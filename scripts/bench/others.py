@@ -1,4 +1,4 @@
-"""Answering, averaging and preparing, each against its plain form."""
+"""Answering, averaging and preparing, each compared with its baseline."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from functools import partial
 
 import torch
 
-from bidaf.bench.inputs import sample
-from bidaf.bench.plain import PlainTraining, load_plain
-from bidaf.bench.timing import Pairs, Spread, in_turn, seconds_of
+from bench.baseline import BaselineBidaf, BaselineTraining
+from bench.inputs import sample
+from bench.timing import Pairs, Spread, in_turn, seconds_of, settle
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
@@ -21,12 +21,12 @@ from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.training.trainer import Trainer
 
-UPDATES = 50  # in one measurement of the average, which takes a millisecond
+UPDATES = 50  # per measurement: one takes less than a millisecond
 
 
 @dataclass(frozen=True)
 class PredictionTimes:
-    """Seconds for the same questions, in turn."""
+    """Seconds that each implementation takes to answer the same questions, in turn."""
 
     pairs: Pairs
     questions: int
@@ -34,7 +34,7 @@ class PredictionTimes:
 
 @dataclass(frozen=True)
 class EmaTimes:
-    """Seconds an update of the average; and of a training step of ours, to compare."""
+    """Seconds per update of the average, and per training step of ours for comparison."""
 
     pairs: Pairs
     step: Spread
@@ -42,7 +42,7 @@ class EmaTimes:
 
 @dataclass(frozen=True)
 class PrepareTimes:
-    """Seconds from text to features, nothing prepared before: in one process (plain) and in `workers`."""
+    """Seconds from text to features, nothing prepared before: in `workers` processes and in one (the baseline)."""
 
     pairs: Pairs
     workers: int
@@ -51,24 +51,24 @@ class PrepareTimes:
 def time_prediction(
     config: Config, prepared: Prepared, device: torch.device, rounds: int, questions: int
 ) -> PredictionTimes:
-    """Answer a sample of the dev questions, tokenized before, with an untrained model: its speed is a trained one's."""
+    """Answer a sample of the prepared dev questions, with an untrained model: it is as fast as a trained one."""
     trainer = Trainer(config, prepared, device)
-    plain = load_plain().PlainBidaf(trainer.model)
+    baseline = BaselineBidaf(trainer.model)
     source = BatchSource(sample(trainer.dev_source.features, questions), device)
 
     def answer(model: torch.nn.Module, source: BatchSource) -> None:
         settings = config.evaluation
         predict_spans(model, source, batch_tokens=settings.batch_tokens, max_answer_tokens=settings.max_answer_tokens)
 
-    pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(plain, source), rounds, device)
+    pairs = in_turn(lambda n: answer(trainer.model, source), lambda n: answer(baseline, source), rounds, device)
     return PredictionTimes(pairs, len(source))
 
 
 def time_average(config: Config, prepared: Prepared, device: torch.device, rounds: int) -> EmaTimes:
-    """Move the shadow of the config's model, and a dictionary's."""
+    """Update the shadow of the config's model, and the baseline's dictionary."""
     trainer = Trainer(config, prepared, device)
     ema = trainer.ema or ExponentialMovingAverage(trainer.model)
-    plain = PlainTraining(trainer.model, config, ema.decay_at)
+    baseline = BaselineTraining(trainer.model, config, ema.decay_at)
 
     def repeat(update: Callable[[], None]) -> None:
         for _ in range(UPDATES):
@@ -77,15 +77,18 @@ def time_average(config: Config, prepared: Prepared, device: torch.device, round
     def step(number: int) -> None:
         trainer.step.run(trainer.train_source, *trainer.order.batch(number), number + 1)
 
-    pairs = in_turn(lambda n: repeat(ema.update), lambda n: repeat(plain.average.update), rounds, device)
+    pairs = in_turn(lambda n: repeat(ema.update), lambda n: repeat(baseline.average.update), rounds, device)
     step(0)
-    steps = [seconds_of(partial(step, number), device) for number in range(1, rounds + 1)]
-    each = Pairs(*([seconds / UPDATES for seconds in form] for form in (pairs.ours, pairs.plain)))
+    steps = []
+    for number in range(1, rounds + 1):
+        settle(partial(step, number), device)
+        steps.append(seconds_of(partial(step, number), device))
+    each = Pairs(*([total / UPDATES for total in seconds] for seconds in (pairs.ours, pairs.baseline)))
     return EmaTimes(each, Spread.of(steps))
 
 
 def time_preparing(config: Config, rounds: int) -> PrepareTimes:
-    """Prepare the config's data anew, each time in a folder of its own."""
+    """Prepare the config's data again and again, each time in a new folder."""
     workers = usable_cpus()
 
     def work(workers: int) -> None:

@@ -1,26 +1,31 @@
-"""BiDAF in the plain form: what a straightforward port does, to hold the fast one against, in results and in time.
+"""The baseline: a straightforward BiDAF that ours is compared with, in results and in speed.
 
-The same function of the same weights as `bidaf.model.bidaf.Bidaf`, with nothing done cleverly: every token goes
-through the character CNN, LSTMs run on packed sequences, the similarity is a loop over the question's words, dropout
-is PyTorch's, and the average is a dictionary of tensors. `bidaf bench` times it; the tests compare with it in float64.
+The same function of the same weights as `bidaf.model.bidaf.Bidaf`, without any optimization: every token goes through
+the character CNN, LSTMs run on packed sequences, the similarity is a loop over the question's words, dropout is
+PyTorch's, and the average is a dictionary of tensors.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from bidaf.config import Config
+from bidaf.data.batches import BatchSource
 from bidaf.model.attention import AttentionFlow
-from bidaf.model.bidaf import Batch, Bidaf, SpanScores
+from bidaf.model.bidaf import Batch, Bidaf, SpanScores, span_loss
 from bidaf.model.encoder import BiLstm
+from bidaf.training.optimizer import build_optimizer
+from bidaf.training.step import Numbers, Phase
 
 
-class PlainLstm(nn.Module):
-    """A bidirectional `nn.LSTM` over packed sequences. Its second bias is frozen at zero: it says nothing new."""
+class BaselineLstm(nn.Module):
+    """A bidirectional `nn.LSTM` over packed sequences. Its second bias, which adds nothing, is frozen at 0."""
 
     def __init__(self, layer: BiLstm) -> None:
         super().__init__()
@@ -32,18 +37,18 @@ class PlainLstm(nn.Module):
                 getattr(self.lstm, f"weight_hh_l0{suffix}").copy_(layer.weight_hh[direction])
                 getattr(self.lstm, f"bias_ih_l0{suffix}").copy_(layer.bias[direction])
                 getattr(self.lstm, f"bias_hh_l0{suffix}").zero_().requires_grad_(False)
-        self.drop = layer.dropout.drop
+        self.p = layer.dropout.p
 
     def forward(self, sequence: Tensor, lengths: Tensor, with_dropout: bool = True) -> Tensor:
         """[batch, steps, in] -> [batch, steps, 2d]."""
         if with_dropout:
-            sequence = F.dropout(sequence, self.drop, self.training)
+            sequence = F.dropout(sequence, self.p, self.training)
         packed = pack_padded_sequence(sequence, lengths.cpu(), batch_first=True, enforce_sorted=False)
         return pad_packed_sequence(self.lstm(packed)[0], batch_first=True, total_length=sequence.shape[1])[0]
 
 
-class PlainBidaf(nn.Module):
-    """A copy of `model`'s weights in the plain form; `forward` takes the same batch and gives the same scores."""
+class BaselineBidaf(nn.Module):
+    """A copy of `model`'s weights; `forward` takes the same batch and gives the same scores."""
 
     def __init__(self, model: Bidaf) -> None:
         super().__init__()
@@ -62,18 +67,18 @@ class PlainBidaf(nn.Module):
         self.projection = _copy(model.embedding.projection) if model.embedding.projection else None
         self.transforms = nn.ModuleList(map(_copy, model.embedding.highway.transforms))
         self.gates = nn.ModuleList(map(_copy, model.embedding.highway.gates))
-        self.phrase = PlainLstm(model.phrase)
-        self.context_phrase = PlainLstm(model.context_phrase) if model.context_phrase else None
+        self.phrase = BaselineLstm(model.phrase)
+        self.context_phrase = BaselineLstm(model.context_phrase) if model.context_phrase else None
         self.context_dropout = model.context_dropout
         similarity = model.attention.similarity
         weights = (similarity.context_weight, similarity.question_weight, similarity.product_weight)
         self.similarity = _linear(torch.cat(weights), similarity.bias)
-        self.modeling = nn.ModuleList(PlainLstm(layer) for layer in model.modeling)  # type: ignore[arg-type]
-        self.end_lstm = PlainLstm(model.end_lstm)
+        self.modeling = nn.ModuleList(BaselineLstm(layer) for layer in model.modeling)  # type: ignore[arg-type]
+        self.end_lstm = BaselineLstm(model.end_lstm)
         start, end = model.start_scorer, model.end_scorer
         self.start = _linear(torch.cat([start.flow_weight, start.rest_weight]), start.bias)
         self.end = _linear(torch.cat([end.flow_weight, end.rest_weight]), end.bias)
-        self.variant, self.drop = model.variant, char.dropout.drop
+        self.variant, self.p = model.variant, char.dropout.p
         self.to(word.trained.device)
 
     def forward(self, batch: Batch) -> SpanScores:
@@ -104,7 +109,7 @@ class PlainBidaf(nn.Module):
         if len(self.fixed_words):
             fixed = F.embedding((rows - num_trained).clamp(min=0), self.fixed_words)
             words = torch.where((rows < num_trained).unsqueeze(2), words, fixed)
-        embedded = F.dropout(F.embedding(chars, self.chars), self.drop, self.training)
+        embedded = F.dropout(F.embedding(chars, self.chars), self.p, self.training)
         responses = F.relu(self.conv(embedded.flatten(0, 1).transpose(1, 2)))
         vectors = torch.cat([responses.max(dim=2).values.view(*rows.shape, -1), words], dim=2)
         if self.projection is not None:
@@ -128,13 +133,13 @@ class PlainBidaf(nn.Module):
 
     def score(self, linear: nn.Linear, flow: Tensor, rest: Tensor) -> Tensor:
         """[batch, T]."""
-        joined = F.dropout(torch.cat([flow, rest], dim=2), self.drop, self.training)
+        joined = F.dropout(torch.cat([flow, rest], dim=2), self.p, self.training)
         scores: Tensor = linear(joined).squeeze(2)
         return scores
 
 
-class PlainAverage:
-    """The shadow as a dictionary, one tensor after the other, a new tensor each. `decay_at` gives a step's decay."""
+class BaselineAverage:
+    """The shadow as a dictionary, updated one tensor after the other. `decay_at` gives a step's decay."""
 
     def __init__(self, model: nn.Module, decay_at: Callable[[int], float]) -> None:
         self.model, self.decay_at, self.steps = model, decay_at, 0
@@ -147,6 +152,41 @@ class PlainAverage:
         for name, weight in self.model.named_parameters():
             if weight.requires_grad:
                 self.shadow[name] = decay * self.shadow[name] + (1.0 - decay) * weight.data
+
+
+class BaselineTraining:
+    """Training of the baseline, starting from the weights of `model`; `phase` as for `TrainingStep`.
+
+    `decay_at` is the average's decay at each step, as `ExponentialMovingAverage.decay_at` gives it.
+    """
+
+    def __init__(
+        self, model: Bidaf, config: Config, decay_at: Callable[[int], float], phase: Phase = lambda name: nullcontext()
+    ) -> None:
+        self.model = BaselineBidaf(model)
+        self.average = BaselineAverage(self.model, decay_at)
+        self.optimizer = build_optimizer(self.model, config.training.optimizer)
+        self.clip_norm = config.training.clip_norm
+        self._phase = phase
+
+    def step(self, source: BatchSource, questions: Numbers, answers: Numbers) -> float:
+        """One step on these questions and gold answers; its loss."""
+        self.model.train()
+        with self._phase("batch"):
+            batch = source.gather(questions)
+            start, end = source.gold_spans(answers)
+        with self._phase("forward"):
+            loss = span_loss(self.model(batch), start, end)
+        with self._phase("backward"):
+            self.optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+        with self._phase("optimizer"):
+            if self.clip_norm is not None:
+                torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_norm)
+            self.optimizer.step()
+        with self._phase("ema"):
+            self.average.update()
+        return loss.item()
 
 
 def _copy(linear: nn.Module) -> nn.Linear:

@@ -1,4 +1,4 @@
-"""Features made for measuring: a part of a split, or texts of one length."""
+"""Features to measure with: a sample of a split, or random texts of one length."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ QUESTION_TOKENS = 12  # SQuAD's questions have 11.4 tokens on average
 
 
 def sample(features: Features, questions: int) -> Features:
-    """At most so many questions, evenly spread over the split, on its contexts."""
+    """At most this many questions, evenly spread over the split, on its contexts."""
     chosen = np.linspace(0, len(features) - 1, min(questions, len(features))).astype(np.int64)
     offsets = features.question_offsets
     texts = [features.question_types[offsets[number] : offsets[number + 1]] for number in chosen]
@@ -34,7 +34,7 @@ def sample(features: Features, questions: int) -> Features:
 
 
 def synthetic(features: Features, questions: int, context_tokens: int) -> Features:
-    """Questions of 12 tokens on contexts of so many, of the words of `features` as often as they occur there."""
+    """Questions of 12 tokens on contexts of `context_tokens`; words are as frequent as in `features`."""
     rng = np.random.default_rng(0)
 
     def texts(tokens: int) -> tuple[Any, Any]:
@@ -56,7 +56,7 @@ def synthetic(features: Features, questions: int, context_tokens: int) -> Featur
 
 
 def _without_answers(questions: int) -> dict[str, Any]:
-    """The first token as the answer to each question: no time depends on it."""
+    """The first token is the answer to each question: no time depends on it."""
     return {
         "answer_spans": np.zeros((questions, 2), dtype=np.int32),
         "answer_offsets": np.arange(questions + 1, dtype=np.int64),

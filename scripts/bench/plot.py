@@ -1,20 +1,20 @@
-"""How a step grows, drawn."""
+"""A chart of how a step grows with its batch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
-from bidaf.bench.training import Growth
+from bench.training import Growth
 from bidaf.errors import BidafError, UsageError
 
 FORMATS = (".svg", ".png")
 
 
 def draw_growth(growth: Sequence[Growth], path: Path) -> None:
-    """Time and memory against context length, a line a batch size, both axes logarithmic.
+    """Time and memory against context length, one line per batch size, both axes logarithmic.
 
-    Raises `UsageError` for another ending than .svg and .png, `BidafError` where the file can't be written.
+    Raises `UsageError` for a suffix other than .svg and .png, `BidafError` where the file can't be written.
     """
     if path.suffix not in FORMATS:
         raise UsageError(f"--plot {path}: name a file that ends in {' or '.join(FORMATS)}")
@@ -27,7 +27,7 @@ def draw_growth(growth: Sequence[Growth], path: Path) -> None:
         lengths = [one.context_tokens for one in line]
         left.plot(lengths, [1000 * one.seconds for one in line], marker="o", label=f"batch {size}")
         right.plot(lengths, [one.memory_bytes / 1e9 for one in line], marker="o", label=f"batch {size}")
-    for axes, label in ((left, "ms a training step"), (right, "peak memory, GB")):
+    for axes, label in ((left, "ms per training step"), (right, "peak memory, GB")):
         axes.set(xlabel="context tokens", ylabel=label, xscale="log", yscale="log")
         axes.set_xticks(lengths, map(str, lengths), minor=False)
         axes.minorticks_off()

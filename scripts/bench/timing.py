@@ -1,4 +1,4 @@
-"""Times that can be trusted on a machine that does other things: two forms in turn, on the same input, pair by pair."""
+"""Timing of two implementations in turn, on the same input: ratios hold even while the machine does other things."""
 
 from __future__ import annotations
 
@@ -29,25 +29,25 @@ class Spread:
 
 @dataclass(frozen=True)
 class Pairs:
-    """Seconds of two forms on each input, measured in turn."""
+    """Seconds that each implementation took on each input, measured in turn."""
 
     ours: list[float]
-    plain: list[float]
+    baseline: list[float]
 
     @property
     def ratio(self) -> float:
-        """Plain over ours, all inputs together: how many times as fast ours gets through them."""
-        return sum(self.plain) / sum(self.ours)
+        """Baseline over ours, all inputs together: how many times as fast ours is."""
+        return sum(self.baseline) / sum(self.ours)
 
     @property
     def ratios(self) -> Spread:
         """The same input by input."""
-        return Spread.of([plain / ours for ours, plain in zip(self.ours, self.plain, strict=True)])
+        return Spread.of([baseline / ours for ours, baseline in zip(self.ours, self.baseline, strict=True)])
 
 
 def in_turn(
     ours: Callable[[int], object],
-    plain: Callable[[int], object],
+    baseline: Callable[[int], object],
     rounds: int,
     device: torch.device,
     *,
@@ -56,13 +56,15 @@ def in_turn(
 ) -> Pairs:
     """Time both on the inputs 0, 1, ..., taking turns every `block` inputs; who goes first changes each time.
 
-    After a change of turns `warmup` calls are not counted: they find the memory as the other form left it, which is
-    nothing that a form meets at its own work.
+    After each change of turns, `warmup` calls are not counted: they find memory as the other implementation left it.
     """
     pairs = Pairs([], [])
-    forms = [(ours, pairs.ours), (plain, pairs.plain)]
+    both = [(ours, pairs.ours), (baseline, pairs.baseline)]
+    for number in range(rounds):
+        for work, _ in both:
+            settle(partial(work, number), device)
     for turn, start in enumerate(range(0, rounds, block)):
-        for work, seconds in forms if turn % 2 == 0 else reversed(forms):
+        for work, seconds in both if turn % 2 == 0 else reversed(both):
             for number in range(warmup):
                 work(start + number % block)
             for number in range(start, min(start + block, rounds)):
@@ -70,8 +72,14 @@ def in_turn(
     return pairs
 
 
+def settle(work: Callable[[], object], device: torch.device) -> None:
+    """On a CUDA device, call `work` until its steps are replayed: the first runs as written, the second is recorded."""
+    for _ in range(3 if device.type == "cuda" else 0):
+        work()
+
+
 def seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """Wall-clock seconds until the device is done with it."""
+    """Wall-clock seconds until the device has finished."""
     synchronize(device)
     began = time.perf_counter()
     work()
@@ -97,7 +105,7 @@ class PhaseClock:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Time the block as a part of this phase."""
+        """Add the block's time to this phase."""
         synchronize(self._device)
         began = time.perf_counter()
         try:
@@ -108,6 +116,6 @@ class PhaseClock:
                 self.seconds[name] += time.perf_counter() - began
 
     def shares(self) -> dict[str, float]:
-        """Each phase's part of all."""
+        """Each phase's share of the total."""
         total = sum(self.seconds.values())
         return {name: seconds / total for name, seconds in self.seconds.items()}

@@ -1,4 +1,4 @@
-"""What a training step can't be faster than on this device: its arithmetic, and its LSTM steps one after the other."""
+"""Two lower bounds on the time of a training step: its arithmetic, and its LSTM steps one after the other."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from functools import cache
 import torch
 from torch import nn
 
-from bidaf.bench.timing import seconds_of
+from bench.timing import seconds_of
 from bidaf.data.batches import BatchSource
 from bidaf.model.bidaf import Bidaf
 from bidaf.training.step import Numbers
 
-PRODUCT = 2048  # rows and columns of the product whose speed stands for the device's
+PRODUCT = 2048  # rows and columns of the matrix product whose speed is taken as the device's
 LSTM_STEPS = 200
 
 
 @dataclass(frozen=True)
-class Floors:
-    """Two lower bounds of a step, and what they come from."""
+class Roofline:
+    """The bounds of a step, and what they follow from."""
 
     flop: float
     """Floating-point operations of the step's matrix products, forward and backward."""
     flop_per_second: float
-    """Of one large fp32 product on this device: the best that small ones could do."""
+    """The speed of one large fp32 product on this device: the most that small ones could reach."""
     serial_steps: int
-    """LSTM steps of which each waits for the one before."""
+    """LSTM steps each of which waits for the one before."""
     step_seconds: float
-    """One LSTM step of one question, forward and backward: what is left when there is nothing to compute."""
+    """Seconds of one LSTM step of a single question, forward and backward: nearly all of it is latency."""
 
     @property
     def arithmetic(self) -> float:
@@ -42,8 +42,8 @@ class Floors:
         return self.serial_steps * self.step_seconds
 
 
-def floors(model: Bidaf, source: BatchSource, questions: Numbers) -> Floors:
-    """Of a step on these questions, without padding. Attention, a hundredth of the arithmetic, is left out."""
+def roofline(model: Bidaf, source: BatchSource, questions: Numbers) -> Roofline:
+    """The bounds of a step on these questions, without padding and without attention (1 % of the arithmetic)."""
     batch = source.gather(questions)
     layers = [model.context_phrase or model.phrase, *model.modeling, model.end_lstm]
     context_tokens, question_tokens = int(batch.context_length.sum()), int(batch.question_length.sum())
@@ -55,8 +55,8 @@ def floors(model: Bidaf, source: BatchSource, questions: Numbers) -> Floors:
         + question_tokens * _lstm_weights(model.phrase)
         + len(batch.word_rows) * (windows * char.weight.numel() + sum(w.numel() for w in highway.parameters()))
     )
-    return Floors(
-        # Multiply and add; a backward pass takes two products for each of the forward pass.
+    return Roofline(
+        # Multiply and add; the backward pass takes two products for each one of the forward pass.
         flop=3.0 * 2.0 * multiplications,
         flop_per_second=_product_speed(source.device),
         serial_steps=len(layers) * batch.context.shape[1],
