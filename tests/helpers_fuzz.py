@@ -30,8 +30,10 @@ from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
+from bidaf.runs.layout import DATA as RUN_DATA
 from bidaf.runs.state import WEIGHTS, read_state
 
+TINY_STEPS = 20  # of the run that `train_tiny` makes
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""
 
@@ -374,14 +376,62 @@ def sign_prepared(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(sealed(manifest), encoding="ascii")
 
 
+@functools.cache
+def _sound_scores(home: Home) -> dict[str, Any]:
+    scores: dict[str, Any] = bidaf("eval", "-m", home.run, "--json", cwd=home.folder).json
+    return {**scores, "model": None}
+
+
+def _score_with(home: Home, run: Path, features: Path, damage: made.Damage) -> Ran:
+    damage.apply(features, sign=sign_prepared)
+    ran = bidaf("eval", "-m", run, "--json", cwd=run.parent)
+    if ran.code == 0 and not damage.signed:
+        _expect({**ran.json, "model": None} == _sound_scores(home), f"damage changed the scores to {ran.json}")
+    return ran
+
+
+def open_run_data(home: Home, damage: made.Damage) -> Ran:
+    """RUN/data that somebody damaged, or made so, with no other features there."""
+    run = home.copy(home.run, "run-data", "run")
+    return _score_with(home, run, run / RUN_DATA, damage)
+
+
 def open_prepared(home: Home, damage: made.Damage) -> Ran:
-    """Prepared features that somebody made so."""
+    """Prepared features that somebody damaged, or made so, of a run that has none itself."""
     [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    folder = home.copy(sound, "features", "prepared", sound.name)
-    damage.apply(folder, sign=sign_prepared)
-    ran = bidaf("eval", "-m", home.run, "--json", cwd=folder.parents[1])
-    if ran.code == 0:
-        _expect(ran.json["questions"] == len(GOLD) or damage.signed, f"{ran.json['questions']} questions scored")
+    run = home.copy(home.run, "features", "run")
+    shutil.rmtree(run / RUN_DATA)
+    shutil.copytree(sound, features := run.parent / "prepared" / sound.name)
+    return _score_with(home, run, features, damage)
+
+
+# A run's folder that somebody put things into: nothing outside of it changes, nothing hangs
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def open_run(home: Home, meddling: made.Meddling) -> Ran:
+    """Links, pipes, devices and spoiled lines in a run: it is listed, reported, scored or resumed, or refused."""
+    run = home.copy(home.run, "meddled", "runs", "run")
+    folder = run.parents[1]
+    for name in ("runs/other", "others/folder"):
+        shutil.copytree(home.run, folder / name, symlinks=True)
+    (folder / "others" / "file").write_text("another's", encoding="utf-8")
+    made.make_device(folder / "others" / "zero")
+    before = _contents(folder / "others")
+    meddling.apply(run, folder / "others")
+    commands = {
+        "list": ("runs", "runs", "--json"),
+        "report": ("report", run),
+        "score": ("eval", "-m", run, "--json"),
+        "resume": ("train", "--resume", run, "--device", "cpu", "--set", f"training.max_steps={TINY_STEPS + 1}"),
+    }
+    ran = bidaf(*commands[meddling.command], cwd=folder)
+    _expect(_contents(folder / "others") == before, "something outside of the run changed")
+    if meddling.command == "list" and ran.code == 0:
+        _expect("other" in [Path(each["folder"]).name for each in ran.json], "another run is not listed")
     return ran
 
 
@@ -399,5 +449,8 @@ TARGETS = [
     Target("checkpoint", made.damages, open_checkpoint, DATA),
     # 1: weights that diverged, 2: settings that are not the run's.
     Target("resume", made.damages, resume_run, frozenset({0, 1, 2, 3})),
+    Target("run-data", made.damages, open_run_data, DATA),
     Target("prepared", made.damages, open_prepared, DATA),
+    # 1: a report that can't be written, 2: settings that are not the run's.
+    Target("run", made.meddlings, open_run, frozenset({0, 1, 2, 3})),
 ]
