@@ -30,7 +30,6 @@ from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
-from bidaf.runs.layout import DATA as RUN_DATA
 from bidaf.runs.state import WEIGHTS, read_state
 
 TINY_STEPS = 20  # of the run that `train_tiny` makes
@@ -54,6 +53,19 @@ class Home:
         shutil.rmtree(self.folder / "fuzz" / names[0], ignore_errors=True)
         shutil.copytree(source, target, symlinks=True)
         return target
+
+    def features(self, place: str) -> tuple[Path, Path, Path]:
+        """A copy of the run, the features that it answers with, and the folder to ask it in.
+
+        The features are its own (`place` is `run`), or `prepared` ones, as runs of format 1 use them.
+        """
+        run = self.copy(self.run, "run")
+        if place == "run":
+            return run, run / "data", run
+        shutil.rmtree(run / "data")
+        [sound] = (self.folder / "prepared").glob("[0-9a-f]*")
+        folder = self.copy(sound, "features", "prepared", sound.name)
+        return run, folder, folder.parents[1]
 
 
 @functools.cache
@@ -382,27 +394,14 @@ def _sound_scores(home: Home) -> dict[str, Any]:
     return {**scores, "model": None}
 
 
-def _score_with(home: Home, run: Path, features: Path, damage: made.Damage) -> Ran:
-    damage.apply(features, sign=sign_prepared)
-    ran = bidaf("eval", "-m", run, "--json", cwd=run.parent)
+def open_features(home: Home, damage: made.Damage, *, place: str) -> Ran:
+    """Features that somebody changed: a run's own, or prepared ones; unless signed, they change no score."""
+    run, folder, here = home.features(place)
+    damage.apply(folder, sign=sign_prepared)
+    ran = bidaf("eval", "-m", run, "--json", cwd=here)
     if ran.code == 0 and not damage.signed:
         _expect({**ran.json, "model": None} == _sound_scores(home), f"damage changed the scores to {ran.json}")
     return ran
-
-
-def open_run_data(home: Home, damage: made.Damage) -> Ran:
-    """RUN/data that somebody damaged, or made so, with no other features there."""
-    run = home.copy(home.run, "run-data", "run")
-    return _score_with(home, run, run / RUN_DATA, damage)
-
-
-def open_prepared(home: Home, damage: made.Damage) -> Ran:
-    """Prepared features that somebody damaged, or made so, of a run that has none itself."""
-    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    run = home.copy(home.run, "features", "run")
-    shutil.rmtree(run / RUN_DATA)
-    shutil.copytree(sound, features := run.parent / "prepared" / sound.name)
-    return _score_with(home, run, features, damage)
 
 
 # A run's folder that somebody put things into: nothing outside of it changes, nothing hangs
@@ -449,8 +448,8 @@ TARGETS = [
     Target("checkpoint", made.damages, open_checkpoint, DATA),
     # 1: weights that diverged, 2: settings that are not the run's.
     Target("resume", made.damages, resume_run, frozenset({0, 1, 2, 3})),
-    Target("run-data", made.damages, open_run_data, DATA),
-    Target("prepared", made.damages, open_prepared, DATA),
+    Target("prepared", made.damages, functools.partial(open_features, place="prepared"), DATA),
+    Target("run-data", made.damages, functools.partial(open_features, place="run"), DATA),
     # 1: a report that can't be written, 2: settings that are not the run's.
     Target("run", made.meddlings, open_run, frozenset({0, 1, 2, 3})),
 ]
