@@ -600,8 +600,8 @@ RUN_PLACES = (
     "checkpoints/.step-000021.1-00000000.tmp",
     "predictions/step-000020.raw.json",
     "predictions/step-000021.ema.json",
-    "predictions/n_best.json",
-    "predictions/.n_best.json.1.tmp",
+    "predictions/step-000020.n_best.json",
+    "predictions/.step-000020.n_best.json.1.tmp",
     "data/manifest.json",
     "data/dev",
     ".metrics.jsonl.1-00000000.tmp",
@@ -609,7 +609,7 @@ RUN_PLACES = (
 )
 TARGETS_OF_LINKS = (
     *("nothing", "zero", "file", "folder", "folder/checkpoints", "folder/predictions", "folder/data"),
-    *("folder/checkpoints/step-000020", "folder/metrics.jsonl", "folder/predictions/n_best.json"),
+    *("folder/checkpoints/step-000020", "folder/metrics.jsonl", "folder/predictions/step-000020.n_best.json"),
 )
 MEDDLINGS = ["link", "link", "link", "pipe", "device", "folder", "remove", "line", "line", "bytes"]
 meddlings = st.builds(
