@@ -22,11 +22,11 @@ from typing import Any
 import strategies_fuzz as made
 import torch
 import yaml
-from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
+from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny, write_sealed
 from hypothesis.strategies import SearchStrategy
 from oracle import asked_in, unpack
 
-from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
+from bidaf.data.cache import MANIFEST_FILE
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
@@ -382,10 +382,9 @@ def sign_prepared(folder: Path) -> None:
     if not (folder / MANIFEST_FILE).is_file():  # a link to an endless file, say
         return
     manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="ascii"))
-    del manifest[SEAL]
     files = {name: folder / name for name in manifest["files"]}
     manifest["files"] = {name: sha256_of(path) if path.is_file() else "0" * 64 for name, path in files.items()}
-    (folder / MANIFEST_FILE).write_text(sealed(manifest), encoding="ascii")
+    write_sealed(folder / MANIFEST_FILE, manifest)
 
 
 @functools.cache

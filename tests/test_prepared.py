@@ -319,10 +319,13 @@ def test_a_flipped_bit_is_found_wherever_it_is(made: Prepared) -> None:
     for name in [*made.manifest.files, MANIFEST_FILE]:
         path = made.folder / name
         intact = path.read_bytes()
+        changed = [b"\xef\xbb\xbf" + intact, intact.replace(b"\n", b"\r\n")] if name == MANIFEST_FILE else []
         for _ in range(FLIPS):
             flipped = bytearray(intact)
             flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
-            path.write_bytes(flipped)
+            changed.append(bytes(flipped))
+        for content in changed:
+            path.write_bytes(content)
             with pytest.raises(DataError, match=r"corrupted|can't be read|is not|is of format"):
                 open_by_key(made.folder.parent, made.folder.name).verify()
             path.write_bytes(intact)

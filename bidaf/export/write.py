@@ -20,7 +20,8 @@ from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import find_spans
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
-from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_json, write_text
+from bidaf.files.sealed import sealed
+from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_text
 from bidaf.inference.exported import (
     ANSWER,
     CARD,
@@ -91,7 +92,7 @@ def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safet
             write_text(unfinished / CONFIG, dump_config(loaded.config))
             write_text(unfinished / CARD, model_card(loaded.config, info))
             info.files = {name: sha256_of(unfinished / name) for name in PARTS[type]}
-            write_json(unfinished / INFO, info.model_dump())
+            write_text(unfinished / INFO, sealed(info.model_dump()))
             if not put_folder(unfinished, folder):
                 raise UsageError(f"{folder} was written by another process in the meantime; name a new folder")
     except (OSError, SafetensorError) as error:
