@@ -11,13 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
+from conftest import CPU
 from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_sealed, write_tiny
 from safetensors.numpy import load_file, save
 
+from bidaf.data.squad import Example
 from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
-from bidaf.errors import DataError
+from bidaf.errors import BidafError, DataError
 from bidaf.files.sealed import SEAL
+from bidaf.inference import predictor
 from bidaf.inference.exported import INFO, PARTS, open_export
+from bidaf.inference.loading import load_model
+from bidaf.inference.predictor import NUMBERS_PER_TOKEN, Predictor
 
 CONTEXT = "Erik lives in Rome. The zebra sailed to Kiel in 1815."
 ASKED = [("b", "Where does Erik live?"), ("a", "When did the zebra sail?"), ("c", "Who?")]
@@ -379,6 +384,20 @@ def test_a_damaged_export_is_one_message(
         sign_export(folder)
     message = fail(3, "predict", "-", "-m", folder, stdin=json.dumps(RECORDS).encode(), cwd=tmp_path)
     assert str(folder) in message
+
+
+def test_a_context_that_the_memory_cannot_hold_is_refused_with_its_question(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Predictor(load_model(str(export), device=CPU))
+    examples = [Example("short", "Who?", "Erik.", ()), Example("long", "Who?", CONTEXT, ())]
+    tokens = len(model.tokenizer.tokenize(CONTEXT))
+    needed = 4 * NUMBERS_PER_TOKEN["paper"] * model.loaded.config.model.hidden_size * tokens
+    monkeypatch.setattr(predictor, "free_memory", lambda device: needed)
+    assert model.features(examples).ids == ["short", "long"]
+    monkeypatch.setattr(predictor, "free_memory", lambda device: needed - 1)
+    with pytest.raises(BidafError, match=f"question 'long': its context has {tokens} tokens.*ask on parts"):
+        model.features(examples)
 
 
 def test_every_changed_byte_of_an_export_is_found(export: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_cli import fail, succeed, write_tiny
+from helpers_cli import fail, succeed, write_sealed, write_tiny
 
 from bidaf.config import DataConfig
 from bidaf.data import vectors
@@ -191,6 +191,9 @@ def test_every_missing_data_source_is_named_at_once(tmp_path: Path) -> None:
         prepare(settings(tmp_path, train=str(tmp_path / "no.json"), dev=str(tmp_path / "nor.json")))
     for part in ("data.train: ", "/no.json", "data.dev: ", "/nor.json", "--prepared FOLDER"):
         assert part in str(caught.value)
+    assert "rajpurkar" not in str(caught.value)  # where SQuAD is helps with SQuAD's own files alone
+    with pytest.raises(DataError, match="rajpurkar"):
+        prepare(settings(tmp_path, train=str(tmp_path / "no.json"), dev=str(tmp_path / "dev-v1.1.json")))
 
 
 def test_another_spacy_prepares_again_and_none_says_what_to_do(
@@ -379,6 +382,9 @@ def test_a_manifest_that_someone_made_is_one_message(made: Prepared) -> None:
         path.write_text(json.dumps(crafted))
         with pytest.raises(DataError, match="manifest"):
             open_prepared(made.folder)
+    write_sealed(path, {**document, "config": {**document["config"], "nonesuch": 1}})
+    with pytest.raises(DataError, match=r"manifest.*nonesuch"):
+        open_prepared(made.folder)
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
