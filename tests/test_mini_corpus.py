@@ -10,15 +10,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers_cli import succeed
 
 from bidaf.data.corpus import Corpus, read_corpus
 from bidaf.data.questions import read_questions
 from bidaf.data.sources import find_source
 from bidaf.data.squad import Example
 from bidaf.evaluation.squad_v1 import exact_match, score_answers
+from bidaf.evaluation.squad_v2 import score_answers as score_v2
 
 ROOT = Path(__file__).parent.parent
-MINI = ROOT / "data" / "mini"
+MINI, MINI2 = ROOT / "data" / "mini", ROOT / "data" / "mini2"
 SCRIPT = ROOT / "scripts" / "make_mini_corpus.py"
 FILES = ("train.json", "dev.json", "questions.json")
 
@@ -34,12 +36,12 @@ def dev() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
     """Runs the script as a user does and gives what it wrote."""
 
-    def write(seed: int) -> dict[str, bytes]:
+    def write(seed: int, *options: str) -> dict[str, bytes]:
         folder = tmp_path_factory.mktemp("corpus") / "made" / "on demand"
-        subprocess.run([sys.executable, SCRIPT, "--seed", str(seed), "-o", folder], check=True)
+        subprocess.run([sys.executable, SCRIPT, "--seed", str(seed), *options, "-o", folder], check=True)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     return write
@@ -50,12 +52,12 @@ def contexts(corpus: Corpus) -> list[str]:
 
 
 def test_seed_0_writes_the_files_in_the_repository_byte_for_byte(
-    written: Callable[[int], dict[str, bytes]],
+    written: Callable[..., dict[str, bytes]],
 ) -> None:
     assert written(0) == {name: (MINI / name).read_bytes() for name in FILES}
 
 
-def test_another_seed_writes_other_paragraphs(written: Callable[[int], dict[str, bytes]]) -> None:
+def test_another_seed_writes_other_paragraphs(written: Callable[..., dict[str, bytes]]) -> None:
     other = written(1)
     assert sorted(other) == sorted(FILES)
     assert all(content != (MINI / name).read_bytes() for name, content in other.items())
@@ -182,3 +184,74 @@ def test_the_questions_for_prediction_are_on_fresh_paragraphs(train: Corpus, dev
     assert fresh
     assert all(not exact_match(example.question, other.question) for example in questions for other in dev.examples)
     assert len(fresh & known) < len(fresh)
+
+
+# ---- mini2: questions that may have no answer
+
+
+@pytest.fixture(scope="module")
+def mini2() -> dict[str, list[Example]]:
+    return {
+        split: read_corpus([find_source(str(MINI2 / f"{split}.json"), split)], unanswerable=True).examples  # type: ignore[arg-type]
+        for split in ("train", "dev")
+    }
+
+
+def test_seed_2_with_unanswerable_questions_writes_the_second_corpus_byte_for_byte(
+    written: Callable[..., dict[str, bytes]],
+) -> None:
+    assert written(2, "--unanswerable") == {name: (MINI2 / name).read_bytes() for name in FILES}
+
+
+def test_there_is_one_question_without_an_answer_for_every_two_with_one(mini2: dict[str, list[Example]]) -> None:
+    for examples in mini2.values():
+        impossible = [example for example in examples if example.impossible]
+        assert 3 * len(impossible) == len(examples)
+
+
+def test_a_question_without_an_answer_is_one_of_another_paragraph_of_its_article(
+    mini2: dict[str, list[Example]],
+) -> None:
+    for examples in mini2.values():
+        by_id = {example.id: example for example in examples}
+        for example in examples:
+            if example.impossible:
+                asked = by_id[example.id.removesuffix("-unanswerable")]
+                assert (asked.question, asked.title) == (example.question, example.title)
+                assert asked.context != example.context
+                assert not any(answer.text.lower() in example.context.lower() for answer in asked.answers)
+
+
+def test_its_words_are_mostly_in_the_paragraph(mini2: dict[str, list[Example]]) -> None:
+    """Else, a count of shared words would tell it from the others."""
+
+    def shared(example: Example) -> float:
+        asked = set(words(example.question.lower()))
+        return len(asked & set(words(example.context.lower()))) / len(asked)
+
+    means = {
+        kind: sum(found) / len(found)
+        for kind in (True, False)
+        if (found := [shared(example) for example in mini2["dev"] if example.impossible is kind])
+    }
+    assert means[True] > 0.5 * means[False]
+
+
+CONSTANTS: dict[str, Callable[[Example], str]] = {**BASELINES, "no answer": lambda example: ""}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_guess_stays_under_60_f1_on_the_second_corpus(name: str, mini2: dict[str, list[Example]]) -> None:
+    guess = CONSTANTS[name]
+    gold = {example.id: [answer.text for answer in example.answers] for example in mini2["dev"]}
+    assert score_v2(gold, {example.id: guess(example) for example in mini2["dev"]}).f1 < 60
+
+
+@pytest.mark.slow
+def test_a_run_on_the_second_corpus_learns_both_to_answer_and_not_to(tmp_path: Path) -> None:
+    options = ["--set", f"data.prepared_dir={tmp_path / 'prepared'}", "--run-dir", tmp_path / "run", "--device", "cpu"]
+    succeed("train", "-c", "mini2.yaml", *options, cwd=ROOT)
+    scores = succeed("eval", "-m", tmp_path / "run", "--json", cwd=ROOT).json
+    assert scores["f1"] > 85
+    assert scores["answerable_f1"] > 75
+    assert scores["unanswerable_f1"] > 75

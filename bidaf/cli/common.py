@@ -49,6 +49,13 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
 
 
+def say_rule(rule: str, left_out: int) -> None:
+    """Say by which official rule was scored, and how many questions that rule has no score for."""
+    say(f"scored by the rule of {rule}")
+    if left_out:
+        say(f"{left_out:,} unanswerable questions are left out")
+
+
 def to_json(value: Any) -> str:
     """Readable JSON; with escapes where the text can't be encoded as UTF-8."""
     text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"

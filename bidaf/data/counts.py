@@ -8,6 +8,7 @@ SPLITS = ("train", "dev")
 ROWS = {
     "read": "read",
     "kept": "kept",
+    "kept_unanswerable": "of these unanswerable",
     "unanswerable": "left out: unanswerable",
     "realigned_answers": "answers moved to where their text is",
     "answers_not_in_context": "answers without a place in the context",
