@@ -90,7 +90,7 @@ def _split_counts(read: ReadCounts, indexed: FeatureCounts) -> dict[str, Any]:
         "read": read.read,
         "kept": indexed.kept,
         "unanswerable": read.unanswerable,
-        "kept_unanswerable": indexed.unanswerable,
+        **({"kept_unanswerable": indexed.unanswerable} if indexed.unanswerable else {}),
         "skipped": read.skipped,
         "dropped": read.dropped | indexed.dropped,
         "realigned_answers": read.realigned,
