@@ -53,6 +53,19 @@ class Home:
         shutil.copytree(source, target, symlinks=True)
         return target
 
+    def features(self, place: str) -> tuple[Path, Path, Path]:
+        """A copy of the run, the features that it answers with, and the folder to ask it in.
+
+        The features are its own (`place` is `run`), or `prepared` ones, as runs of format 1 use them.
+        """
+        run = self.copy(self.run, "run")
+        if place == "run":
+            return run, run / "data", run
+        shutil.rmtree(run / "data")
+        [sound] = (self.folder / "prepared").glob("[0-9a-f]*")
+        folder = self.copy(sound, "features", "prepared", sound.name)
+        return run, folder, folder.parents[1]
+
 
 @functools.cache
 def make_home(base: Path) -> Home:
@@ -374,12 +387,11 @@ def sign_prepared(folder: Path) -> None:
     (folder / MANIFEST_FILE).write_text(sealed(manifest), encoding="ascii")
 
 
-def open_prepared(home: Home, damage: made.Damage) -> Ran:
-    """Prepared features that somebody made so."""
-    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    folder = home.copy(sound, "features", "prepared", sound.name)
+def open_features(home: Home, damage: made.Damage, *, place: str) -> Ran:
+    """Features that somebody made so: a run's own, or prepared ones."""
+    run, folder, here = home.features(place)
     damage.apply(folder, sign=sign_prepared)
-    ran = bidaf("eval", "-m", home.run, "--json", cwd=folder.parents[1])
+    ran = bidaf("eval", "-m", run, "--json", cwd=here)
     if ran.code == 0:
         _expect(ran.json["questions"] == len(GOLD) or damage.signed, f"{ran.json['questions']} questions scored")
     return ran
@@ -399,5 +411,6 @@ TARGETS = [
     Target("checkpoint", made.damages, open_checkpoint, DATA),
     # 1: weights that diverged, 2: settings that are not the run's.
     Target("resume", made.damages, resume_run, frozenset({0, 1, 2, 3})),
-    Target("prepared", made.damages, open_prepared, DATA),
+    Target("prepared", made.damages, functools.partial(open_features, place="prepared"), DATA),
+    Target("run-data", made.damages, functools.partial(open_features, place="run"), DATA),
 ]

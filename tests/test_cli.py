@@ -68,7 +68,7 @@ def test_an_interrupted_run_is_saved_and_goes_on_to_the_same_end(
     step = TrainingStep.run
 
     def interrupted_step(self: TrainingStep, *args: Any) -> StepResult:
-        if args[-1] == 7:
+        if args[3] == 7:
             os.kill(os.getpid(), signal.SIGINT)
         return step(self, *args)
 

@@ -67,7 +67,7 @@ torch.set_num_threads(1)
 predictor = Predictor(load_model(sys.argv[1], weights="ema", device=cpu))
 for words in (10, int(sys.argv[2])):
     context = " ".join(f"w{number % 500}" for number in range(words))
-    (answer,) = predictor.answer(predictor.features([Example("q", "Where is w7 ?", context, ())])).values()
+    ((answer,),) = predictor.answer(predictor.features([Example("q", "Where is w7 ?", context, ())])).values()
     assert answer.text == context[answer.start : answer.end] != ""
     print(re.search("VmHWM:\\\\s*([0-9]+) kB", Path("/proc/self/status").read_text())[1])
 """

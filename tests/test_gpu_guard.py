@@ -355,7 +355,7 @@ def test_after_a_lost_process_nothing_is_saved_from_the_gpu(
 ) -> None:
     group = OneOfTwo()
     group.lose_at = 6
-    with pytest.raises(LostProcess, match="saved at step 4; resume with"):
+    with pytest.raises(LostProcess, match="saved at step 4, resume with"):
         start_run(configure(training={"save_every": 4}), tmp_path / "run", CUDA, silent, group=group)
     assert [path.name for path in (tmp_path / "run/checkpoints").iterdir()] == ["step-000004"]
 

@@ -245,6 +245,11 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
     assert [answers.features.contexts[0][start:end] for start, end in answers.gold_spans(0)] == ["in Rome", "Rome"]
 
 
+def remove_features() -> None:
+    for folder in ("prepared", "runs/tiny/data"):
+        shutil.rmtree(folder)
+
+
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(
     ("spoil", "said"),
@@ -257,7 +262,7 @@ def test_the_answers_are_those_that_were_scored(tiny: Tiny, monkeypatch: pytest.
             "is of step 19, and the best",
         ),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": [[0, 1, 0.5]]}}}'), "other questions"),
-        (lambda path: shutil.rmtree("prepared"), "no prepared data in "),
+        (lambda path: remove_features(), "no prepared data in "),
     ],
 )
 def test_what_is_not_at_hand_is_said_in_its_place(
@@ -349,7 +354,7 @@ def test_a_report_that_fails_is_told_once_and_ends_no_run(
     state = start_run(configure(), tmp_path / "run", CPU, lambda message: None, broken)
     assert state.step == 12
     assert calls == [tmp_path / "run"] * 2
-    assert capsys.readouterr().err.count("the report can't be written: no ink; training goes on") == 1
+    assert capsys.readouterr().err.count("the report can't be written: no ink") == 1
 
 
 @pytest.mark.usefixtures("quick")

@@ -103,6 +103,7 @@ def bare_pickle(path: Path) -> None:
 PLANTS = [bare_pickle, torch_file, objects_array]
 EXPORT_FILES = ["export.json", "config.yaml", "vocabulary.json", "vectors.safetensors", "model.safetensors"]
 CHECKPOINT_FILES = ["complete.json", "state.json", "config.yaml", "weights/ema.safetensors"]
+PLACES = ["run", "prepared"]
 PREPARED_FILES = [
     "manifest.json",
     "vocabulary.json",
@@ -135,16 +136,16 @@ def test_a_pickle_in_a_checkpoint_is_refused(home: Home, name: str, plant: Calla
     assert not remove_unpickled(home.folder)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("plant", PLANTS)
 @pytest.mark.parametrize("name", PREPARED_FILES)
-def test_a_pickle_in_prepared_data_is_refused(home: Home, name: str, plant: Callable[[Path], None]) -> None:
-    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    folder = home.copy(sound, "features", "prepared", sound.name)
+def test_a_pickle_in_prepared_data_is_refused(home: Home, place: str, name: str, plant: Callable[[Path], None]) -> None:
+    run, folder, here = home.features(place)
     plant(folder / name)
     if name != "manifest.json":
         sign_prepared(folder)
-    fail(3, "eval", "-m", home.run, cwd=folder.parents[1])
-    assert not remove_unpickled(folder.parents[1])
+    fail(3, "eval", "-m", run, cwd=here)
+    assert not remove_unpickled(here)
 
 
 @pytest.mark.parametrize("plant", PLANTS)
@@ -203,13 +204,13 @@ def test_a_checkpoint_is_files_of_its_own(home: Home, name: str, change: Callabl
     fail(3, "predict", "questions.json", "-m", folder, cwd=home.folder)
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("change", [link_to("/dev/zero"), link_to("x" * 300), pipe], ids=["zero", "long", "pipe"])
 @pytest.mark.parametrize("name", PREPARED_FILES)
-def test_prepared_data_is_files_of_its_own(home: Home, name: str, change: Callable[[Path], None]) -> None:
-    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    folder = home.copy(sound, "features", "prepared", sound.name)
+def test_prepared_data_is_files_of_its_own(home: Home, place: str, name: str, change: Callable[[Path], None]) -> None:
+    run, folder, here = home.features(place)
     change(folder / name)
-    fail(3, "eval", "-m", home.run, cwd=folder.parents[1])
+    fail(3, "eval", "-m", run, cwd=here)
 
 
 @pytest.mark.parametrize("name", [f"{'../' * 30}dev/zero", "/dev/zero", "../outside"])
@@ -382,6 +383,7 @@ def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkey
 # Prepared data that leads out of its arrays
 
 
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize(
     ("name", "index", "value", "message"),
     [
@@ -396,16 +398,15 @@ def test_a_batch_is_no_larger_than_the_memory(home: Home, tmp_path: Path, monkey
     ],
 )
 def test_features_that_lead_out_of_their_arrays_are_refused(
-    home: Home, name: str, index: Any, value: int, message: str
+    home: Home, place: str, name: str, index: Any, value: int, message: str
 ) -> None:
-    [sound] = (home.folder / "prepared").glob("[0-9a-f]*")
-    folder = home.copy(sound, "features", "prepared", sound.name)
+    run, folder, here = home.features(place)
     path = folder / "dev" / "features.safetensors"
     arrays = load_file(path)
     arrays[name][index] = value
     save_file(arrays, path)
     sign_prepared(folder)
-    assert message in fail(3, "eval", "-m", home.run, cwd=folder.parents[1])
+    assert message in fail(3, "eval", "-m", run, cwd=here)
 
 
 # The network

@@ -14,6 +14,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+# Without the checkout that the tests themselves may run from.
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +27,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(ROOT / name, source)
     build = (sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--wheel-dir", str(target), ".")
-    subprocess.run(build, cwd=source, check=True, capture_output=True, timeout=120)
+    subprocess.run(build, cwd=source, env=ENVIRONMENT, check=True, capture_output=True, timeout=120)
     (built,) = target.iterdir()
     return built
 
@@ -35,7 +37,7 @@ def install(wheel: Path, folder: Path, *options: str) -> Path:
     venv.create(folder, with_pip=False)
     python = folder / "bin" / "python"
     pip = (sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet", *options, str(wheel))
-    subprocess.run(pip, check=True, capture_output=True, timeout=1800)
+    subprocess.run(pip, env=ENVIRONMENT, check=True, capture_output=True, timeout=1800)
     return folder / "bin" / "bidaf"
 
 
@@ -51,9 +53,8 @@ def command(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def run(command: Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(
-        (command, *arguments), cwd=folder, env=environment, capture_output=True, text=True, timeout=600, check=False
+        (command, *arguments), cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, timeout=600, check=False
     )
 
 
