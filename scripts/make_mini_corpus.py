@@ -1,14 +1,12 @@
-"""Write the embedded corpora: SQuAD files about invented places, made by a small grammar.
+"""Write the embedded corpus: SQuAD v1.1 files about invented places, made by a small grammar.
 
 A paragraph tells four to six facts of one sort, such as the years in which five bridges were opened. What tells
 the right one apart is the name of the thing, its kind, or what happened to it. Neither the type of the answer nor
 its position gives it away: the question has to be matched to its sentence. No name is given twice, so every full
 name in dev is new to a model that has read train.
 
-    python scripts/make_mini_corpus.py --seed 0 -o data/mini                    # SQuAD v1.1
-    python scripts/make_mini_corpus.py --seed 2 --unanswerable -o data/mini2    # SQuAD v2.0
+    python scripts/make_mini_corpus.py --seed 0 -o data/mini
 
-With `--unanswerable`, `scripts/make_unanswerable.py` adds a question without an answer for every two with one.
 The same seed gives the same bytes on every platform and Python version.
 """
 
@@ -23,8 +21,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 from typing import Any, NamedTuple
-
-from make_unanswerable import add_unanswerable
 
 TRAIN_ARTICLES, DEV_ARTICLES, NEW_PARAGRAPHS = 100, 14, 2
 PARAGRAPHS_AN_ARTICLE = 9
@@ -398,7 +394,7 @@ def write_questions(random: Random, names: Names) -> list[dict[str, str]]:
     ]
 
 
-def write_corpus(seed: int, folder: Path, *, unanswerable: bool = False) -> None:
+def write_corpus(seed: int, folder: Path) -> None:
     """Write `train.json`, `dev.json` and `questions.json` into the folder."""
     random = Random(seed)
     names = Names(random)
@@ -407,8 +403,6 @@ def write_corpus(seed: int, folder: Path, *, unanswerable: bool = False) -> None
         "dev.json": write_articles(random, names, "dev", DEV_ARTICLES),
         "questions.json": write_questions(random, names),
     }
-    if unanswerable:
-        files |= {name: add_unanswerable(files[name]) for name in ("train.json", "dev.json")}
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in files.items():
         text = json.dumps(content, indent=1, ensure_ascii=False, sort_keys=True)
@@ -417,11 +411,10 @@ def write_corpus(seed: int, folder: Path, *, unanswerable: bool = False) -> None
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the embedded corpus.")
-    parser.add_argument("--seed", type=int, default=0, help="in the repository, 0 and 2 (mini2)")
-    parser.add_argument("--unanswerable", action="store_true", help="add questions without an answer (SQuAD v2.0)")
+    parser.add_argument("--seed", type=int, default=0, help="the corpus in the repository is seed 0")
     parser.add_argument("-o", "--output", type=Path, default=Path("data/mini"), help="folder to write into")
     arguments = parser.parse_args()
-    write_corpus(arguments.seed, arguments.output, unanswerable=arguments.unanswerable)
+    write_corpus(arguments.seed, arguments.output)
 
 
 if __name__ == "__main__":

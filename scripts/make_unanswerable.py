@@ -55,7 +55,8 @@ def _with_unanswerable(paragraphs: Sequence[dict[str, Any]]) -> list[dict[str, A
     for own, paragraph in enumerate(paragraphs):
         for question in paragraph["qas"]:
             answered += 1
-            asked = words_of(question["question"])
+            if not (asked := words_of(question["question"])):
+                continue
             answers = [answer["text"].lower() for answer in question["answers"]]
             total = math.fsum(weight.get(word, rarest) for word in asked)
             fits = [
@@ -63,7 +64,7 @@ def _with_unanswerable(paragraphs: Sequence[dict[str, Any]]) -> list[dict[str, A
                 for other in range(len(paragraphs))
                 if other != own and not any(answer in contexts[other] for answer in answers)
             ]
-            if asked and fits:
+            if fits:
                 fit, other = max(fits)
                 candidates.append(Candidate(fit, answered, question, -other))
     candidates.sort(key=lambda each: (-each.fit, each.order))
@@ -77,14 +78,30 @@ def _with_unanswerable(paragraphs: Sequence[dict[str, Any]]) -> list[dict[str, A
     ]
 
 
+def write_document(document: dict[str, Any], path: Path) -> None:
+    """Write it with one article per line."""
+    articles = ",\n".join(json.dumps(each, ensure_ascii=False, separators=(",", ":")) for each in document["data"])
+    text = f'{{"version": {json.dumps(document["version"])}, "data": [\n{articles}\n]}}\n'
+    path.write_text(text, encoding="utf-8", newline="\n")
+
+
+def questions_of(document: dict[str, Any]) -> list[dict[str, Any]]:
+    """Every question with its answers, in the order of the file."""
+    return [qa for article in document["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("input", type=Path, help="a SQuAD v1.1 file")
     parser.add_argument("-o", "--output", type=Path, required=True, help="the file to write")
     options = parser.parse_args()
-    document = add_unanswerable(json.loads(options.input.read_text(encoding="utf-8")))
-    options.output.write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
-    questions = [qa for article in document["data"] for paragraph in article["paragraphs"] for qa in paragraph["qas"]]
+    document = json.loads(options.input.read_text(encoding="utf-8"))
+    if any(qa.get("is_impossible") for qa in questions_of(document)):
+        parser.error(f"{options.input} holds unanswerable questions already")
+    made = add_unanswerable(document)
+    options.output.parent.mkdir(parents=True, exist_ok=True)
+    write_document(made, options.output)
+    questions = questions_of(made)
     unanswerable = sum(qa["is_impossible"] for qa in questions)
     print(f"{options.output}: {len(questions):,} questions, {unanswerable:,} of them unanswerable")
 

@@ -22,6 +22,7 @@ from bidaf.evaluation.squad_v2 import score_answers as score_v2
 ROOT = Path(__file__).parent.parent
 MINI, MINI2 = ROOT / "data" / "mini", ROOT / "data" / "mini2"
 SCRIPT = ROOT / "scripts" / "make_mini_corpus.py"
+UNANSWERABLE = ROOT / "scripts" / "make_unanswerable.py"
 FILES = ("train.json", "dev.json", "questions.json")
 
 
@@ -36,12 +37,12 @@ def dev() -> Corpus:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, bytes]]:
+def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], dict[str, bytes]]:
     """Runs the script as a user does and gives what it wrote."""
 
-    def write(seed: int, *options: str) -> dict[str, bytes]:
+    def write(seed: int) -> dict[str, bytes]:
         folder = tmp_path_factory.mktemp("corpus") / "made" / "on demand"
-        subprocess.run([sys.executable, SCRIPT, "--seed", str(seed), *options, "-o", folder], check=True)
+        subprocess.run([sys.executable, SCRIPT, "--seed", str(seed), "-o", folder], check=True)
         return {path.name: path.read_bytes() for path in folder.iterdir()}
 
     return write
@@ -52,12 +53,12 @@ def contexts(corpus: Corpus) -> list[str]:
 
 
 def test_seed_0_writes_the_files_in_the_repository_byte_for_byte(
-    written: Callable[..., dict[str, bytes]],
+    written: Callable[[int], dict[str, bytes]],
 ) -> None:
     assert written(0) == {name: (MINI / name).read_bytes() for name in FILES}
 
 
-def test_another_seed_writes_other_paragraphs(written: Callable[..., dict[str, bytes]]) -> None:
+def test_another_seed_writes_other_paragraphs(written: Callable[[int], dict[str, bytes]]) -> None:
     other = written(1)
     assert sorted(other) == sorted(FILES)
     assert all(content != (MINI / name).read_bytes() for name, content in other.items())
@@ -197,10 +198,19 @@ def mini2() -> dict[str, list[Example]]:
     }
 
 
-def test_seed_2_with_unanswerable_questions_writes_the_second_corpus_byte_for_byte(
-    written: Callable[..., dict[str, bytes]],
-) -> None:
-    assert written(2, "--unanswerable") == {name: (MINI2 / name).read_bytes() for name in FILES}
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_the_script_makes_the_second_corpus_of_the_first_byte_for_byte(split: str, tmp_path: Path) -> None:
+    made = tmp_path / "new folder" / "made.json"
+    subprocess.run([sys.executable, UNANSWERABLE, MINI / f"{split}.json", "-o", made], check=True)
+    assert made.read_bytes() == (MINI2 / f"{split}.json").read_bytes()
+
+
+def test_a_file_that_holds_unanswerable_questions_is_refused(tmp_path: Path) -> None:
+    made = tmp_path / "made.json"
+    ran = subprocess.run([sys.executable, UNANSWERABLE, MINI2 / "dev.json", "-o", made], capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "unanswerable questions already" in ran.stderr
+    assert not made.exists()
 
 
 def test_there_is_one_question_without_an_answer_for_every_two_with_one(mini2: dict[str, list[Example]]) -> None:

@@ -77,9 +77,9 @@ def test_the_model_decides_whether_such_questions_are_kept(folder: Path, config:
     with contextlib.chdir(folder):
         kept, left_out = prepare(config.data), prepare(load_config(Path("tiny.yaml")).data)
         counts = {"two": kept.counts["dev"], "tiny": left_out.counts["dev"]}
-    assert [(each["kept"], each["kept_unanswerable"], each["unanswerable"]) for each in counts.values()] == [
+    assert [(each["kept"], each.get("kept_unanswerable"), each["unanswerable"]) for each in counts.values()] == [
         (9, 3, 0),
-        (6, 0, 3),
+        (6, None, 3),
     ]
     assert counts["two"]["spans"] == counts["tiny"]["spans"]
 
@@ -176,6 +176,12 @@ def test_predict_answers_as_the_threshold_of_its_weights_says(folder: Path) -> N
             assert (first["start"], first["end"], first["probability"]) == (0, 0, record["no_answer"])
     scored = succeed("score", "dev.json", "answers.json", "--json", cwd=folder).json
     assert scored["f1"] == succeed("eval", "-m", "runs/two/last", "--json", cwd=folder).json["f1"]
+    (folder / "n-best.json").write_text(json.dumps(records))
+    options = ("--no-answer", "n-best.json", "--threshold", threshold)
+    again = succeed("score", "dev.json", "n-best.json", *options, "--json", cwd=folder).json
+    assert {name: again[name] for name in ("f1", "unanswerable_f1")} == {
+        name: scored[name] for name in ("f1", "unanswerable_f1")
+    }
 
 
 def test_probabilities_of_no_answer_give_the_official_best_threshold(folder: Path) -> None:
@@ -224,17 +230,15 @@ def test_a_v1_model_says_how_many_it_leaves_out(folder: Path, tmp_path: Path) ->
 # ---- Training and showing
 
 
-@pytest.mark.parametrize("stop", [7, 20])
-def test_a_stopped_run_ends_as_one_that_was_not(folder: Path, tmp_path: Path, stop: int) -> None:
-    sets = ["--set", "training.max_steps=30", "--set", "training.deterministic=true", "--device", "cpu"]
-    succeed("train", "-c", "two.yaml", "--run-dir", tmp_path / "whole", *sets, cwd=folder)
-    stopped = [*sets, "--set", f"training.max_steps={stop}"]
-    succeed("train", "-c", "two.yaml", "--run-dir", tmp_path / "parted", *stopped, cwd=folder)
-    more = ["--set", "training.max_steps=30", "--device", "cpu"]
-    succeed("train", "--resume", tmp_path / "parted", *more, cwd=folder)
+def test_a_stopped_run_ends_as_one_that_was_not(folder: Path, tmp_path: Path) -> None:
+    options = ("-c", "two.yaml", "--device", "cpu", "--set", "training.deterministic=true")
+    steps = [f"training.max_steps={count}" for count in (9, 7)]
+    for run, count in zip(("whole", "resumed"), steps, strict=True):
+        succeed("train", *options, "--run-dir", tmp_path / run, "--set", count, cwd=folder)
+    succeed("train", "--resume", tmp_path / "resumed", "--set", steps[0], "--device", "cpu", cwd=folder)
     for name in ("weights/raw", "weights/ema", "optimizer"):
-        whole, parted = (tmp_path / run / "last" / f"{name}.safetensors" for run in ("whole", "parted"))
-        assert whole.read_bytes() == parted.read_bytes()
+        whole, resumed = (tmp_path / run / "last" / f"{name}.safetensors" for run in ("whole", "resumed"))
+        assert whole.read_bytes() == resumed.read_bytes()
 
 
 def test_no_answer_is_shown_as_an_answer(folder: Path, tmp_path: Path) -> None:
@@ -255,9 +259,23 @@ def test_no_answer_is_shown_as_an_answer(folder: Path, tmp_path: Path) -> None:
         assert len(base64.b64decode(explanation["toQuestion"])) > 0
 
 
+def test_two_weight_sets_are_compared_as_they_were_scored(folder: Path) -> None:
+    found = succeed("compare", "runs/two/last", "--json", cwd=folder)
+    assert "scored by the rule of SQuAD v2.0" in found.err
+    logged = events(folder / "runs/two", "eval")[-1]["scores"]
+    for side, weights in (("a", "raw"), ("b", "ema")):
+        for metric in ("exact_match", "f1", "answerable_f1", "unanswerable_f1"):
+            assert found.json["metrics"][metric][side]["value"] == pytest.approx(logged[weights][metric])
+    table = succeed("compare", "runs/two/last", cwd=folder).out
+    assert all(label in table for label in ("HasAns F1", "NoAns"))
+    left_out = succeed("compare", "runs/two/last", "--answerable-only", "--json", cwd=folder).json
+    assert (left_out["rule"], left_out["questions"], left_out["unanswerable"]) == ("SQuAD v1.1", 6, 3)
+
+
 def test_the_report_counts_right_what_is_right(folder: Path) -> None:
     succeed("report", "runs/two", "-o", "report.html", cwd=folder)
     page = (folder / "report.html").read_text(encoding="utf-8")
+    assert all(f"ema {label}</th>" in page for label in ("HasAns F1", "NoAns", "threshold"))
     embedded = re.findall(r'<script type="application/json" id="[^"]*">(.*?)</script>', page)
     questions = next(data["questions"] for data in map(json.loads, embedded) if "questions" in data)
     assert {each["id"] for each in questions if not each["answers"]} == {f"dev-no-{number}" for number in range(3)}

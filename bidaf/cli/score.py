@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, StrictOption, print_json, print_table, say_report, say_rule
+from bidaf.cli.common import (
+    AnswerableOnlyOption,
+    JsonOption,
+    StrictOption,
+    print_json,
+    print_table,
+    say_report,
+    say_rule,
+)
 from bidaf.messages import say
 
 SHOWN_IDS = 5
@@ -16,11 +24,9 @@ SHOWN_IDS = 5
 def score_command(
     data: Annotated[str, typer.Argument(help="Questions with gold answers, in any schema of docs/data.md.")],
     predictions: Annotated[Path, typer.Argument(help="{id: answer}, records with prediction_text, or an n-best file.")],
-    answerable_only: Annotated[
-        bool, typer.Option("--answerable-only", help="Leave out questions without an answer and score by SQuAD v1.1.")
-    ] = False,
+    answerable_only: AnswerableOnlyOption = False,
     no_answer: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="{id: probability of no answer}, for thresholds of SQuAD v2.0.")
+        Path | None, typer.Option(metavar="FILE", help="{id: probability of no answer}, or an n-best file: SQuAD v2.0.")
     ] = None,
     threshold: Annotated[
         float | None, typer.Option(min=0.0, max=1.0, help="With --no-answer: empty the answers above it. (default: 1)")

@@ -41,6 +41,11 @@ def show_metric(name: str, value: float) -> str:
     return f"{value:.4f}" if name.endswith("threshold") else f"{value:.2f}"
 
 
+def show_metrics(metrics: Mapping[str, float]) -> str:
+    """All of them on a line, such as `EM 67.70  F1 77.30`."""
+    return "  ".join(f"{METRIC_LABELS.get(name, name)} {show_metric(name, value)}" for name, value in metrics.items())
+
+
 def has_unanswerable(gold: Gold) -> bool:
     """Whether any of the questions has no answer: then SQuAD v2.0 is the rule."""
     return not all(gold.values())

@@ -1,8 +1,8 @@
-"""Scores of a model's answers to questions; of a model that knows "no answer", with the threshold chosen for it.
+"""Scoring a model that knows "no answer", with the threshold that belongs to its weight set.
 
-The threshold belongs to a weight set: wherever the probability of no answer is above it, that is the answer. It is
-chosen for the highest F1 on the questions that are scored, so that this F1 is a little too high. "cross-fitted" is the
-F1 of thresholds chosen on every other article and applied to the rest, both ways, which is an honest one.
+Where the probability of no answer is above the threshold, that is the answer. The threshold is chosen for the highest
+F1 on the questions that are scored, which makes this F1 slightly too high. The cross-fitted F1 is not: each question is
+scored at the threshold that was chosen on the other half of the articles.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ def score_predictions(features: Features, predictions: Predictions, threshold: f
     Without a `threshold` it is chosen here, and the cross-fitted F1 is one of the metrics.
     """
     gold, articles = _gold(features, predictions)
-    if not any(each.is_empty for each in next(iter(predictions.values()))):
+    if not any(each.is_empty for ranked in predictions.values() for each in ranked):
         texts = {id: best.text for id, (best, *_) in predictions.items()}
         questions = squad_v1.question_scores(gold, texts)
         return ScoredAnswers(
             {id: list(each) for id, each in predictions.items()}, questions, squad_v1.score_answers(gold, texts).metrics
         )
-    spans, no_answer = _parted(predictions)
+    spans, no_answer = _separate(predictions)
     raw = squad_v2.question_scores(gold, spans)
     f1 = _cross_fitted_f1(gold, spans, raw, no_answer, articles) if threshold is None else None
     if threshold is None:
@@ -62,7 +62,7 @@ def score_predictions(features: Features, predictions: Predictions, threshold: f
 def choose_threshold(features: Features, predictions: Predictions) -> float:
     """The threshold with the highest F1 on these questions."""
     gold, _ = _gold(features, predictions)
-    spans, no_answer = _parted(predictions)
+    spans, no_answer = _separate(predictions)
     return _best(gold, spans, squad_v2.question_scores(gold, spans), no_answer)
 
 
@@ -86,10 +86,11 @@ def _gold(features: Features, predictions: Predictions) -> tuple[dict[str, list[
     ]
 
 
-def _parted(predictions: Predictions) -> tuple[dict[str, str], dict[str, float]]:
+def _separate(predictions: Predictions) -> tuple[dict[str, str], dict[str, float]]:
     """Each question's best span, and its probability of no answer."""
     spans = {id: next(each.text for each in ranked if not each.is_empty) for id, ranked in predictions.items()}
-    return spans, {id: next(each.probability for each in ranked if each.is_empty) for id, ranked in predictions.items()}
+    no_answer = {id: next(each.probability for each in ranked if each.is_empty) for id, ranked in predictions.items()}
+    return spans, no_answer
 
 
 def _best(gold: Gold, spans: Mapping[str, str], raw: Sequence[QuestionScore], no_answer: Probabilities) -> float:

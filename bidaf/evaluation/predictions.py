@@ -47,8 +47,14 @@ def check_predictions(predictions: Any, where: str) -> dict[str, str]:
 
 
 def read_probabilities(path: Path, ids: Collection[str]) -> dict[str, float]:
-    """Read `{id: probability of no answer}`; raises `DataError` unless each of the ids has one, from 0 to 1."""
+    """The probability of no answer by id, from `{id: probability}` or from an n-best file.
+
+    Raises `DataError` unless each of the ids has one, from 0 to 1.
+    """
     where, values = str(path), read_json(path)
+    if isinstance(values, list):
+        records = [each for each in values if isinstance(each, Mapping) and isinstance(each.get("id"), str)]
+        values = {each["id"]: each["no_answer"] for each in records if "no_answer" in each}
     if not isinstance(values, Mapping):
         raise DataError(f"{where}: expected {{id: probability of no answer}}, found {kind_of(values)}")
     for id in ids:

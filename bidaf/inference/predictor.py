@@ -17,6 +17,7 @@ from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
 from bidaf.evaluation.no_answer import choose_threshold, decide
 from bidaf.inference.loading import LoadedModel
+from bidaf.messages import say
 
 OnProgress = Callable[[int], None]
 """Gets the number of questions of each batch that is done."""
@@ -102,8 +103,10 @@ class Predictor:
         loaded = self.loaded
         if not loaded.config.model.no_answer or loaded.no_answer_threshold is not None:
             return loaded.no_answer_threshold
-        dev = loaded.dev_features()
-        return None if dev is None else choose_threshold(dev, self.predict(dev))
+        if (dev := loaded.dev_features()) is None:
+            return None
+        say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
+        return choose_threshold(dev, self.predict(dev))
 
     def predict(
         self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
