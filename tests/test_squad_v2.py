@@ -278,6 +278,7 @@ def test_options_and_probabilities_that_do_not_fit_are_one_message(tmp_path: Pat
     assert "--no-answer FILE" in fail(2, *command, "--threshold", 0.5, cwd=tmp_path)
     options: tuple[Any, ...] = ("--no-answer", "no_answer.json")
     assert "SQuAD v2.0" in fail(2, *command, "--answerable-only", *options, cwd=tmp_path)
-    for content, problem in (("3", "expected {id: probability"), ("[]", "found none"), ('{"q0": 2}', "'q0'"), ("{}", "found none")):
+    problems = {"3": "expected {id: probability", "[]": "found none", "{}": "found none", '{"q0": 2}': "'q0'"}
+    for content, problem in problems.items():
         (tmp_path / "no_answer.json").write_text(content)
         assert problem in fail(3, *command, *options, cwd=tmp_path).replace('"q0"', "'q0'")

@@ -125,9 +125,7 @@ def paired(a: Values, b: Values, articles: Articles) -> Metric:
     return Metric(estimate(a, articles), estimate(b, articles), estimate(differences, articles))
 
 
-def compare(
-    questions: Sequence[GoldQuestion], a: System, b: System, *, answerable_only: bool = False
-) -> Comparison:
+def compare(questions: Sequence[GoldQuestion], a: System, b: System, *, answerable_only: bool = False) -> Comparison:
     """Score both systems by the official SQuAD evaluation, and compare them question by question.
 
     The rule is v2.0 when any question has no gold answer, else v1.1; with `answerable_only`, those are left out. Seeds

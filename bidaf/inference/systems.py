@@ -63,9 +63,9 @@ def compare_named(
 ) -> Comparison:
     """Compare two systems on the questions of `data`, or on the dev questions of the first run that is named.
 
-    The rule, and `answerable_only`, are those of `bidaf.evaluation.comparison.compare`. Answers that an evaluation of the run has stored are read; others are made now, on `device`, by averages with large
-    predicted errors only with `allow_error`. Raises `UsageError` where there are no questions, and `DataError` as
-    `compare` does.
+    `answerable_only` is that of `bidaf.evaluation.comparison.compare`. Answers that an evaluation of the run has stored
+    are read; others are made now, on `device`, by averages with large predicted errors only with `allow_error`. Raises
+    `UsageError` where there are no questions, and `DataError` as `compare` does.
     """
     a = [_open(name, pair.weights_a) for name in pair.a]
     b = [_open(name, pair.weights_b) for name in pair.b]
