@@ -1,11 +1,11 @@
-"""Make a SQuAD v2.0 file of any v1.1 file: one question without an answer for every two with one.
+"""Make a SQuAD v2.0 file of a v1.1 file: one question without an answer for every two with one.
 
     python scripts/make_unanswerable.py train-v1.1.json -o train-with-unanswerable.json
 
 A question is asked again on another paragraph of its article: the one that has most of its words, weighted by how rare
-they are in the article, and none of its gold answers. Of each article the questions are taken that fit best, so that
-matching words does not tell them from the others. People wrote the questions of SQuAD v2.0; these are a substitute
-where its training file is not available, and easier. The same file gives the same bytes.
+they are in the article, and none of its gold answers. Each article gets those of its questions that fit best, so that
+matching words does not separate them from the others. The questions of SQuAD v2.0 were written by people; these are
+easier, a substitute where its training file is not available. The same file gives the same bytes.
 """
 
 from __future__ import annotations

@@ -53,7 +53,7 @@ AnswerableOnlyOption = Annotated[
 
 
 def say_rule(rule: str, left_out: int) -> None:
-    """Say by which official rule was scored, and how many questions that rule has no score for."""
+    """Report the official rule that was used, and how many questions it has no score for."""
     say(f"scored by the rule of {rule}")
     if left_out:
         say(f"{left_out:,} unanswerable questions are left out")

@@ -54,9 +54,9 @@ def eval_command(
 ) -> None:
     """Score a model by the official SQuAD evaluation: exact match and F1, in percent.
 
-    The rule is v1.1; of a model that knows "no answer" it is v2.0, with HasAns and NoAns, and the threshold of each
-    weight set: chosen on its own dev set, where the cross-fitted F1 says how much that choice flatters, and kept for
-    other data.
+    Models with model.no_answer are scored by v2.0, with HasAns and NoAns, others by v1.1. On the run's dev set the
+    threshold of each weight set is chosen, and the cross-fitted F1 is the one to quote; other data is scored at the
+    threshold that was stored.
     """
     names = weight_sets(weights, use_ema, both=both)
     if predictions is not None:

@@ -68,7 +68,7 @@ def predict_spans(
 ) -> dict[str, list[Prediction]]:
     """Up to `n` best spans of every question (or of a shard of the batches), most probable first, by id.
 
-    A model that knows "no answer" gives the empty answer besides, in its place among them by its probability.
+    A model that knows "no answer" gives the empty answer too, ranked among them by its probability.
     `questions` are numbers of some, instead of all. The ids are in data set order. `on_progress` gets the number of
     questions of each batch that is done. Raises `NonfiniteScores` calling the model's weights `weights`.
     """

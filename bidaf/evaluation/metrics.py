@@ -1,6 +1,6 @@
-"""The rule that every command keeps: SQuAD v2.0 where any question has no answer, else v1.1; and how metrics are shown.
+"""The official rule for a set of questions, SQuAD v2.0 where any has no answer, else v1.1; and how metrics are shown.
 
-The standard library alone is imported here.
+Only the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ METRIC_LABELS = {
     "best_f1": "best F1",
     "best_f1_threshold": "at threshold",
 }
-"""Name of each metric -> how tables call it."""
+"""Name of each metric -> its label in tables."""
 
 
 def show_metric(name: str, value: float) -> str:
@@ -67,7 +67,7 @@ def score_answers(gold: Gold, predictions: Mapping[str, str]) -> Score:
 
 @dataclass(frozen=True)
 class FileScore:
-    """The score of a prediction file, and the rule it was made by."""
+    """The score of a prediction file, and the rule that was used."""
 
     rule: str
     """`V1` or `V2`."""
@@ -107,7 +107,7 @@ def score_file(
 def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> dict[str, list[str]]:
     """The gold answers of all questions of a data set, none aligned, cut or dropped; as `read_questions`.
 
-    Those of a question without an answer are none. Raises `DataError` for a data set that can't be read.
+    A question without an answer has an empty list. Raises `DataError` for a data set that can't be read.
     """
     examples = read_questions(source, need_answers=True, strict=strict, on_report=on_report)
     return {example.id: [answer.text for answer in example.answers] for example in examples}

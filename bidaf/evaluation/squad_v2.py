@@ -1,7 +1,7 @@
 """Exact match and F1 as the official SQuAD v2.0 evaluator counts them, best thresholds too, equal to the last digit.
 
 A question without a gold answer is answered by the empty text. Where the probability of "no answer" is above a
-threshold, that is the answer, whatever was predicted. The standard library alone is imported here.
+threshold, that is the answer, whatever was predicted. Only the standard library is imported here.
 """
 
 from __future__ import annotations
@@ -140,10 +140,10 @@ def apply_threshold(
 def best_threshold(
     gold: Gold, predictions: Mapping[str, str], scores: Mapping[str, float], no_answer: Probabilities
 ) -> BestThreshold:
-    """The threshold, among the probabilities that there are, at which the mean of `scores` (0..1) is highest.
+    """The threshold, among the given probabilities, at which the mean of `scores` (0..1) is highest.
 
-    As published: questions are answered one after the other, from the surest to have an answer on, and what that does
-    to the sum of the scores is followed. Of equal sums the first counts; with no answer at all it is 0.
+    As published: questions are sorted by their probability of no answer, and the sum of the scores is updated as one
+    after the other is answered. Of equal sums the first counts; the threshold is 0 where answering none is best.
     """
     current = best = float(sum(not answers for answers in gold.values()))
     threshold = 0.0

@@ -37,7 +37,7 @@ class Evaluation:
 
     @property
     def rule(self) -> str:
-        """By which it was scored."""
+        """The official evaluation that was used: v2.0 for a model that knows "no answer"."""
         return V2 if NO_ANSWER_THRESHOLD in self.scores else V1
 
 
