@@ -85,15 +85,24 @@ def collect(folder: Path, target: Path, data: Mapping[str, str]) -> None:
 
 
 def dev_questions(run: RunLog) -> list[GoldQuestion]:
-    """The dev questions that the run holds, or else those of their sources."""
+    """The dev questions that the run holds, or those of their sources where it holds none or no articles (format 1)."""
     assert run.start is not None
     settings = run.settings("data")
     try:
         prepared = open_data(run.folder, run.start.features, settings["prepared_dir"])
+        questions = questions_of_features(prepared.features("dev"))
     except DataError:
-        examples = [example for source in settings["dev"] for example in read_questions(source, need_answers=True)]
-        return questions_of_examples(examples)
-    return questions_of_features(prepared.features("dev"))
+        questions = []
+    if questions and all(question.article for question in questions):
+        return questions
+    try:
+        return questions_of_examples(
+            example for source in settings["dev"] for example in read_questions(source, need_answers=True)
+        )
+    except DataError:
+        if not questions:
+            raise
+        return questions
 
 
 def stored_answers(run: RunLog, evaluation: Evaluation) -> Answers:
