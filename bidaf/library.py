@@ -13,6 +13,7 @@ from bidaf.errors import UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
+    from bidaf.evaluation.evaluator import Prediction
     from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
@@ -83,15 +84,13 @@ def predict_examples(
     ranked = model.rank(model.features(examples), 1 if n_best is None else n_best, on_progress)
     if n_best is None:
         return {id: best.text for id, (best, *_) in ranked.items()}
+    return [_record(example, ranked[example.id], n_best) for example in examples]
 
-    def record(example: Example) -> dict[str, Any]:
-        answers = ranked[example.id]
-        shown = [answer._asdict() for answer in answers[:n_best]]
-        record = {"id": example.id, "question": example.question, "answers": shown}
-        empty = [answer.probability for answer in answers if answer.is_empty]
-        return {**record, "no_answer": empty[0]} if empty else record
 
-    return [record(example) for example in examples]
+def _record(example: Example, ranked: Sequence[Prediction], n_best: int) -> dict[str, Any]:
+    answers = [answer._asdict() for answer in ranked[:n_best]]
+    no_answer = {"no_answer": answer.probability for answer in ranked if answer.is_empty}
+    return {"id": example.id, "question": example.question, "answers": answers, **no_answer}
 
 
 def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:

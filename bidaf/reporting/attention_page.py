@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.evaluator import NO_ANSWER
+from bidaf.evaluation.evaluator import NO_ANSWER_LABEL
 from bidaf.evaluation.metrics import question_scores
 from bidaf.inference.explain import ExplainedQuestion, Explanation
 from bidaf.reporting.html import render, script_json
@@ -78,7 +78,7 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
         "question": question,
         "verdict": verdict(explained),
         "lacks": explained.lacks,
-        "gold": [NO_ANSWER] if example.impossible else list(dict.fromkeys(gold)),
+        "gold": [NO_ANSWER_LABEL] if example.impossible else list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in explained.context_words],
         "gaps": _gaps(context, explained.context_words),
         "questionWords": [question[start:end] for start, end in explained.question_words],
