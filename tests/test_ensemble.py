@@ -184,7 +184,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def runs(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with dev.json, the runs tiny, seed1 and words (another vocabulary), and an export that reads otherwise."""
+    """A folder with dev.json, the runs tiny, seed1 and words (another vocabulary), and plain, which splits less."""
     folder = tmp_path_factory.mktemp("ensemble")
     shutil.copytree(tiny.run, folder / "tiny", symlinks=True)
     shutil.copy(tiny.folder / "dev.json", folder)

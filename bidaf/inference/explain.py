@@ -130,13 +130,13 @@ def find_questions(
 ) -> list[Example]:
     """The questions with these ids: of the file `data`, or of the dev set that the model was scored on.
 
-    Raises `DataError` for an id that is not among them, and for what was exported, which has no dev set.
+    Raises `DataError` for an id that is not among them, and for an export, which has no dev set.
     """
     if data is not None:
         known = {example.id: example for example in read_questions(data, on_report=on_report)}
         return [find_id(id, known, data) for id in ids]
     if (features := model.dev_features()) is None:
-        raise DataError(f"{model.origin} is exported and has no dev set; name the file of the ids with --data")
+        raise DataError(f"{model.origin} is an export and has no dev set; name the file of the ids with --data")
     return dev_examples(features, ids)
 
 
