@@ -14,7 +14,8 @@ from bidaf.errors import UsageError
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
     from bidaf.evaluation.ensemble import Rule
-    from bidaf.evaluation.squad_v1 import Score
+    from bidaf.evaluation.evaluator import Prediction
+    from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
     from bidaf.inference.predictor import Answerer
@@ -72,7 +73,8 @@ def predict(
 
     `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
     without: one, a list, or the rows of a pandas data frame. `on_progress` gets the number of questions of each batch
-    that is done. Raises `DataError` for anything that is not a question.
+    that is done. A model that knows "no answer" answers with the empty text, and its records hold the probability
+    of `no_answer`. Raises `DataError` for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
@@ -85,13 +87,18 @@ def predict_examples(
     model: Answerer, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
-    answers = model.answer(model.features(examples), 1 if n_best is None else n_best, on_progress)
+    ranked = model.rank(model.features(examples), 1 if n_best is None else n_best, on_progress)
     if n_best is None:
-        return {id: best.text for id, (best, *_) in answers.items()}
-    return [
-        {"id": example.id, "question": example.question, "answers": [best._asdict() for best in answers[example.id]]}
-        for example in examples
-    ]
+        return {id: best.text for id, (best, *_) in ranked.items()}
+
+    return [n_best_record(example.id, example.question, ranked[example.id], n_best) for example in examples]
+
+
+def n_best_record(id: str, question: str, answers: Sequence[Prediction], n_best: int) -> dict[str, Any]:
+    """One record of an n-best file, of ranked answers."""
+    record = {"id": id, "question": question, "answers": [answer._asdict() for answer in answers[:n_best]]}
+    empty = [answer.probability for answer in answers if answer.is_empty]
+    return {**record, "no_answer": empty[0]} if empty else record
 
 
 def evaluate(model: Answerer, data: str | Path | None = None) -> Evaluation:
@@ -120,13 +127,14 @@ def explain(model: Answerer, question: str, context: str, n_best: int = 5) -> Ex
 
 
 def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Path | Mapping[str, str]) -> Score:
-    """Exact match and F1, in percent, as the official SQuAD v1.1 evaluator counts them.
+    """Exact match and F1, in percent, as the official SQuAD evaluator counts them: v2.0 where any question has no
+    answer, else v1.1.
 
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
     `DataError` for anything else.
     """
+    from bidaf.evaluation.metrics import check_gold, read_gold, score_answers
     from bidaf.evaluation.predictions import check_predictions, read_predictions
-    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
     gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
     if isinstance(predictions, str | Path):

@@ -130,7 +130,8 @@ def test_the_gain_is_that_of_the_ensemble_over_its_members_by_article() -> None:
     assert score.sizes[1].scores["f1"][0] == pytest.approx(100 * (right[0] | right[1]).mean())
     expected = estimate([list(all_three - single)], [question.article for question in questions])
     found = score.sizes[-1].metrics["f1"].difference
-    assert (found.value, found.interval) == (pytest.approx(expected.value), pytest.approx(expected.interval))
+    assert found.value == pytest.approx(expected.value)
+    assert found.interval == pytest.approx(expected.interval)
     assert (score.questions, score.articles, score.no_mean) == (24, 8, "none")
     with pytest.raises(DataError, match="no question"):
         score_sizes([], members, "sum", "none")
@@ -336,7 +337,7 @@ def test_what_is_no_ensemble_is_one_message(runs: Path, tmp_path: Path) -> None:
     succeed("predict", "dev.json", "-m", tiny, "--n-best", 1, "-o", "n_best.json", cwd=tmp_path)
     data = ("-d", "dev.json")
     for code, expected, args in (
-        (3, "data.second_split: True and False", (tiny, plain)),
+        (3, "data.second_split (True and False)", (tiny, plain)),
         (2, "two members or more", (tiny,)),
         (2, "member twice", (tiny, tiny / "checkpoints/step-000020", "-w", "raw")),
         (2, "member twice", ("other.json", "./other.json", *data)),

@@ -129,13 +129,9 @@ def ensemble_command(
 
 def _answers(scored: ScoredEnsemble, n_best: int | None) -> dict[str, str] | list[dict[str, Any]]:
     """What `bidaf predict` writes."""
+    from bidaf.library import n_best_record
+
+    answers = scored.score.answers
     if n_best is None:
-        return {id: best.text for id, (best, *_) in scored.answers.items()}
-    return [
-        {
-            "id": each.id,
-            "question": each.question,
-            "answers": [answer._asdict() for answer in scored.answers[each.id][:n_best]],
-        }
-        for each in scored.questions
-    ]
+        return {id: best.text for id, (best, *_) in answers.items()}
+    return [n_best_record(each.id, each.question, answers[each.id], n_best) for each in scored.questions]

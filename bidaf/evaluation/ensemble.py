@@ -13,8 +13,9 @@ from typing import Any, Literal, get_args
 from bidaf.errors import DataError
 from bidaf.evaluation.comparison import Metric, paired
 from bidaf.evaluation.evaluator import Prediction
+from bidaf.evaluation.no_answer import ScoredAnswers, score_ranked
 from bidaf.evaluation.questions import GoldQuestion
-from bidaf.evaluation.squad_v1 import QuestionScore, question_scores
+from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
 from bidaf.evaluation.statistics import Articles, why_no_interval
 
 Rule = Literal["sum", "product"]
@@ -37,6 +38,12 @@ def combine(members: Sequence[Sequence[Prediction]], rule: Rule) -> list[Predict
     """
     found = _sum(members) if rule == "sum" else _product(members)
     return sorted(found, key=lambda answer: (-answer.probability, answer.end, answer.start))
+
+
+def first_spans(answers: Sequence[Prediction], n: int) -> list[Prediction]:
+    """The first `n` spans, and "no answer" if it is among the answers, in its place."""
+    listed = [answer for answer in answers if not answer.is_empty][:n]
+    return [answer for answer in answers if answer.is_empty or answer in listed]
 
 
 def _sum(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
@@ -102,6 +109,10 @@ class EnsembleScore:
     """One model with the mean of the members' weights (B), against the single members (A)."""
     no_mean: str | None
     """Why the weights have no mean; None where they have one."""
+    no_answer_threshold: float | None
+    """Of the whole ensemble, chosen on these questions; None where no member knows "no answer"."""
+    answers: dict[str, list[Prediction]]
+    """Of the whole ensemble: question id -> its answer, then others, most probable first."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -124,6 +135,7 @@ class EnsembleScore:
             "sizes": [row.to_dict() for row in self.sizes],
             "mean_weights": None if self.mean_weights is None else _to_dict(self.mean_weights),
             "no_mean": self.no_mean,
+            "no_answer_threshold": self.no_answer_threshold,
         }
 
 
@@ -146,37 +158,39 @@ def score_sizes(
     questions: Sequence[GoldQuestion],
     members: Mapping[str, Candidates],
     rule: Rule,
-    mean_weights: Mapping[str, str] | str,
+    mean_weights: Candidates | str,
     on_progress: Callable[[], object] = lambda: None,
 ) -> EnsembleScore:
-    """Score ensembles of every number of members by the official SQuAD v1.1 evaluation.
+    """Score ensembles of every number of members as the official SQuAD evaluation does.
 
-    `questions` have gold answers, and every member answers all of them. `mean_weights` are the answers of the model
-    with the mean of the members' weights, or why there is none. `on_progress` is called after each ensemble. Raises
-    `DataError` without a question.
+    That is v1.1, and `questions` have gold answers, or v2.0 for members that know "no answer"; then each ensemble's
+    threshold is chosen here. Every member answers all questions. `mean_weights` are the answers of the model with the
+    mean of the members' weights, or why there is none. `on_progress` is called after each ensemble. Raises `DataError`
+    without a question, and where only some members know "no answer".
     """
     if not questions:
         raise DataError("there is no question with an answer to score")
+    _refuse_mixture(questions, members)
+    gold = {question.id: list(question.answers) for question in questions}
     articles: Articles = [question.article for question in questions]
-    score = _Scorer(questions)
-    answers = list(members.values())
+
+    def score(answers: Candidates) -> ScoredAnswers:
+        return score_ranked(gold, articles, answers)
+
+    found = list(members.values())
     sizes: list[SizeRow] = []
-    for size in range(1, len(answers) + 1):
+    singles: Values = {}
+    for size in range(1, len(found) + 1):
         scored = []
-        for chosen in some_ensembles(len(answers), size):
-            scored.append(score([combine([answers[m][each.id] for m in chosen], rule)[0].text for each in questions]))
+        for chosen in some_ensembles(len(found), size):
+            scored.append(score({id: combine([found[number][id] for number in chosen], rule) for id in gold}))
             on_progress()
-        means = {metric: _mean([values[metric] for values in scored]) for metric in METRICS}
-        if size == 1:
-            singles = means
-        sizes.append(
-            SizeRow(
-                members=size,
-                scores={metric: [sum(each[metric]) / len(questions) for each in scored] for metric in METRICS},
-                metrics=_against(singles, means, articles),
-            )
-        )
-    is_mean = not isinstance(mean_weights, str)
+        means = _mean([_values(each) for each in scored])
+        singles = singles or means
+        scores = {metric: [each.metrics[metric] for each in scored] for metric in METRICS}
+        sizes.append(SizeRow(size, scores, _against(singles, means, articles)))
+    whole = scored[0]
+    mean = None if isinstance(mean_weights, str) else _values(score({id: mean_weights[id] for id in gold}))
     return EnsembleScore(
         rule=rule,
         names=list(members),
@@ -184,37 +198,36 @@ def score_sizes(
         articles=len(set(articles)) if all(articles) else None,
         no_interval=why_no_interval(articles),
         sizes=sizes,
-        mean_weights=_against(singles, score([mean_weights[each.id] for each in questions]), articles)
-        if not isinstance(mean_weights, str)
-        else None,
-        no_mean=None if is_mean else str(mean_weights),
+        mean_weights=None if mean is None else _against(singles, mean, articles),
+        no_mean=mean_weights if isinstance(mean_weights, str) else None,
+        no_answer_threshold=whole.metrics.get(NO_ANSWER_THRESHOLD),
+        answers=whole.answers,
     )
+
+
+def _refuse_mixture(questions: Sequence[GoldQuestion], members: Mapping[str, Candidates]) -> None:
+    knows = {
+        name: all(any(answer.is_empty for answer in answers[question.id]) for question in questions)
+        for name, answers in members.items()
+    }
+    if len(set(knows.values())) > 1:
+        with_it, without = (next(name for name in knows if knows[name] is each) for each in (True, False))
+        raise DataError(f'{with_it} gives each question a probability of "no answer", and {without} does not')
 
 
 Values = dict[str, list[float]]
 """Metric -> percent of each question."""
 
 
-class _Scorer:
-    """Scores texts; each text of a question once, since most ensembles give the same."""
-
-    def __init__(self, questions: Sequence[GoldQuestion]) -> None:
-        self._questions = questions
-        self._known: list[dict[str, QuestionScore]] = [{} for _ in questions]
-
-    def __call__(self, texts: Sequence[str]) -> Values:
-        found = [self._score(number, text) for number, text in enumerate(texts)]
-        return {metric: [100.0 * getattr(each, metric) for each in found] for metric in METRICS}
-
-    def _score(self, number: int, text: str) -> QuestionScore:
-        known, question = self._known[number], self._questions[number]
-        if text not in known:
-            (known[text],) = question_scores({question.id: question.answers}, {question.id: text})
-        return known[text]
+def _values(scored: ScoredAnswers) -> Values:
+    return {metric: [100.0 * getattr(each, metric) for each in scored.questions] for metric in METRICS}
 
 
-def _mean(values: Sequence[Sequence[float]]) -> list[float]:
-    return [math.fsum(of_question) / len(values) for of_question in zip(*values, strict=True)]
+def _mean(several: Sequence[Values]) -> Values:
+    return {
+        metric: [math.fsum(each) / len(several) for each in zip(*(values[metric] for values in several), strict=True)]
+        for metric in METRICS
+    }
 
 
 def _against(a: Values, b: Values, articles: Articles) -> dict[str, Metric]:

@@ -45,7 +45,7 @@ class _Record(_Part):
     @property
     def candidates(self) -> list[Prediction]:
         found = [Prediction(each.text, each.start, each.end, each.probability) for each in self.answers]
-        if self.no_answer is not None and all(each.text for each in found):
+        if self.no_answer is not None and not any(each.is_empty for each in found):
             found.append(Prediction("", 0, 0, self.no_answer))
         return found
 
@@ -56,6 +56,11 @@ class NBestFile:
 
     path: Path
     records: dict[str, _Record]
+
+    @property
+    def knows_no_answer(self) -> bool:
+        """Whether it gives the probability of no answer."""
+        return any(each.is_empty for record in self.records.values() for each in record.candidates)
 
     def candidates(self, questions: Sequence[GoldQuestion]) -> Candidates:
         """Its answers to these questions, by id.

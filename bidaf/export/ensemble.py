@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 
 from bidaf.data.vocabulary import VECTORS_FILE, VOCABULARY_FILE
 from bidaf.errors import BidafError, UsageError
-from bidaf.evaluation.squad_v1 import METRIC_LABELS
+from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.export.write import check_export, write_parts
 from bidaf.files.reading import sha256_of
 from bidaf.files.writing import claim_folder, put_folder, write_json, write_text
@@ -43,6 +43,7 @@ def export_ensemble(scored: ScoredEnsemble, folder: Path) -> None:
                 version=__version__,
                 rule=ensemble.rule,
                 members=_write_members(ensemble, unfinished),
+                no_answer_threshold=scored.score.no_answer_threshold,
                 scores=scored.score.scores,
                 data=scored.data,
                 questions=scored.score.questions,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +32,8 @@ class Ensemble:
     rule: Rule
     folder: Path | None = None
     """Where it lies, if it was exported."""
+    no_answer_threshold: float | None = None
+    """The probability of no answer above which that is the answer, as it was chosen when the ensemble was scored."""
 
     @property
     def config(self) -> Config:
@@ -100,7 +102,8 @@ def load_named(
         )
     info = open_ensemble(folder)
     members = [load_model(str(member_folder(folder, number)), device=device) for number in range(len(info.members))]
-    return _ensemble(members, [member.name for member in info.members], info.rule, folder)
+    ensemble = _ensemble(members, [member.name for member in info.members], info.rule)
+    return replace(ensemble, folder=folder, no_answer_threshold=info.no_answer_threshold)
 
 
 def load_named_sets(
@@ -161,31 +164,31 @@ def one_each(weights: Sequence[str], members: int) -> Sequence[str | None]:
     return weights
 
 
-def _ensemble(members: Sequence[LoadedModel], names: Sequence[str], rule: Rule, folder: Path | None = None) -> Ensemble:
+def _ensemble(members: Sequence[LoadedModel], names: Sequence[str], rule: Rule) -> Ensemble:
     first = members[0]
     for number, member in enumerate(members):
         if any(_same(member, other) for other in members[:number]):
             raise UsageError(f"the {member.description} is a member twice; name it once")
-        if differences := _reading_differences(first, member):
+        if differences := _differences(first, member):
             raise DataError(
-                f"{member.origin} does not read text as {first.origin} does ({'; '.join(differences)}): an ensemble "
-                "joins models with the same tokenizer settings"
+                f"{first.origin} and {member.origin} can't answer together: they differ in {'; '.join(differences)}"
             )
     _share_vectors(members)
-    return Ensemble(tuple(members), tuple(_unique(names)), rule, folder)
+    return Ensemble(tuple(members), tuple(_unique(names)), rule)
 
 
 def _same(a: LoadedModel, b: LoadedModel) -> bool:
     return a.weights == b.weights and a.origin.resolve() == b.origin.resolve()
 
 
-def _reading_differences(a: LoadedModel, b: LoadedModel) -> list[str]:
-    """Settings by which two models split text into different words."""
+def _differences(a: LoadedModel, b: LoadedModel) -> list[str]:
+    """Settings by which two models split text into different words, or only one of them knows "no answer"."""
     names = ["language", "second_split"]
     if a.config.data.second_split and b.config.data.second_split:  # otherwise questions have no second split either
         names.append("split_questions")
-    pairs = {name: (getattr(a.config.data, name), getattr(b.config.data, name)) for name in names}
-    return [f"data.{name}: {ours} and {theirs}" for name, (ours, theirs) in pairs.items() if ours != theirs]
+    pairs = {f"data.{name}": (getattr(a.config.data, name), getattr(b.config.data, name)) for name in names}
+    pairs["model.no_answer"] = a.config.model.no_answer, b.config.model.no_answer
+    return [f"{name} ({ours} and {theirs})" for name, (ours, theirs) in pairs.items() if ours != theirs]
 
 
 def _share_vectors(members: Sequence[LoadedModel]) -> None:

@@ -44,6 +44,8 @@ class EnsembleInfo(_Part):
     """Of the program that wrote it."""
     rule: Rule
     members: Annotated[list[MemberInfo], Field(min_length=2, max_length=MOST_MEMBERS)]
+    no_answer_threshold: float | None = None
+    """Of models that know "no answer": the probability above which that is the answer."""
     scores: dict[str, float]
     """Metric -> percent."""
     data: str

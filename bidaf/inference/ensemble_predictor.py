@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from bidaf.data.features import Features
 from bidaf.data.indexing import with_vocabulary
 from bidaf.data.squad import Example
-from bidaf.evaluation.ensemble import CANDIDATES, Candidates, combine
+from bidaf.evaluation.ensemble import CANDIDATES, Candidates, combine, first_spans
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.predictor import Answerer, Member, OnProgress, Predictor
@@ -36,10 +36,12 @@ class EnsemblePredictor(Answerer):
             found.append(Member(name, predictor, own))
         return found
 
-    def predict(self, features: Features, n: int, on_progress: OnProgress) -> dict[str, list[Prediction]]:
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
         answers = self.candidates(features, max(n, CANDIDATES), on_progress)
         rule = self.loaded.rule
-        return {id: combine([each[id] for each in answers], rule)[:n] for id in features.ids}
+        return {id: first_spans(combine([each[id] for each in answers], rule), n) for id in features.ids}
 
     def candidates(
         self, features: Features, n: int = CANDIDATES, on_progress: OnProgress = lambda questions: None

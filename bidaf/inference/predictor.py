@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -16,8 +17,10 @@ from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
+from bidaf.evaluation.no_answer import choose_threshold, decide
 from bidaf.inference.ensemble import Loaded
 from bidaf.inference.loading import LoadedModel
+from bidaf.messages import say
 
 OnProgress = Callable[[int], None]
 """Gets the number of questions of each batch that is done."""
@@ -59,8 +62,13 @@ class Answerer(ABC):
         """The models that answer these questions; one model is its own only member."""
 
     @abstractmethod
-    def predict(self, features: Features, n: int, on_progress: OnProgress) -> dict[str, list[Prediction]]:
-        """Up to `n` answers to each question, most probable first, by id, in the order of the questions."""
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """The `n` best spans of each question, most probable first, by id, in the order of the questions.
+
+        What knows "no answer" gives that besides, in its place by its probability; no threshold is applied.
+        """
 
     def ask(self, question: str, context: str, n_best: int = 1) -> list[Prediction]:
         """Up to `n_best` answers to one question, most probable first.
@@ -82,13 +90,37 @@ class Answerer(ABC):
     def answer(
         self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
     ) -> dict[str, list[Prediction]]:
-        """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+        """Up to `n_best` answers to each question by id, in the order of the questions: the answer, then others.
+
+        Raises as `rank`.
+        """
+        return {id: each[:n_best] for id, each in self.rank(features, n_best, on_progress).items()}
+
+    def rank(
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict` gives, with the answer in the first place: "no answer" where it is above its threshold.
 
         Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
         """
         if not 1 <= n_best <= MOST_ANSWERS:
             raise UsageError(f"n_best must be from 1 to {MOST_ANSWERS:,}, not {n_best:,}")
-        return self.predict(features, n_best, on_progress)
+        predictions = self.predict(features, n_best, on_progress)
+        return {id: decide(each, self.no_answer_threshold) for id, each in predictions.items()}
+
+    @cached_property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer; None for a model that always has one.
+
+        A weight set that was never scored, such as one that was synthesised, gets its own here, on the dev questions.
+        """
+        loaded = self.loaded
+        if not loaded.config.model.no_answer or loaded.no_answer_threshold is not None:
+            return loaded.no_answer_threshold
+        if (dev := loaded.dev_features()) is None:
+            return None
+        say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
+        return choose_threshold(dev, self.predict(dev))
 
 
 class Predictor(Answerer):
@@ -116,7 +148,9 @@ class Predictor(Answerer):
     def members(self, features: Features) -> list[Member]:
         return [Member(self.loaded.weights, self, features)]
 
-    def predict(self, features: Features, n: int, on_progress: OnProgress) -> dict[str, list[Prediction]]:
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
         with self.precision():
             return predict_spans(
                 self.loaded.model,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,8 +15,7 @@ from bidaf.data.squad import Example
 from bidaf.device import choose_device
 from bidaf.ema.average import mismatches, trained_weights
 from bidaf.errors import UsageError
-from bidaf.evaluation.ensemble import Candidates, EnsembleScore, Rule, combine, number_of_ensembles, score_sizes
-from bidaf.evaluation.evaluator import Prediction
+from bidaf.evaluation.ensemble import Candidates, EnsembleScore, Rule, number_of_ensembles, score_sizes
 from bidaf.evaluation.n_best import NBestFile, read_n_best
 from bidaf.evaluation.questions import GoldQuestion, questions_of_examples, questions_of_features
 from bidaf.inference.ensemble import Ensemble, expand, load_members, one_each
@@ -29,14 +28,12 @@ from bidaf.progress import bar
 
 @dataclass(frozen=True)
 class ScoredEnsemble:
-    """An ensemble, its answers and what they score."""
+    """An ensemble, and what it answers and scores."""
 
     score: EnsembleScore
     ensemble: Ensemble | None
     """Its models; None where a member is an n-best file."""
     questions: list[GoldQuestion]
-    answers: dict[str, list[Prediction]]
-    """Question id -> the answers of the whole ensemble, most probable first."""
     data: str
     """Where the questions are from."""
 
@@ -64,15 +61,17 @@ def score_ensemble(
         raise UsageError("n-best files have no weight sets: leave out --weights")
     wanted = one_each(weights, len(models))
     # What is wrong with the questions should be known before a model is loaded.
-    examples = None if data is None else _answerable(data, strict=strict, on_report=on_report)
+    examples = None
+    if data is not None:
+        examples = read_questions(data, need_answers=True, strict=strict, on_report=on_report)
     predictor = None
     if models:
         loaded = load_members(models, wanted, rule=rule, allow_error=allow_error, device=choose_device(device))
         predictor = EnsemblePredictor(loaded)
-    features, questions = _asked(predictor, examples)
+    features, questions = _asked(predictor, examples, sources)
     of_files = {str(each.path): each.candidates(questions) for each in sources if isinstance(each, NBestFile)}
     of_models: dict[str, Candidates] = {}
-    no_mean: Mapping[str, str] | str = "n-best files have no weights"
+    no_mean: Candidates | str = "n-best files have no weights"
     if predictor is not None and features is not None:
         with bar("answer", "question", len(features)) as shown:
             answered = predictor.candidates(features, on_progress=shown.update)
@@ -82,14 +81,12 @@ def score_ensemble(
     names_of_models = iter(of_models)
     in_order = [str(each.path) if isinstance(each, NBestFile) else next(names_of_models) for each in sources]
     found = {name: (of_files | of_models)[name] for name in in_order}
-    scored = [question for question in questions if question.answers]
     with bar("combine", "ensemble", number_of_ensembles(len(found))) as shown:
-        score = score_sizes(scored, found, rule, no_mean, on_progress=shown.update)
+        score = score_sizes(questions, found, rule, no_mean, on_progress=shown.update)
     return ScoredEnsemble(
         score=score,
         ensemble=predictor.loaded if predictor and len(models) == len(sources) else None,
         questions=questions,
-        answers={each.id: combine([own[each.id] for own in found.values()], rule) for each in questions},
         data=data or (", ".join(predictor.loaded.config.data.dev) if predictor else ""),
     )
 
@@ -112,16 +109,17 @@ def _open(names: Sequence[str]) -> list[str | NBestFile]:
     return found
 
 
-def _answerable(data: str, *, strict: bool, on_report: OnReport) -> list[Example]:
-    examples = read_questions(data, need_answers=True, strict=strict, on_report=on_report)
-    return [example for example in examples if not example.impossible]
-
-
 def _asked(
-    predictor: EnsemblePredictor | None, examples: Sequence[Example] | None
+    predictor: EnsemblePredictor | None, examples: Sequence[Example] | None, sources: Sequence[str | NBestFile]
 ) -> tuple[Features | None, list[GoldQuestion]]:
-    """The questions as models read them (None without a model), and with their gold answers."""
+    """The questions as models read them (None without a model), and with their gold answers.
+
+    Those without an answer are for members that know "no answer".
+    """
     if examples is not None:
+        knows = any(isinstance(each, NBestFile) and each.knows_no_answer for each in sources)
+        if not (predictor.loaded.config.model.no_answer if predictor else knows):
+            examples = [example for example in examples if not example.impossible]
         return predictor.features(examples) if predictor else None, questions_of_examples(examples)
     features = predictor.loaded.dev_features() if predictor else None
     if features is None:
@@ -129,14 +127,14 @@ def _asked(
     return features, questions_of_features(features)
 
 
-def _answers_of_mean(predictor: EnsemblePredictor, features: Features) -> dict[str, str] | str:
+def _answers_of_mean(predictor: EnsemblePredictor, features: Features) -> Candidates | str:
     """What the model with the mean of the members' weights answers, or why there is none."""
     mean = mean_weights(predictor.loaded.members)
     if isinstance(mean, str):
         return mean
     own = predictor.members(features)[0].features  # all have one vocabulary
     with bar("answer with the mean", "question", len(features)) as shown:
-        return {id: best.text for id, (best, *_) in Predictor(mean).predict(own, 1, shown.update).items()}
+        return Predictor(mean).predict(own, on_progress=shown.update)
 
 
 def mean_weights(members: Sequence[LoadedModel]) -> LoadedModel | str:

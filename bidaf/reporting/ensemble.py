@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any
 from bidaf.errors import UsageError
 from bidaf.evaluation.comparison import Metric
 from bidaf.evaluation.ensemble import METRICS, EnsembleScore
-from bidaf.evaluation.squad_v1 import METRIC_LABELS
-from bidaf.reporting.comparison import Table, interval
+from bidaf.evaluation.metrics import METRIC_LABELS
+from bidaf.reporting.comparison import NONE, Table, interval
 from bidaf.reporting.words import signed
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 SUFFIXES = (".png", ".svg")
-MEAN = "mean of the weights"
+SINGLE, MEAN = "1", "mean of the weights"
 
 
 def tables(score: EnsembleScore, data: str) -> list[Table]:
@@ -42,7 +42,7 @@ def _row(first: str, count: str, metrics: dict[str, Metric]) -> list[str]:
     cells = [first, count, *(f"{metrics[metric].b.value:.2f}" for metric in METRICS)]
     for metric in METRICS:
         difference = metrics[metric].difference
-        cells += [signed(difference.value, 2), interval(difference)]
+        cells += [NONE] * 2 if first == SINGLE else [signed(difference.value, 2), interval(difference)]
     return cells
 
 
@@ -54,6 +54,11 @@ def remarks(score: EnsembleScore) -> list[str]:
         lines.append(f"No interval: {score.no_interval}.")
     if len(score.names) > 2:
         lines.append("Between one member and all, each row is the mean of as many ensembles as there are members.")
+    if score.no_answer_threshold is not None:
+        lines.append(
+            "Each ensemble's threshold of no answer is chosen on these questions, which makes its score slightly too "
+            f"high; that of all members is {score.no_answer_threshold:.4f}."
+        )
     if score.no_mean is not None:
         lines.append(f"The weights have no mean: {score.no_mean}.")
     else:
