@@ -17,6 +17,7 @@ from typer.core import TyperGroup
 from bidaf.cli.ask import ask_command
 from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
+from bidaf.cli.ensemble import ensemble_command
 from bidaf.cli.eval import eval_command
 from bidaf.cli.explain import explain_command
 from bidaf.cli.export import export_command
@@ -78,6 +79,7 @@ for command in (
     score_command,
     compare_command,
     sweep_command,
+    ensemble_command,
     export_command,
     report_command,
     explain_command,
