@@ -18,6 +18,7 @@ from bidaf.cli.ask import ask_command
 from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
 from bidaf.cli.eval import eval_command
+from bidaf.cli.experiment import experiment_command
 from bidaf.cli.explain import explain_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
@@ -78,6 +79,7 @@ for command in (
     score_command,
     compare_command,
     sweep_command,
+    experiment_command,
     export_command,
     report_command,
     explain_command,
