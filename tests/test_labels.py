@@ -37,12 +37,12 @@ def labelled(home: Path, name: str, **labels: object) -> Path:
     return run
 
 
-def scalars(run: Path) -> dict[str, list[tuple[int, float]]]:
+def scalars(run: Path) -> dict[str, dict[int, float]]:
     """The curves that TensorBoard shows of a run."""
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     found = EventAccumulator(str(run / TENSORBOARD)).Reload()
-    return {name: [(each.step, each.value) for each in found.Scalars(name)] for name in found.Tags()["scalars"]}
+    return {name: {each.step: each.value for each in found.Scalars(name)} for name in found.Tags()["scalars"]}
 
 
 def test_name_tags_notes_and_curves_survive_a_resume(home: Path) -> None:
@@ -52,15 +52,15 @@ def test_name_tags_notes_and_curves_survive_a_resume(home: Path) -> None:
     run = home / "runs/x"
     assert read_labels(run) == Labels(name="First try", tags=["a", "b"], notes="Wrong\nlearning rate?")
     assert "First try" not in (run / "config.yaml").read_text()
-    assert [step for step, _ in scalars(run)["train/loss"]] == [1, 2]
+    assert list(scalars(run)["train/loss"]) == [1, 2]
     resumed = ("--resume", "x", "-s", "training.max_steps=4", "--tag", "b", "--tag", "c", "--name", "Second try")
     succeed("train", *resumed, cwd=home)
     assert read_labels(run) == Labels(name="Second try", tags=["a", "b", "c"], notes="Wrong\nlearning rate?")
     curves = scalars(run)
     assert len(list((run / TENSORBOARD).iterdir())) == 1
-    assert curves["train/loss"] == pytest.approx([(each["step"], each["loss"]) for each in events(run, "train")])
+    assert curves["train/loss"] == pytest.approx({each["step"]: each["loss"] for each in events(run, "train")})
     for weights in ("raw", "ema"):
-        expected = [(each["step"], each["scores"][weights]["f1"]) for each in events(run, "eval")]
+        expected = {each["step"]: each["scores"][weights]["f1"] for each in events(run, "eval")}
         assert curves[f"dev/f1/{weights}"] == pytest.approx(expected)
     assert "Second try, #a, #b, #c" in succeed("runs", cwd=home).out
 

@@ -116,7 +116,7 @@ def experiment_command(
 def _list(jobs: Sequence[tuple[Job, State]], *, json: bool) -> None:
     from bidaf.experiments.state import disk_needed
 
-    needed = {job.name: disk_needed(job.config) for job, _ in jobs}
+    needed = disk_needed([job for job, _ in jobs])
     if json:
         print_json([{"run": str(job.folder), **state._asdict(), "disk_bytes": needed[job.name]} for job, state in jobs])
         return

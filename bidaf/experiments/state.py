@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -60,11 +60,14 @@ def is_finished(job: Job) -> bool:
         return False
 
 
-def disk_needed(config: Config) -> int | None:
-    """Bytes of a finished run's checkpoints and snapshots; None where its data is not prepared yet."""
-    prepared = _prepared(config.data)
-    if prepared is None:
-        return None
+def disk_needed(jobs: Sequence[Job]) -> dict[str, int | None]:
+    """Name of a run -> bytes of its checkpoints and snapshots at its end; None where its data is not prepared yet."""
+    prepared = {data: _find_prepared(data) for data in dict.fromkeys(job.config.data for job in jobs)}
+    found = ((job, prepared[job.config.data]) for job in jobs)
+    return {job.name: None if data is None else _bytes_of(job.config, data) for job, data in found}
+
+
+def _bytes_of(config: Config, prepared: Prepared) -> int:
     sizes, training, vectors = prepared.counts["vocabulary"], config.training, prepared.vectors()
     outline = outline_model(
         config.model,
@@ -86,8 +89,7 @@ def disk_needed(config: Config) -> int | None:
     return weights * (checkpoints * (sets + optimizer) + snapshots)
 
 
-@cache
-def _prepared(config: DataConfig) -> Prepared | None:
+def _find_prepared(config: DataConfig) -> Prepared | None:
     """The prepared data of these settings, if it is there; nothing is fetched or made."""
     for folder in sorted(Path(config.prepared_dir).glob("*/")):
         try:
