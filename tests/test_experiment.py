@@ -17,6 +17,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import torch
 from conftest import events
 from helpers_cli import DEV, Ran, fail, squad, succeed, write_tiny
 from helpers_cli import bidaf as run_bidaf
@@ -187,7 +188,7 @@ def test_gpus_are_shared_out_in_groups(monkeypatch: pytest.MonkeyPatch, tmp_path
     (tmp_path / "small.yaml").write_text(FILE + "processes: 2\n")
     experiment = read_experiment(tmp_path / "small.yaml")
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,2,5,7,8")
-    monkeypatch.setattr(runner, "choose_device", lambda name: runner.torch.device("cuda", 0))
+    monkeypatch.setattr(runner, "choose_device", lambda name: torch.device("cuda", 0))
     resources = Resources.of(experiment, "auto", None)
     assert resources.at_once == 2
     assert [resources.environment(place)["CUDA_VISIBLE_DEVICES"] for place in range(3)] == ["0,2", "5,7", "0,2"]

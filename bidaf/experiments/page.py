@@ -11,10 +11,11 @@ from statistics import fmean
 from markupsafe import Markup
 
 from bidaf.errors import BidafError
+from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.statistics import Estimate
 from bidaf.experiments.results import METRICS, Results, Summary, VariantResult
 from bidaf.files.writing import write_text
-from bidaf.reporting.comparison import NAMES, NONE, Table, difference_chart, interval, remarks, verdict, with_unit
+from bidaf.reporting.comparison import NONE, Table, difference_chart, interval, remarks, verdict, with_unit
 from bidaf.reporting.html import render
 from bidaf.reporting.svg import RUNS, chart
 from bidaf.reporting.words import plain, signed
@@ -28,7 +29,7 @@ LEGEND_LINE = 0.2  # inches
 
 def table(results: Results) -> Table:
     """A row per variant: scores with their spread over seeds, the difference to the base, the paper's scores."""
-    columns = ["variant", "seeds", *(f"{weights} {NAMES[metric]}" for weights in WEIGHTS for metric in METRICS)]
+    columns = ["variant", "seeds", *(f"{weights} {METRIC_LABELS[metric]}" for weights in WEIGHTS for metric in METRICS)]
     columns += [f"F1 \N{MINUS SIGN} {results.base.name}", "95 % interval", "paper EM", "paper F1"]
     rows = []
     for variant in results.variants:
@@ -130,7 +131,7 @@ def band_chart(results: Results, metric: str) -> Markup:
     drawn = [(variant, list(_band(variant, metric))) for variant in results.variants if variant.seeds]
     if not drawn:
         return Markup("")
-    label, above = NAMES[metric], LEGEND_LINE * len(drawn) + 0.1
+    label, above = METRIC_LABELS[metric], LEGEND_LINE * len(drawn) + 0.1
     with chart(f"{label} of each variant over training steps", f"{label} (percent)", height=3 + above, above=above) as (
         axes,
         finish,

@@ -47,7 +47,8 @@ class Resources:
     @classmethod
     def of(cls, experiment: Experiment, device: str, at_once: int | None) -> Resources:
         """`at_once` runs (default: as processors or GPUs allow). Raises `UsageError` as `choose_device` does."""
-        processes, gpus = experiment.processes, ()
+        processes = experiment.processes
+        gpus: tuple[tuple[str, ...], ...] = ()
         if choose_device(device).type == "cuda" and device in ("auto", "cuda"):
             names = os.environ.get(VISIBLE) or ",".join(map(str, range(torch.cuda.device_count())))
             visible = names.split(",")
