@@ -246,6 +246,8 @@ class TrainingConfig(Section):
     """Checkpoints that are kept for their dev F1 (`evaluation.rank_by`)."""
     deterministic: bool = False
     """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files to RUN/tensorboard; needs `pip install 'bidaf[tensorboard]'`."""
 
     @model_validator(mode="before")
     @classmethod

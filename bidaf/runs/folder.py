@@ -38,6 +38,7 @@ from bidaf.runs.checkpoint_folders import (
     remove_checkpoint,
     step_of,
 )
+from bidaf.runs.labels import LABELS
 from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
@@ -164,7 +165,7 @@ class Run:
         """Undo what a crash left half done. For the holder of the lock."""
         clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST, DATA):
+        for name in (CONFIG, ENVIRONMENT, LABELS, METRICS, REPORT, BEST, LAST, DATA):
             remove_stale(self.folder, name)
         remove_stale(self.files.path(PREDICTIONS), "*.json")
 
