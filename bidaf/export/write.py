@@ -20,7 +20,8 @@ from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import find_spans
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
-from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_json, write_text
+from bidaf.files.sealed import sealed
+from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_text
 from bidaf.inference.exported import (
     ANSWER,
     CARD,
@@ -109,7 +110,7 @@ def write_parts(loaded: LoadedModel, folder: Path, type: ExportType = "safetenso
     write_text(folder / CONFIG, dump_config(loaded.config))
     write_text(folder / CARD, model_card(loaded.config, info))
     info.files = {name: sha256_of(folder / name) for name in PARTS[type]}
-    write_json(folder / INFO, info.model_dump())
+    write_text(folder / INFO, sealed(info.model_dump()))
     return info
 
 

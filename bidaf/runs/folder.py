@@ -36,6 +36,7 @@ from bidaf.runs.checkpoint_folders import (
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    state_of,
     step_of,
 )
 from bidaf.runs.labels import LABELS
@@ -51,12 +52,14 @@ from bidaf.runs.layout import (
     LOCK,
     LOG,
     METRICS,
+    N_BEST,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
     SWEEPS,
     find_runs,
+    n_best_file,
     write_log,
 )
 from bidaf.runs.log import read_events
@@ -228,13 +231,17 @@ class Run:
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
     def prune(self, config: Config) -> None:
-        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
+        """Delete all checkpoints but the newest and the best ones, and the answers and snapshots only those needed."""
         found = list_checkpoints(self.files.path(CHECKPOINTS))
         best = {self.linked(BEST), *rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]}
         kept = [path for path in found if path in best or path in found[-config.training.keep_last :]]
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        needed = {n_best_file(state.best_step) for path in kept if (state := state_of(path)) and state.best_step}
+        for path in self.files.entries(PREDICTIONS):
+            if path.name.endswith(f".{N_BEST}") and path.name not in needed:
+                remove(path)
         if config.ema.snapshots:
             full = [step_of(path) for path in kept if path in best or path == kept[-1]]
             thin_snapshots(self.files, config.ema.snapshots, full, [step_of(path) for path in kept])

@@ -15,7 +15,7 @@ from bidaf.evaluation.no_answer import ScoredAnswers, score_predictions
 from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, PREDICTIONS, SNAPSHOTS, n_best_file, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
 from bidaf.training.tensorboard import EventFiles
 from bidaf.training.trainer import Trainer
@@ -55,7 +55,7 @@ class RunWriter:
         return scored
 
     def keep_n_best(self, scored: Mapping[str, ScoredAnswers], step: int) -> None:
-        """The answers of the best evaluation as [start, end, probability], in place of those of the one before."""
+        """The answers of an evaluation better than those before it, as [start, end, probability]."""
         if self.run is None:
             return
         spans = {
@@ -66,7 +66,7 @@ class RunWriter:
             for name, each in scored.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
+        self.run.files.write_text(f"{PREDICTIONS}/{n_best_file(step)}", text)
 
     def take_snapshot(self, trainer: Trainer) -> None:
         """Keep a copy of the shadow, if one of this step is due."""
