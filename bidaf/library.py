@@ -89,8 +89,9 @@ def predict_examples(
 
 def _record(example: Example, ranked: Sequence[Prediction], n_best: int) -> dict[str, Any]:
     answers = [answer._asdict() for answer in ranked[:n_best]]
-    no_answer = {"no_answer": answer.probability for answer in ranked if answer.is_empty}
-    return {"id": example.id, "question": example.question, "answers": answers, **no_answer}
+    record = {"id": example.id, "question": example.question, "answers": answers}
+    empty = next((answer for answer in ranked if answer.is_empty), None)
+    return record if empty is None else {**record, "no_answer": empty.probability}
 
 
 def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:
