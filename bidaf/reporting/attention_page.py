@@ -53,8 +53,20 @@ def attention_page(explained: Sequence[ExplainedQuestion], origin: str) -> str:
     )
 
 
+def title_of(explained: ExplainedQuestion, weights: str) -> str:
+    """The heading of what one weight set, or one member of an ensemble, answers."""
+    return f"{label(weights)} weights" if explained.ensemble is None else weights
+
+
 def verdict(explained: ExplainedQuestion) -> str:
-    """One sentence: what the answers are, and whether the weight sets agree."""
+    """What the answers are, and whether the weight sets, or the members of the ensemble, agree."""
+    if explained.ensemble is not None:
+        answer = explained.ensemble[0]
+        agree = sum(each.answers[0].text == answer.text for each in explained.explanations)
+        return (
+            f"The ensemble answers \u201c{_short(answer.text)}\u201d ({answer.probability:.0%}), as {agree} of its "
+            f"{len(explained.explanations)} members do."
+        )
     names = [label(each.weights) for each in explained.explanations]
     best = [each.answers[0] for each in explained.explanations]
     texts = [f"\u201c{_short(answer.shown)}\u201d" for answer in best]
@@ -99,7 +111,7 @@ def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuest
         exact = score.exact_match
     return {
         "weights": explanation.weights,
-        "label": label(explanation.weights),
+        "label": title_of(explained, explanation.weights),
         "tone": tone.name,
         "exact": exact,
         "answers": answers,
