@@ -115,7 +115,7 @@ def test_table_csv_and_page_show_the_same_figures(finished: Path) -> None:
     shown = succeed("experiment", "small.yaml", cwd=finished).out
     page = (finished / "runs/small/report.html").read_text()
     for text in (shown, page):
-        assert f"{found[1]['scores']['ema']['f1']['mean']:.2f} ± " in text
+        assert f"{found[1]['scores']['ema']['f1']['mean']:.1f}±" in text
         assert "77.3" in text
     assert "no-char (2 seeds)" in page
     assert "no-char (B) against full (A)" in page
@@ -266,7 +266,7 @@ def test_table_1b_has_the_papers_numbers() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["ctrl-c", "sigterm"])
 def test_a_signal_saves_all_runs_and_the_same_command_ends_in_the_same_table(
     home: Path, tmp_path: Path, number: signal.Signals
 ) -> None:
