@@ -75,7 +75,13 @@ def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: 
 
     Raises `BidafError` for a context that this machine's memory can't hold, and for weights that have diverged.
     """
-    predictors = [Predictor(model) for model in models]
+    return explain_with([Predictor(model) for model in models], examples, n_best)
+
+
+def explain_with(
+    predictors: Sequence[Predictor], examples: Sequence[Example], n_best: int = 5
+) -> Iterator[ExplainedQuestion]:
+    """`explain` with predictors of the weight sets, for programs that keep them."""
     for example in examples:
         features = predictors[0].features([example])
         batch = BatchSource(features, predictors[0].device).gather(np.array([0]))
@@ -84,7 +90,7 @@ def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: 
             [(start, end) for start, end in features.context_spans.tolist()],
             predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
             [_explain(predictor, features, batch, n_best) for predictor in predictors],
-            LACKS.get(models[0].config.model.attention, ""),
+            LACKS.get(predictors[0].loaded.config.model.attention, ""),
         )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -10,7 +11,7 @@ from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
 from bidaf.data.indexing import build_features
 from bidaf.data.squad import Example
-from bidaf.data.tokenizer import Tokenizer
+from bidaf.data.tokenizer import Tokenizer, split_at_blanks
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
@@ -67,13 +68,20 @@ class Predictor:
         for name, text in (("question", question), ("context", context)):
             if not isinstance(text, str):
                 raise DataError(f"the {name} must be text, found {type(text).__name__}")
-            if not self.tokenizer.tokenize(text):
+            if not any(split_at_blanks(text)):
                 raise DataError(f"the {name} is empty")
 
     def answer(
-        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+        self,
+        features: Features,
+        n_best: int = 1,
+        on_progress: OnProgress = lambda questions: None,
+        *,
+        batch_tokens: int | None = None,
     ) -> dict[str, list[Prediction]]:
         """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+
+        `batch_tokens` bounds the padded context tokens of a batch further than the model's own settings do.
 
         Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
         """
@@ -84,7 +92,7 @@ class Predictor:
                 self.loaded.model,
                 BatchSource(features, self.device),
                 n_best,
-                batch_tokens=self._batch_tokens(),
+                batch_tokens=min(self._batch_tokens(), batch_tokens or sys.maxsize),
                 max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
                 weights=f"the {self.loaded.description}",
                 on_progress=on_progress,
