@@ -141,13 +141,14 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def invalid(request: Request, error: RequestValidationError) -> JSONResponse:
-        first = error.errors()[0]
-        if first["type"] == "json_invalid":
-            return problem(422, f"the body is not JSON: {first['ctx']['error']}")
-        # Of alternatives the place also names each, in the words of the checker.
-        field, steps = first["loc"][1:2], first["loc"][2:]
+        # Of a text or a list of texts, what got further is what was meant.
+        found = max(error.errors(), key=lambda each: len(each["loc"]))
+        if found["type"] == "json_invalid":
+            return problem(422, f"the body is not JSON: {found['ctx']['error']}")
+        # After the field, the place holds positions in lists, and names of alternatives that mean nothing to others.
+        field, steps = found["loc"][1:2], found["loc"][2:]
         place = show_place((*field, *(step for step in steps if isinstance(step, int))))
-        return problem(422, f"{place or 'the body'}: {first['msg']}")
+        return problem(422, f"{place or 'the body'}: {found['msg']}")
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, error: HTTPException) -> JSONResponse:

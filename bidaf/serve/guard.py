@@ -87,10 +87,8 @@ class Guard:
         length = headers.get(b"content-length", b"0")
         if length.isdigit() and int(length) > limit:
             raise too_large
-        if (
-            scope["method"] == "POST"
-            and headers.get(b"content-type", b"").split(b";")[0].strip() != b"application/json"
-        ):
+        content_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+        if scope["method"] == "POST" and content_type != b"application/json":
             # Also keeps other sites out: a browser asks before it sends this type across origins.
             raise _Refused(415, "the body must be JSON, with the header content-type: application/json")
         body = bytearray()
