@@ -13,7 +13,7 @@ from bidaf.errors import UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
-    from bidaf.evaluation.squad_v1 import Score
+    from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
     from bidaf.inference.predictor import Predictor
@@ -66,7 +66,8 @@ def predict(
 
     `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
     without: one, a list, or the rows of a pandas data frame. `on_progress` gets the number of questions of each batch
-    that is done. Raises `DataError` for anything that is not a question.
+    that is done. A model that knows "no answer" answers with the empty text, and its records hold the probability
+    of `no_answer`. Raises `DataError` for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
@@ -79,13 +80,18 @@ def predict_examples(
     model: Predictor, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
-    answers = model.answer(model.features(examples), 1 if n_best is None else n_best, on_progress)
+    ranked = model.rank(model.features(examples), 1 if n_best is None else n_best, on_progress)
     if n_best is None:
-        return {id: best.text for id, (best, *_) in answers.items()}
-    return [
-        {"id": example.id, "question": example.question, "answers": [best._asdict() for best in answers[example.id]]}
-        for example in examples
-    ]
+        return {id: best.text for id, (best, *_) in ranked.items()}
+
+    def record(example: Example) -> dict[str, Any]:
+        answers = ranked[example.id]
+        shown = [answer._asdict() for answer in answers[:n_best]]
+        record = {"id": example.id, "question": example.question, "answers": shown}
+        empty = [answer.probability for answer in answers if answer.is_empty]
+        return {**record, "no_answer": empty[0]} if empty else record
+
+    return [record(example) for example in examples]
 
 
 def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:
@@ -114,13 +120,14 @@ def explain(model: Predictor, question: str, context: str, n_best: int = 5) -> E
 
 
 def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Path | Mapping[str, str]) -> Score:
-    """Exact match and F1, in percent, as the official SQuAD v1.1 evaluator counts them.
+    """Exact match and F1, in percent, as the official SQuAD evaluator counts them: v2.0 where any question has no
+    answer, else v1.1.
 
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
     `DataError` for anything else.
     """
+    from bidaf.evaluation.metrics import check_gold, read_gold, score_answers
     from bidaf.evaluation.predictions import check_predictions, read_predictions
-    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
     gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
     if isinstance(predictions, str | Path):

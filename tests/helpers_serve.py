@@ -7,9 +7,8 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-
-from helpers_cli import Tiny
 
 from bidaf.device import choose_device
 from bidaf.inference.loading import load_weight_sets
@@ -31,10 +30,10 @@ class Running:
         self.server.should_exit = True
 
 
-def load_service(tiny: Tiny) -> Service:
-    """The raw weights and the shadow of the tiny run."""
-    with contextlib.chdir(tiny.folder):
-        return Service(load_weight_sets("tiny", None, choose_device("cpu")))
+def load_service(folder: Path, name: str = "tiny") -> Service:
+    """The raw weights and the shadow of a run in this folder."""
+    with contextlib.chdir(folder):
+        return Service(load_weight_sets(name, None, choose_device("cpu")))
 
 
 @contextlib.contextmanager

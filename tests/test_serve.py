@@ -41,7 +41,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def service(tiny: Tiny) -> Service:
-    return load_service(tiny)
+    return load_service(tiny.folder)
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_one_question_is_answered_as_the_library_answers_it(client: httpx.Client
     response = client.post("/answer", json={"question": "Where does Dora live?", "context": CONTEXT})
     assert response.status_code == 200
     best = expected(service.predictors["ema"], "Where does Dora live?", CONTEXT)
-    assert response.json() == {**best[0], "weights": "ema", "answers": best}
+    assert response.json() == {**best[0], "weights": "ema", "answers": best, "no_answer": None}
 
 
 def test_lists_are_answered_in_their_order(client: httpx.Client, service: Service) -> None:

@@ -34,7 +34,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def service(tiny: Tiny) -> Service:
-    return load_service(tiny)
+    return load_service(tiny.folder)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +79,7 @@ def settle(page: Browser, seconds: float = 60) -> None:
 
 
 def shown_sets(page: Browser) -> list[str]:
-    return page.run("return [...document.querySelectorAll('.explanation')].map(each => each.dataset.weights)")
+    return list(page.run("return [...document.querySelectorAll('.explanation')].map(each => each.dataset.weights)"))
 
 
 def best(service: Service, weights: str, context: str = CONTEXT, question: str = QUESTION) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
+import torch
 
 from bidaf.data.batches import BatchSource
 from bidaf.data.features import Features
@@ -15,7 +16,9 @@ from bidaf.data.tokenizer import Tokenizer, split_at_blanks
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
+from bidaf.evaluation.no_answer import choose_threshold, decide
 from bidaf.inference.loading import LoadedModel
+from bidaf.messages import say
 
 OnProgress = Callable[[int], None]
 """Gets the number of questions of each batch that is done."""
@@ -28,10 +31,15 @@ NUMBERS_PER_TOKEN = {"paper": 32, "released": 75}
 
 
 class Predictor:
-    """A loaded model that answers questions on contexts of any length."""
+    """A loaded model that answers questions on contexts of any length.
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    With `spread` also a few questions make a batch for each thread of PyTorch: they are answered sooner, and not to the
+    last digit as in one batch.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, spread: bool = False) -> None:
         self.loaded = loaded
+        self._spread = spread
         data = loaded.config.data
         self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
         self.device = loaded.model.start_scorer.flow_weight.device
@@ -72,27 +80,50 @@ class Predictor:
                 raise DataError(f"the {name} is empty")
 
     def answer(
-        self,
-        features: Features,
-        n_best: int = 1,
-        on_progress: OnProgress = lambda questions: None,
-        *,
-        batch_tokens: int | None = None,
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
     ) -> dict[str, list[Prediction]]:
-        """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+        """Up to `n_best` answers to each question by id, in the order of the questions: the answer, then others.
 
-        `batch_tokens` bounds the padded context tokens of a batch further than the model's own settings do.
+        Raises as `rank`.
+        """
+        return {id: each[:n_best] for id, each in self.rank(features, n_best, on_progress).items()}
+
+    def rank(
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict` gives, with the answer in the first place: "no answer" where it is above its threshold.
 
         Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
         """
         if not 1 <= n_best <= MOST_ANSWERS:
             raise UsageError(f"n_best must be from 1 to {MOST_ANSWERS:,}, not {n_best:,}")
+        predictions = self.predict(features, n_best, on_progress)
+        return {id: decide(each, self.no_answer_threshold) for id, each in predictions.items()}
+
+    @cached_property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer; None for a model that always has one.
+
+        A weight set that was never scored, such as one that was synthesised, gets its own here, on the dev questions.
+        """
+        loaded = self.loaded
+        if not loaded.config.model.no_answer or loaded.no_answer_threshold is not None:
+            return loaded.no_answer_threshold
+        if (dev := loaded.dev_features()) is None:
+            return None
+        say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
+        return choose_threshold(dev, self.predict(dev))
+
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict_spans` gives: the best spans and, if the model knows it, "no answer", none of them chosen."""
         with self.precision():
             return predict_spans(
                 self.loaded.model,
                 BatchSource(features, self.device),
-                n_best,
-                batch_tokens=min(self._batch_tokens(), batch_tokens or sys.maxsize),
+                n,
+                batch_tokens=self._batch_tokens(features),
                 max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
                 weights=f"the {self.loaded.description}",
                 on_progress=on_progress,
@@ -103,8 +134,11 @@ class Predictor:
         settings = self.loaded.config.model
         return 4 * NUMBERS_PER_TOKEN[settings.variant] * settings.hidden_size
 
-    def _batch_tokens(self) -> int:
+    def _batch_tokens(self, features: Features) -> int:
         """What the model's config asks for, if half the free memory can hold it: it was made for another machine."""
         asked = self.loaded.config.evaluation.batch_tokens or default_batch_tokens(self.device)
+        if self._spread and self.device.type == "cpu":
+            lengths = np.diff(features.context_offsets)[features.question_context]
+            asked = min(asked, int(lengths.max()) * -(-len(lengths) // torch.get_num_threads()))
         free = free_memory(self.device)
         return asked if free is None else max(1, min(asked, free // (2 * self._bytes_per_token)))

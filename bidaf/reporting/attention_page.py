@@ -9,8 +9,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.evaluation.evaluator import NO_ANSWER
+from bidaf.evaluation.metrics import question_scores
 from bidaf.inference.explain import ExplainedQuestion, Explanation
 from bidaf.reporting.html import render, script_json
 from bidaf.version import __version__
@@ -62,7 +64,7 @@ def verdict(explained: ExplainedQuestion) -> str:
     """One sentence: what the answers are, and whether the weight sets agree."""
     names = [label(each.weights) for each in explained.explanations]
     best = [each.answers[0] for each in explained.explanations]
-    texts = [f"\u201c{_short(answer.text)}\u201d" for answer in best]
+    texts = [f"\u201c{_short(answer.shown)}\u201d" for answer in best]
     confidences = [f"{answer.probability:.0%}" for answer in best]
     if len(best) == 1:
         return f"The {names[0]} weights answer {texts[0]} ({confidences[0]})."
@@ -98,26 +100,26 @@ def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
         "verdict": verdict(explained),
         "lacks": explained.lacks,
         "cut": cut,
-        "gold": list(dict.fromkeys(gold)),
+        "gold": [NO_ANSWER] if example.impossible else list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in words],
         "gaps": _gaps(context, words, (first > 0, last < count)),
         "questionWords": [question[start:end] for start, end in explained.question_words],
         "isGold": _covered(words, spans),
         "explanations": [
-            _explanation(each, tone, words, slice(first, last), gold)
+            _explanation(each, tone, words, slice(first, last), example)
             for each, tone in zip(explained.explanations, tones(explained), strict=True)
         ],
     }
 
 
 def _explanation(
-    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, gold: list[str]
+    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, example: Example
 ) -> dict[str, Any]:
-    answers = [[_cut(answer.text), _short_float(answer.probability)] for answer in explanation.answers]
+    answers = [[_cut(answer.shown), _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
-    if gold:
-        (score,) = question_scores({"": gold}, {"": best.text})
+    if example.answers or example.impossible:
+        (score,) = question_scores({"": [answer.text for answer in example.answers]}, {"": best.text})
         exact = score.exact_match
     return {
         "weights": explanation.weights,

@@ -83,8 +83,8 @@ def _add_api(app: FastAPI, service: Service, batcher: Batcher, limits: Limits) -
             raise HTTPException(413, f"a request holds at most {limits.questions:,} questions, not {asked.count:,}")
         questions = asked.questions(service.default)
         service.check_weights([questions[0].weights])
-        predictions = await batcher.ask(questions)
-        answers = [AnswerResponse.of(each, questions[0].weights) for each in predictions]
+        ranked = await batcher.ask(questions)
+        answers = [AnswerResponse.of(*each) for each in zip(ranked, questions, strict=True)]
         return answers if asked.is_list else answers[0]
 
     @app.get("/healthz", summary="Whether the server is up")

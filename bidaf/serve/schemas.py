@@ -75,14 +75,19 @@ class AnswerResponse(Answer):
 
     weights: Annotated[str, Field(description="The weight set that answered.")]
     answers: Annotated[list[Answer], Field(description="Up to `n_best` answers, the given one first.")]
+    no_answer: Annotated[
+        float | None, Field(description="The probability that there is none; null of a model that always has one.")
+    ]
 
     @classmethod
-    def of(cls, predictions: list[Prediction], weights: str) -> AnswerResponse:
-        """Of the answers that a weight set gave to one question, the best first."""
+    def of(cls, ranked: list[Prediction], asked: Question) -> AnswerResponse:
+        """The `ranked` answers to a question, as far as they were wanted."""
         answers = [
-            Answer(answer=each.text, score=each.probability, start=each.start, end=each.end) for each in predictions
+            Answer(answer=each.text, score=each.probability, start=each.start, end=each.end)
+            for each in ranked[: asked.n_best]
         ]
-        return cls(**answers[0].model_dump(), weights=weights, answers=answers)
+        no_answer = next((each.probability for each in ranked if each.is_empty), None)
+        return cls(**answers[0].model_dump(), weights=asked.weights, answers=answers, no_answer=no_answer)
 
 
 class ServedWeights(BaseModel):

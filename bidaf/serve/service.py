@@ -6,9 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-import torch
-
 from bidaf.data.squad import Example
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction
@@ -31,14 +28,14 @@ class Question:
 
 
 Outcome = list[Prediction] | Exception
-"""The answers to one question, most probable first, or what was wrong with it."""
+"""What `Predictor.rank` gives for one question, maybe more answers than were wanted, or what was wrong with it."""
 
 
 class Service:
     """Answers and explains with any of several weight sets of one run or export."""
 
     def __init__(self, models: Sequence[LoadedModel]) -> None:
-        self.predictors = {model.weights: Predictor(model) for model in models}
+        self.predictors = {model.weights: Predictor(model, spread=True) for model in models}
         first = self.predictors[models[0].weights]
         for other in self.predictors.values():
             other.tokenizer = first.tokenizer  # the words that it keeps take up to 70 MB
@@ -92,11 +89,8 @@ class Service:
         features = predictor.features(
             [Example(str(number), each.question, each.context, ()) for number, each in enumerate(asked)]
         )
-        # A batch per thread of PyTorch, where there are questions enough: see `map_on_threads`.
-        lengths = np.diff(features.context_offsets)[features.question_context]
-        share = int(lengths.sum()) // torch.get_num_threads() + int(lengths.max())
-        answers = predictor.answer(features, max(each.n_best for each in asked), batch_tokens=share)
-        return [answers[str(number)][: each.n_best] for number, each in enumerate(asked)]
+        ranked = predictor.rank(features, max(each.n_best for each in asked))
+        return [ranked[str(number)] for number in range(len(asked))]
 
     def explain(self, question: str, context: str, weights: Sequence[str]) -> dict[str, Any]:
         """What the page shows of one question; with its gold answers where it is one of the dev set.
