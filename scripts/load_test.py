@@ -1,8 +1,8 @@
 """Put load on `bidaf serve`: questions per second against `bidaf predict`, latency at half of that, a mix of good and
 bad requests.
 
-    python scripts/load_test.py RUN --data data/mini/dev.json                           # all goals, 12 minutes
-    python scripts/load_test.py RUN --data data/mini/dev.json --seconds 3 --mixed 10    # does it work at all?
+    python scripts/load_test.py RUN --data data/mini/train.json                           # all goals, 12 minutes
+    python scripts/load_test.py RUN --data data/mini/train.json --seconds 3 --mixed 10    # does it work at all?
 
 Every answer is compared with that of `bidaf predict`. Prints JSON, and exits with 1 where a goal is missed. The client
 speaks HTTP over plain sockets: a client library would take more of the processor than the server's own HTTP.
@@ -328,7 +328,7 @@ def main() -> None:
     parser.add_argument("model", help="a run or an export")
     parser.add_argument("--data", required=True, help="a file of questions")
     parser.add_argument("--questions", type=int, default=600, help="how many of them, evenly spaced (default: 600)")
-    parser.add_argument("--connections", type=int, default=64, help="that ask at once (default: 64)")
+    parser.add_argument("--connections", type=int, default=128, help="that ask at once (default: 128)")
     parser.add_argument("--seconds", type=float, default=30, help="of full and of half load (default: 30)")
     parser.add_argument("--mixed", type=float, default=600, help="seconds of good and bad requests (default: 600)")
     parser.add_argument("--messages", type=Path, default=Path("load_test.txt"), help="where the server's messages go")

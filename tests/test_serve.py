@@ -182,6 +182,13 @@ def test_a_body_is_limited_also_where_it_does_not_say_its_size(service: Service)
         assert client.post("/answer", json={"question": ["a"] * 3, "context": "b"}).status_code == 200
 
 
+def test_a_head_without_end_is_refused(server: Running) -> None:
+    url = httpx.URL(server.address)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as endless:
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nx: " + b"x" * 100_000)
+        assert endless.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
 def test_a_body_that_does_not_arrive_ends(service: Service) -> None:
     with running(service, Limits(request_seconds=0.3)) as server:
         url = httpx.URL(server.address)

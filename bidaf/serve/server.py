@@ -54,12 +54,13 @@ def make_server(service: Service, limits: Limits, *, host: str, cors: Sequence[s
         logger.propagate = False
     config = uvicorn.Config(
         make_app(service, limits, host=host, cors=cors),
+        http="h11",  # which bounds the head of a request, as other parsers that may be installed do not
+        ws="none",
         log_config=None,
         log_level="warning",
         access_log=False,
         server_header=False,
         proxy_headers=False,
-        ws="none",
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(limits.request_seconds) + 1,
     )
