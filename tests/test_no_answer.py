@@ -310,3 +310,32 @@ def test_the_report_counts_right_what_is_right(folder: Path) -> None:
             is_empty = each["raw"]["spans"][0][:2] == [0, 0]
             assert each["raw"]["exact"] is is_empty
             assert each["raw"]["f1"] == float(is_empty)
+
+
+def test_an_ensemble_has_its_own_threshold_wherever_it_answers(folder: Path, tmp_path: Path) -> None:
+    both, written = tmp_path / "both", tmp_path / "records.json"
+    members = ("two", "two", "-w", "raw", "-w", "ema")
+    printed = succeed(
+        *("ensemble", *members, "--export", both, "-p", written, "--n-best", 2, "--json"), cwd=folder
+    ).json
+    scored = succeed("eval", "-m", both, "-d", "dev.json", "--json", cwd=folder).json
+    assert scored["rule"] == "SQuAD v2.0"
+    for name in ("exact_match", "f1", "no_answer_threshold"):
+        assert scored[name] == pytest.approx(printed[name])
+    single = succeed("eval", "-m", "two", "-w", "raw", "--json", cwd=folder).json
+    assert printed["members"][0]["f1"] == pytest.approx(single["f1"])
+    records = json.loads(written.read_text())
+    assert succeed("predict", "dev.json", "-m", both, "--n-best", 2, cwd=folder).json == records
+    threshold = printed["no_answer_threshold"]
+    assert all((not each["answers"][0]["text"]) == (each["no_answer"] > threshold) for each in records)
+    files = [tmp_path / f"{name}.json" for name in ("raw", "ema")]
+    for path in files:
+        succeed("predict", "dev.json", "-m", "two", "-w", path.stem, "--n-best", 20, "-o", path, cwd=folder)
+    joined = succeed("ensemble", *files, "-d", "dev.json", "--json", cwd=folder).json
+    assert joined["sizes"] == printed["sizes"]
+    without = json.loads(files[0].read_text())
+    for each in without:
+        del each["no_answer"]
+        each["answers"] = [answer for answer in each["answers"] if answer["text"]]
+    files[0].write_text(json.dumps(without))
+    assert "probability" in fail(3, "ensemble", *files, "-d", "dev.json", cwd=folder)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,6 +19,7 @@ from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
 from bidaf.evaluation.no_answer import choose_threshold, decide
+from bidaf.inference.ensemble import Loaded
 from bidaf.inference.loading import LoadedModel
 from bidaf.messages import say
 
@@ -30,37 +33,43 @@ MOST_ANSWERS = 1_000
 NUMBERS_PER_TOKEN = {"paper": 32, "released": 75}
 
 
-class Predictor:
-    """A loaded model that answers questions on contexts of any length.
+class Member(NamedTuple):
+    """One model that takes part in an answer."""
 
-    With `spread` also a few questions make a batch for each thread of PyTorch: they are answered sooner, and not to the
-    last digit as in one batch.
-    """
+    name: str
+    predictor: Predictor
+    features: Features
+    """The questions, in the rows of its vocabulary."""
 
-    def __init__(self, loaded: LoadedModel, *, spread: bool = False) -> None:
-        self.loaded = loaded
-        self._spread = spread
+
+class Answerer(ABC):
+    """What answers questions on contexts of any length: a model, or an ensemble of models."""
+
+    loaded: Loaded
+
+    def __init__(self, loaded: Loaded) -> None:
         data = loaded.config.data
         self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
-        self.device = loaded.model.start_scorer.flow_weight.device
-        self.precision = matrix_precision(loaded.config.training.precision, self.device)
 
+    @abstractmethod
     def features(self, examples: Sequence[Example]) -> Features:
         """Tokens and word rows of all questions, none cut, none dropped.
 
         Raises `BidafError` for a context that this machine's memory can't hold: better now than killed later.
         """
-        features = build_features(examples, self.tokenizer, self.loaded.vocabulary)[0]
-        lengths = np.diff(features.context_offsets)[features.question_context]
-        longest = int(lengths.argmax())
-        needed = self._bytes_per_token * int(lengths[longest])
-        free = free_memory(self.device)
-        if free is not None and needed > free:
-            raise BidafError(
-                f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
-                f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
-            )
-        return features
+
+    @abstractmethod
+    def members(self, features: Features) -> list[Member]:
+        """The models that answer these questions; one model is its own only member."""
+
+    @abstractmethod
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """The `n` best spans of each question, most probable first, by id, in the order of the questions.
+
+        What knows "no answer" gives that besides, in its place by its probability; no threshold is applied.
+        """
 
     def ask(self, question: str, context: str, n_best: int = 1) -> list[Prediction]:
         """Up to `n_best` answers to one question, most probable first.
@@ -114,10 +123,40 @@ class Predictor:
         say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
         return choose_threshold(dev, self.predict(dev))
 
+
+class Predictor(Answerer):
+    """A loaded model that answers.
+
+    With `spread` also a few questions make a batch for each thread of PyTorch: they are answered sooner, and not to the
+    last digit as in one batch.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, spread: bool = False) -> None:
+        super().__init__(loaded)
+        self._spread = spread
+        self.loaded: LoadedModel = loaded
+        self.device = loaded.model.start_scorer.flow_weight.device
+        self.precision = matrix_precision(loaded.config.training.precision, self.device)
+
+    def features(self, examples: Sequence[Example]) -> Features:
+        features = build_features(examples, self.tokenizer, self.loaded.vocabulary)[0]
+        lengths = np.diff(features.context_offsets)[features.question_context]
+        longest = int(lengths.argmax())
+        needed = self._bytes_per_token * int(lengths[longest])
+        free = free_memory(self.device)
+        if free is not None and needed > free:
+            raise BidafError(
+                f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
+                f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
+            )
+        return features
+
+    def members(self, features: Features) -> list[Member]:
+        return [Member(self.loaded.weights, self, features)]
+
     def predict(
         self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
     ) -> dict[str, list[Prediction]]:
-        """What `predict_spans` gives: the best spans and, if the model knows it, "no answer", none of them chosen."""
         with self.precision():
             return predict_spans(
                 self.loaded.model,

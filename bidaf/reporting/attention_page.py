@@ -11,7 +11,7 @@ import numpy as np
 
 from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.evaluator import NO_ANSWER
+from bidaf.evaluation.evaluator import NO_ANSWER_LABEL
 from bidaf.evaluation.metrics import question_scores
 from bidaf.inference.explain import ExplainedQuestion, Explanation
 from bidaf.reporting.html import render, script_json
@@ -60,8 +60,20 @@ def attention_page(explained: Sequence[ExplainedQuestion], origin: str) -> str:
     )
 
 
+def title_of(explained: ExplainedQuestion, weights: str) -> str:
+    """The heading of what one weight set, or one member of an ensemble, answers."""
+    return f"{label(weights)} weights" if explained.ensemble is None else weights
+
+
 def verdict(explained: ExplainedQuestion) -> str:
-    """One sentence: what the answers are, and whether the weight sets agree."""
+    """What the answers are, and whether the weight sets, or the members of the ensemble, agree."""
+    if explained.ensemble is not None:
+        answer = explained.ensemble[0]
+        agree = sum(each.answers[0].text == answer.text for each in explained.explanations)
+        return (
+            f"The ensemble answers \u201c{_short(answer.text)}\u201d ({answer.probability:.0%}), as {agree} of its "
+            f"{len(explained.explanations)} members do."
+        )
     names = [label(each.weights) for each in explained.explanations]
     best = [each.answers[0] for each in explained.explanations]
     texts = [f"\u201c{_short(answer.shown)}\u201d" for answer in best]
@@ -100,7 +112,7 @@ def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
         "verdict": verdict(explained),
         "lacks": explained.lacks,
         "cut": cut,
-        "gold": [NO_ANSWER] if example.impossible else list(dict.fromkeys(gold)),
+        "gold": [NO_ANSWER_LABEL] if example.impossible else list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in words],
         "gaps": _gaps(context, words, (first > 0, last < count)),
         "questionWords": [question[start:end] for start, end in explained.question_words],
@@ -123,7 +135,7 @@ def _explanation(
         exact = score.exact_match
     return {
         "weights": explanation.weights,
-        "label": label(explanation.weights),
+        "label": title_of(explained, explanation.weights),
         "tone": tone.name,
         "exact": exact,
         "answers": answers,
