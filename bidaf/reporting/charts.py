@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from bidaf.reporting.svg import FAINT, INK, RAW, RUNS, SHADOW, chart, tick
+from bidaf.reporting.svg import ABOVE, FAINT, INK, RAW, RUNS, SHADOW, chart, tick
 from bidaf.reporting.words import signed
 from bidaf.runs.log import RunLog
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 Points = list[tuple[int, float]]
 MARKED_POINTS = 40  # more than these melt into a line
 DRAWN_POINTS = 1_000  # as wide as a chart; of more, neighbours are drawn as their mean
+MARKERS = "osD^v"
 DASHES = (0, (4, 2))
 RAW_SUFFIX = ", raw weights"
 LEGEND_CHARACTERS = 44  # that fit the width of a chart
@@ -30,16 +31,15 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
     `metric` names a score. Of several runs each has its colour, and dashes are the raw weights. Where the later
     evaluations lie close together, an inset shows them larger.
     """
-    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs) + 1)
     from matplotlib.lines import Line2D
 
-    with chart(title, f"{label} (percent)", height=3 + 0.2 * lines, above=0.2 * lines + 0.1) as (axes, finish):
-        for number, run in enumerate(runs):
-            _draw_scores(axes, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+    weights = "raw and shadow weights" if any(run.has_shadow for run in runs) else "the raw weights"
+    title, lines = f"{label} of {weights} over training steps", max(2, len(runs) + 1)
+    with chart(title, f"{label} (percent)", height=3, legend_lines=lines) as (axes, finish):
+        _draw_scores(axes, runs, metric)
         if later := _close_up(runs, metric):
             inset = axes.inset_axes((0.4, 0.1, 0.58, 0.55))
-            for number, run in enumerate(runs):
-                _draw_scores(inset, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+            _draw_scores(inset, runs, metric)
             low, high = min(score for _, score in later), max(score for _, score in later)
             first, last = later[0][0], max(step for step, _ in later)
             inset.set_xlim(first - 0.04 * (last - first), last + 0.04 * (last - first))
@@ -53,16 +53,26 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
             handles, labels = [handle for handle, _ in named], [_shortened(label) for _, label in named]
             handles.append(Line2D([], [], color=INK, linestyle=DASHES))
             labels.append("dashed: raw weights")
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
-        axes.legend(handles, labels, ncols=2 if len(runs) == 1 else 1, columnspacing=1.2, **place)
+        axes.legend(handles, labels, ncols=2 if len(runs) == 1 else 1, columnspacing=1.2, **ABOVE)
         return finish()
 
 
-def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> None:
+def _draw_scores(axes: Axes, runs: Sequence[RunLog], metric: str) -> None:
+    for number, run in enumerate(runs):
+        colour, marker = _look(number)
+        _draw_score(axes, run, metric, colour if len(runs) > 1 else None, marker)
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and marker of one of several runs; when all colours are used, another marker tells them apart."""
+    return RUNS[number % len(RUNS)], MARKERS[number // len(RUNS) % len(MARKERS)]
+
+
+def _draw_score(axes: Axes, run: RunLog, metric: str, colour: str | None, marker: str) -> None:
     steps = [evaluation.step for evaluation in run.evaluations]
     raw = [evaluation.scores["raw"][metric] for evaluation in run.evaluations]
     answering = [evaluation.ranking[metric] for evaluation in run.evaluations]
-    style: dict[str, Any] = {"marker": "o" if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
+    style: dict[str, Any] = {"marker": marker if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
     raw_name = f"{_name(run)}{RAW_SUFFIX if run.has_shadow else ''}" if colour else "raw weights"
     axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=raw_name, **style)
     if run.has_shadow:
@@ -156,6 +166,11 @@ def window_chart(runs: Sequence[RunLog]) -> Markup:
     return _lines(runs, "Steps the average looks back on", label, points, from_zero=True)
 
 
+def has_warmup(runs: Sequence[RunLog]) -> bool:
+    """Whether the effective decay of any run changes, as it does where it is warmed up."""
+    return any(len({event.ema_decay for event in run.intervals} - {None}) > 1 for run in runs)
+
+
 def speed_chart(runs: Sequence[RunLog]) -> Markup:
     """Questions trained on in a second."""
 
@@ -188,19 +203,18 @@ def _lines(
     drawn = [(run, _thinned(points(run))) for run in runs]
     if not any(found for _, found in drawn):
         return Markup("")
-    with chart(f"{title} over training steps", label) as (axes, finish):
+    with chart(f"{title} over training steps", label, legend_lines=len(runs) if len(runs) > 1 else 0) as (axes, finish):
         for number, (run, found) in enumerate(drawn):
-            colour = SHADOW if len(runs) == 1 else RUNS[number % len(RUNS)]
-            marker = "o" if len(found) <= MARKED_POINTS else ""
+            colour, marker = _look(number)
             axes.plot(
                 *zip(*found, strict=True) if found else ([], []),
-                color=colour,
+                color=colour if len(runs) > 1 else SHADOW,
                 label=_shortened(_name(run)) if len(runs) > 1 else label,
-                marker=marker,
+                marker=marker if len(found) <= MARKED_POINTS else "",
                 markersize=3,
             )
         if len(runs) > 1:
-            axes.legend(loc="best")
+            axes.legend(**ABOVE)
         if from_zero:
             axes.set_ylim(bottom=0)
         return finish()

@@ -10,7 +10,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from bidaf.reporting.words import signed
+from bidaf.reporting.words import count, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -33,7 +33,7 @@ def render(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = signed
+    environment.filters |= {"signed": signed, "count": count}
     scripts = ("page.js", f"{template}.js")
     script = "".join(_source(name) for name in scripts if (TEMPLATES / name).is_file())
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -52,7 +52,8 @@ def render(template: str, **values: Any) -> str:
 
 def script_json(value: Any) -> Markup:
     """JSON for the inside of a `<script type="application/json">` element."""
-    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES))
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(text.translate(_ESCAPES))
 
 
 def _source(name: str) -> str:

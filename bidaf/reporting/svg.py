@@ -35,9 +35,10 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
     stand_in: f"run{number}" for number, stand_in in enumerate(RUNS, 1)
 }
 
-WIDTH = 4.7  # inches
+WIDTH, LEGEND_LINE = 4.7, 0.2  # inches
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
+"""Where a legend stands: above the axes, so that it hides no line."""
 MAX_VALUES = 60  # of one line: more dots would lie on each other
-_NO_VALUES = Markup("")
 
 
 def style(palette: Palette) -> dict[Any, Any]:
@@ -80,9 +81,9 @@ def drawing(settings: dict[Any, Any]) -> Iterator[None]:
 
 @contextmanager
 def chart(
-    title: str, label: str, *, height: float = 2.9, above: float = 0.1
+    title: str, label: str, *, height: float = 2.9, legend_lines: int = 0
 ) -> Iterator[tuple[Axes, Callable[..., Markup]]]:
-    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above.
+    """Axes over training steps, and what makes SVG of them; a legend of `legend_lines` lines adds to the `height`.
 
     The page shows the values of all lines that have a name, or those that the function is given instead.
     """
@@ -90,6 +91,8 @@ def chart(
 
     # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
+        above = 0.1 + LEGEND_LINE * legend_lines
+        height += LEGEND_LINE * legend_lines
         figure = Figure(figsize=(WIDTH, height))
         # Fixed margins: a layout engine would take longer than all the drawing.
         axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))
@@ -104,7 +107,7 @@ def chart(
 
 
 def tick(axes: Axes, across: int, up: int) -> None:
-    """At most so many ticks, at round numbers."""
+    """At most `across` and `up` ticks, at round numbers."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.xaxis.set_major_locator(MaxNLocator(across, integer=True))
@@ -139,7 +142,7 @@ def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
     return Markup(f'<g class="values">{"".join(dots)}</g>')
 
 
-def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
+def to_svg(figure: Figure, title: str, values: Markup) -> Markup:
     """The figure as an inline element: no header, no metadata, no style sheet of its own, the page's colours."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -151,10 +154,11 @@ def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
     svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
     view_box = re.search(r'viewBox="[\d. ]+"', svg)
     assert view_box is not None
-    opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
-    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
-    svg = svg[: svg.rindex("</svg>")] + str(values) + svg[svg.rindex("</svg>") :]
-    return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
+    drawn = re.sub(r"</svg>\s*$", "", re.sub(r"<svg[^>]*>", "", svg, count=1))
+    drawn = re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", drawn)
+    # A screen reader reads the values, one by one; the lines and ticks tell it nothing.
+    opening = f'<svg class="chart" role="group" aria-label="{escape(title)}" {view_box[0]}>'
+    return Markup(f'{opening}<g aria-hidden="true">{drawn}</g>{values}</svg>')
 
 
 def to_image(figure: Figure, format: str) -> bytes:

@@ -8,7 +8,7 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from bidaf.reporting.svg import INK, chart
+from bidaf.reporting.svg import ABOVE, INK, chart
 from bidaf.runs.log import RunLog
 
 MOST_COLUMNS = 100
@@ -22,35 +22,31 @@ def map_chart(run: RunLog) -> Markup:
     What was not scored stays blank. Scores far below the highest all have the first colour, so that differences at the
     end of a run can be seen.
     """
-    maps = run.maps[:: -(-len(run.maps) // MOST_COLUMNS)] if run.maps else []
+    every = -(-len(run.maps) // MOST_COLUMNS) or 1
+    maps = run.maps[::-every][::-1]  # the newest one is always there
     scores = [f1 for each in maps for f1 in each.f1 if f1 is not None]
     if not scores:
         return Markup("")
     lowest, highest = max(min(scores), max(scores) - SPAN), max(scores)
-    with chart("F1 of averages of every width over training steps", "half-life (steps)", height=3.2, above=0.35) as (
-        axes,
-        finish,
-    ):
+    title = "F1 of averages of every width over training steps"
+    with chart(title, "half-life (steps)", height=3, legend_lines=1) as (axes, finish):
         figure = axes.get_figure(root=True)
         assert figure is not None
-        before = 0
-        for each in maps:
+        edges = [0, *(each.step for each in maps)]
+        for each, sides in zip(maps, pairwise(edges), strict=True):
             values = [[math.nan if f1 is None else f1] for f1 in each.f1]
-            drawn = axes.pcolormesh(
-                [before, each.step], _edges(each.half_lives), values, cmap=COLOURS, vmin=lowest, vmax=highest
-            )
-            before = each.step
+            drawn = axes.pcolormesh(sides, _edges(each.half_lives), values, cmap=COLOURS, vmin=lowest, vmax=highest)
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.grid(visible=False)
-        axes.set_xlim(0, before)
+        axes.set_xlim(0, edges[-1])
         if own := _half_life(run):
             axes.axhline(own, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="the shadow of training")
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0.2)
+            axes.legend(**ABOVE)
         figure.colorbar(drawn, ax=axes, label="F1 (percent)", extend="min" if min(scores) < lowest else "neither")
         return finish(
-            (each.step, half_life, f"step {each.step:,}, half-life {half_life:,.0f}: F1 {f1:.1f}")
-            for each in maps
+            (sum(sides) / 2, half_life, f"step {each.step:,}, half-life {half_life:,.0f}: F1 {f1:.1f}")
+            for each, sides in zip(maps, pairwise(edges), strict=True)
             for half_life, f1 in zip(each.half_lives, each.f1, strict=True)
             if f1 is not None
         )

@@ -54,7 +54,7 @@ def details(run: RunLog) -> list[str]:
                 f"From one evaluation to the next the raw weights' F1 {raw_falls}; the shadow's {shadow_falls}."
             )
     if run.skipped:
-        sentences.append(f"{run.skipped:,} steps were skipped: their loss or gradient was not finite.")
+        sentences.append(f"{count(run.skipped, 'step')} skipped: loss or gradient not finite.")
     return sentences
 
 
@@ -83,8 +83,13 @@ def signed(points: float, digits: int = 1) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"{0:.{digits}f}"
 
 
+def count(number: int, noun: str) -> str:
+    """Such as `1 step` or `1,200 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(value: object) -> str:
-    """A setting or count: thousands parted, floats without noise, nothing as a dash."""
+    """A setting or count: thousands separated, floats without noise, a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):

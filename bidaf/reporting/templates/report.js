@@ -103,7 +103,9 @@ function start(section, data) {
     const rows = asked[weights].spans.map((span) =>
       make("tr", {}, make("td", {}, cut(asked, span)), make("td", {}, percent(span[2]))));
     table.append(make("tbody", {}, ...rows));
-    return make("div", { class: "scroll" }, table);
+    const element = make("div", { class: "scroll" }, table);
+    scrolling.observe(element);
+    return element;
   }
 
   chips.addEventListener("change", (event) => { state.filter = event.target.value; state.shown = PAGE; draw(0); });
