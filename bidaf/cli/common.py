@@ -36,16 +36,11 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A run, checkpoint or export folder. (default: the newest run's best)",
+        help="A run, checkpoint or export folder.  [default: the newest run's best]",
         autocompletion=complete_run,
     ),
 ]
-UseEmaOption = Annotated[
-    bool, typer.Option("--use-ema/--no-use-ema", help="The shadow weights (the moving average), or the raw ones.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
 
 
@@ -88,19 +83,31 @@ def questions_bar(total: int) -> Bar:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, under its title if it has one; numbers to the right."""
+    """A table on stdout, under its title if it has one; numbers to the right.
+
+    On a terminal that is too narrow, each row takes two lines: its first cell, and the others below it.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    width = sum(widths) + 3 * len(widths) + 1  # with the borders
+    if title:
+        print_line(title)
+    if sys.stdout.isatty() and width > Console().width:
+        for row in (columns, *cells):
+            _, *others = (" " * (size - cell_len(cell)) + cell for cell, size in zip(row, widths, strict=True))
+            print(f"{row[0]}\n  {'  '.join(others)}")
+        return
     table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if title:
-        print_line(title)
-    console = Console(width=None if sys.stdout.isatty() else 110)
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = Console(width=width)
     with console.capture() as shown:  # rich itself would end the process where nobody reads
         console.print(table)
     print(shown.get(), end="")

@@ -28,7 +28,7 @@ STDIN = "-"
 
 def explain_command(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Questions of the run's dev set, or of --data.")
+        list[str] | None, typer.Argument(metavar="ID", help="Questions of the run's dev set, or of --data.")
     ] = None,
     context: Annotated[
         str | None, typer.Option("--context", "-c", metavar="FILE", help="A text of your own; - for stdin.")

@@ -16,7 +16,7 @@ from bidaf.messages import say
 def sweep_command(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="(default: the newest run's best)", autocompletion=complete_run),
+        typer.Argument(metavar="RUN", help="The run.  [default: the newest]", autocompletion=complete_run),
     ] = None,
     at: AtOption = None,
     weights: Annotated[

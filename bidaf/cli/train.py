@@ -36,7 +36,7 @@ def train_command(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="With --resume: which run. (default: the newest)", autocompletion=complete_run
+            metavar="RUN", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
         ),
     ] = None,
     config: Annotated[
@@ -46,11 +46,11 @@ def train_command(
         ),
     ] = None,
     set: SetOption = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest valid checkpoint.")] = False,
     prepared: Annotated[
         Path | None,
-        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+        typer.Option(help="Train on this prepared folder, whose sources may be missing.  [default: found by content]"),
     ] = None,
     strict: StrictOption = False,
     dry_run: Annotated[
@@ -173,8 +173,9 @@ def _start(
 def _say_where(folder: Path, device: torch.device, group: Group) -> None:
     import torch
 
+    threads = torch.get_num_threads()
     processes = f", {group.size} processes" if group.size > 1 else ""
-    say(f"run {folder} on {device}, {torch.get_num_threads()} threads{processes}")
+    say(f"run {folder} on {device}, {threads} thread{'' if threads == 1 else 's'}{processes}")
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:

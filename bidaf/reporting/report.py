@@ -83,7 +83,7 @@ def report_page(runs: Sequence[RunLog]) -> str:
     scored = any(run.evaluations for run in runs)
     return render(
         "report",
-        title=" and ".join(run.name for run in runs),
+        title=" and ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs",
         runs=[_run_view(run, 1 / len(runs)) for run in runs],
         has_shadow=any(run.has_shadow for run in runs),
         has_warmup=charts.has_warmup(runs),
@@ -164,6 +164,7 @@ def _status(run: RunLog) -> str:
 
 def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     """Label, figure and small print."""
+    device = str(run.environment.get("device", "an unknown device"))
     tiles = []
     if best := run.best:
         weights, scores, raw = WEIGHTS.get(best.ranked_by, best.ranked_by), best.ranking, best.scores["raw"]
@@ -174,10 +175,9 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     if run.intervals and run.elapsed:
         tiles.append(("time", duration(run.elapsed), f"{run.intervals[-1].epoch:.1f} epochs"))
     if speeds := [event.questions_per_second for event in run.intervals if event.questions_per_second is not None]:
-        device = str(run.environment.get("device", "an unknown device"))
         tiles.append(("questions / s", f"{median(speeds):,.0f}", f"median, on {device}"))
     if peaks := [event.memory_bytes for event in run.intervals if event.memory_bytes is not None]:
-        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", "of the process or device"))
+        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", f"on {device}"))
     return tiles
 
 

@@ -27,7 +27,7 @@ HEIGHT = 3.4  # inches
 
 def table(summary: SweepSummary) -> Table:
     """One row per weight set, the reference among them; what was not scored says why."""
-    columns = ["weights", "half-life", "predicted error", "start left", "EM", "F1"]
+    columns = ["weights", "half-life", "predicted error", "initial weights", "EM", "F1"]
     columns += [f"F1 \N{MINUS SIGN} {summary.reference}", "95 % interval"]
     rows = [[*_described(row.swept), *_scored(row, summary.reference)] for row in summary.rows]
     rows += [[*_described(swept), NONE, NONE, NONE, "predicted error too large"] for swept in summary.refused]

@@ -44,9 +44,9 @@ def details(run: RunLog) -> list[str]:
         against = (
             "the same as the best of the raw weights"
             if abs(gain) < EVEN
-            else f"{abs(gain):.1f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.1f})"
+            else f"{abs(gain):.2f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.2f})"
         )
-        sentences.append(f"The best shadow scored {best.f1:.1f} F1 at step {best.step:,}, {against}.")
+        sentences.append(f"The best shadow scored {best.f1:.2f} F1 at step {best.step:,}, {against}.")
         if len(run.evaluations) >= 4:
             raw_falls = _falls([evaluation.raw_f1 for evaluation in run.evaluations])
             shadow_falls = _falls([evaluation.f1 for evaluation in run.evaluations])

@@ -44,7 +44,7 @@ function start(section, data) {
     radio.checked = name === state.filter;
     chips.append(make("label", { class: "chip" }, radio, `${label} (${numbers.format(count)}${held < count ? `, ${numbers.format(held)} here` : ""})`));
   }
-  const search = make("input", { type: "search", placeholder: "Search questions, answers, contexts, ids", "aria-label": "Search" });
+  const search = make("input", { type: "search", placeholder: "Search questions and answers", "aria-label": "Search" });
   const status = make("p", { class: "muted", role: "status" });
   const list = make("ol", { class: "questions" });
   const more = make("button", { type: "button", class: "more" }, "Show more");
