@@ -36,12 +36,22 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A run, checkpoint or export folder.  [default: the newest run's best]",
+        help="A run, checkpoint, export or ensemble folder.  [default: the newest run's best]",
         autocompletion=complete_run,
     ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
+AnswerableOnlyOption = Annotated[
+    bool, typer.Option("--answerable-only", help="Leave out questions without an answer and score by SQuAD v1.1.")
+]
+
+
+def say_rule(rule: str, left_out: int) -> None:
+    """Report the official rule that was used, and how many questions it has no score for."""
+    say(f"scored by the rule of {rule}")
+    if left_out:
+        say(f"{left_out:,} unanswerable questions are left out")
 
 
 def to_json(value: Any) -> str:
@@ -100,7 +110,7 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     if sys.stdout.isatty() and width > Console().width:
         for row in (columns, *cells):
             _, *others = (" " * (size - cell_len(cell)) + cell for cell, size in zip(row, widths, strict=True))
-            print(f"{row[0]}\n  {'  '.join(others)}")
+            print("\n".join(filter(None, (row[0], f"  {'  '.join(others)}"))))
         return
     table = Table()
     for number, column in enumerate(columns):

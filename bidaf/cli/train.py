@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.runs.labels import Labels
     from bidaf.runs.state import TrainingState
     from bidaf.training.distributed import Group
 
@@ -52,6 +53,9 @@ def train_command(
         Path | None,
         typer.Option(help="Train on this prepared folder, whose sources may be missing.  [default: found by content]"),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the run in lists.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find the run by. Repeatable.")] = None,
+    notes: Annotated[str | None, typer.Option(help="What to remember of it; all three are in RUN/run.json.")] = None,
     strict: StrictOption = False,
     dry_run: Annotated[
         bool,
@@ -78,6 +82,9 @@ def train_command(
         raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
+    from bidaf.runs.labels import Labels
+
+    labels = Labels.of(name, tag or [], notes)
     if sys.stderr.isatty():
         say("loading PyTorch")
     from bidaf.training.distributed import device_of, expected_size, joined
@@ -91,11 +98,11 @@ def train_command(
         if not group.is_first:
             code = _train(None, lambda: follow_run(chosen, group), json=json)
         elif resume:
-            code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
+            code = _resume(run, config, overrides, run_dir, chosen, group, labels, json=json)
         else:
             assert config is not None
             code = _start(
-                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+                config, overrides, run_dir, prepared, chosen, group, labels, strict=strict, dry_run=dry_run, json=json
             )
     raise typer.Exit(code)
 
@@ -107,6 +114,7 @@ def _resume(
     run_dir: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     json: bool,
 ) -> int:
@@ -120,7 +128,9 @@ def _resume(
     _say_where(folder, device, group)
     return _train(
         folder,
-        lambda: resume_run(source, device, say, write_run_report, config=settings, folder=run_dir, group=group),
+        lambda: resume_run(
+            source, device, say, write_run_report, config=settings, folder=run_dir, labels=labels, group=group
+        ),
         json=json,
     )
 
@@ -132,6 +142,7 @@ def _start(
     prepared: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     strict: bool,
     dry_run: bool,
@@ -159,7 +170,9 @@ def _start(
     try:
         return _train(
             folder,
-            lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group),
+            lambda: start_run(
+                settings, folder, device, say, write_run_report, features=features, labels=labels, group=group
+            ),
             json=json,
         )
     except DataError as error:
@@ -180,6 +193,7 @@ def _say_where(folder: Path, device: torch.device, group: Group) -> None:
 
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
     """Train and report how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.evaluation.metrics import show_metrics
     from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
@@ -192,7 +206,7 @@ def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool
         return interrupted.exit_code
     if folder is not None:
         for weights, score in (state.scores or {}).items():
-            say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+            say(f"{weights:>4}  {show_metrics(score)}")
         if verdict := judge_run(folder):
             say(f"verdict: {verdict.sentence}")
         say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.data.features import Features, Texts
+from bidaf.data.features import NO_ANSWER, Features, Texts, is_no_answer
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
+from bidaf.errors import DataError
+from bidaf.files.reading import quote
 from bidaf.progress import watched
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class FeatureCounts:
 
     read: int
     kept: int = 0
+    unanswerable: int = 0
+    """Of the kept questions, those that have no answer."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
     """Reason -> question ids."""
     contexts: int = 0
@@ -80,10 +84,7 @@ def index_tokens(
     used, context_types, question_types = _renumber(
         tokens.context_types[context_mask], tokens.question_types[question_mask]
     )
-    words = [tokens.types[number - 1] for number in used.tolist()]
-    chars = np.full((len(words) + 1, vocabulary.max_word_chars), PAD, dtype=np.int16)
-    for index, word in enumerate(words, 1):
-        chars[index] = vocabulary.char_ids(word)
+    word_rows, chars = _tables([tokens.types[number - 1] for number in used.tolist()], vocabulary)
     questions = [examples[index] for index in kept]
     texts = Texts(
         ids=[example.id for example in questions],
@@ -93,7 +94,7 @@ def index_tokens(
         answers=[[answer.text for answer in example.answers] for example in questions],
     )
     features = Features(
-        word_rows=np.array([PAD, *map(vocabulary.word_row, words)], dtype=np.int32),
+        word_rows=word_rows,
         chars=chars,
         context_types=context_types,
         context_offsets=_offsets(tokens.context_offsets, kept_contexts, context_mask),
@@ -105,11 +106,49 @@ def index_tokens(
         answer_offsets=answer_offsets,
         read_texts=lambda: texts,
     )
-    counts.kept, counts.contexts, counts.spans = len(kept), len(kept_contexts), len(answer_spans)
+    counts.unanswerable = int(is_no_answer(answer_spans).sum())
+    counts.kept, counts.contexts = len(kept), len(kept_contexts)
+    counts.spans = len(answer_spans) - counts.unanswerable
     counts.truncated_contexts = int(
         np.sum(np.diff(features.context_offsets) < np.diff(tokens.context_offsets)[kept_contexts])
     )
     return features, counts
+
+
+def with_vocabulary(features: Features, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Features:
+    """The same tokens, which this tokenizer made, with the rows and characters of another vocabulary.
+
+    Raises `DataError` where the tokenizer now splits a question differently.
+    """
+    words: dict[int, str] = {}
+    types, places = np.unique(features.context_types, return_index=True)
+    owners = np.searchsorted(features.context_offsets, places, side="right") - 1
+    for number, place, owner in zip(types.tolist(), places.tolist(), owners.tolist(), strict=True):
+        start, end = features.context_spans[place].tolist()
+        words[number] = features.contexts[owner][start:end]
+    bounds = features.question_offsets.tolist()
+    for question, first, last in zip(features.questions, bounds, bounds[1:], strict=False):
+        own = features.question_types[first:last].tolist()
+        if words.keys() >= set(own):
+            continue
+        spans = tokenizer.tokenize_question(question) or [(0, len(question))]
+        if len(spans) != len(own):
+            raise DataError(
+                f"the question {quote(question)} had {len(own)} words when it was prepared and has {len(spans)} now: "
+                "another version of spaCy prepared it; name the questions with --data"
+            )
+        words.update(zip(own, (question[start:end] for start, end in spans), strict=True))
+    listed = [words.get(number, "") for number in range(1, len(features.word_rows))]
+    word_rows, chars = _tables(listed, vocabulary)
+    return replace(features, word_rows=word_rows, chars=chars)
+
+
+def _tables(words: Sequence[str], vocabulary: Vocabulary) -> tuple[Int32, NDArray[np.int16]]:
+    """Row and characters of word types 1, 2, ...; those of padding come first."""
+    chars = np.full((len(words) + 1, vocabulary.max_word_chars), PAD, dtype=np.int16)
+    for index, word in enumerate(words, 1):
+        chars[index] = vocabulary.char_ids(word)
+    return np.array([PAD, *map(vocabulary.word_row, words)], dtype=np.int32), chars
 
 
 def _gold_spans(
@@ -123,6 +162,11 @@ def _gold_spans(
     for index, example in enumerate(examples):
         if limits and lengths[index] > limits.max_question_tokens:
             counts.drop(f"question longer than {limits.max_question_tokens} tokens", example.id)
+            continue
+        if example.impossible:
+            kept.append(index)
+            spans.append((NO_ANSWER, NO_ANSWER))
+            offsets.append(offsets[-1] + 1)
             continue
         context = tokens.question_context[index]
         bounds = tokens.context_spans[tokens.context_offsets[context] : tokens.context_offsets[context + 1]]

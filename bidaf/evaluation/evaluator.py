@@ -20,6 +20,7 @@ from bidaf.threads import map_on_threads
 
 ALL = slice(None)
 ANY_WEIGHTS = "the model's weights"
+NO_ANSWER_LABEL = "(no answer)"
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -32,12 +33,25 @@ class NonfiniteScores(BidafError):
 
 
 class Prediction(NamedTuple):
-    """A span of one question's context: its text, character offsets and probability p1[start] * p2[end]."""
+    """A span of one question's context: its text, character offsets and probability p1[start] * p2[end].
+
+    "No answer" is the empty text at (0, 0), with its own probability.
+    """
 
     text: str
     start: int
     end: int
     probability: float
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says that there is no answer."""
+        return not self.text
+
+    @property
+    def shown(self) -> str:
+        """What people read."""
+        return self.text or NO_ANSWER_LABEL
 
 
 def predict_spans(
@@ -54,6 +68,7 @@ def predict_spans(
 ) -> dict[str, list[Prediction]]:
     """Up to `n` best spans of every question (or of a shard of the batches), most probable first, by id.
 
+    A model that knows "no answer" gives the empty answer too, ranked among them by its probability.
     `questions` are numbers of some, instead of all. The ids are in data set order. `on_progress` gets the number of
     questions of each batch that is done. Raises `NonfiniteScores` calling the model's weights `weights`.
     """
@@ -103,7 +118,7 @@ def find_spans(
     max_answer_tokens: int | None,
     weights: str = ANY_WEIGHTS,
 ) -> list[list[Prediction]]:
-    """Up to `n` best spans of the questions with these numbers, cut from their contexts.
+    """Up to `n` best spans of the questions with these numbers, cut from their contexts, and the empty answer.
 
     Raises `NonfiniteScores`: finite weights can diverge so far that all scores are NaN, and then no span is the best.
     """
@@ -114,10 +129,15 @@ def find_spans(
                 f"{weights} diverged: the scores of question {quote(features.ids[question])} are not finite; use an "
                 "earlier checkpoint, or train with a lower training.optimizer.lr"
             )
-    return [
+    answers = [
         [cut_answer(features, question, span) for span in spans]
         for question, spans in zip(questions, found, strict=True)
     ]
+    if scores.no_answer is not None:
+        for ranked, log_probability in zip(answers, scores.no_answer.tolist(), strict=True):
+            ranked.append(Prediction("", 0, 0, math.exp(log_probability)))
+            ranked.sort(key=lambda each: -each.probability)
+    return answers
 
 
 def cut_answer(features: Features, question: int, span: Span) -> Prediction:

@@ -1,7 +1,8 @@
 """An export: one folder with all that answering takes, and nothing that needs the run it came from.
 
 config.yaml  vocabulary.json
-export.json         which weight set and how it was made, scores, how text is read; the checksum of each file below
+export.json         which weight set and how it was made, scores, how text is read; checksums of itself, the files above
+                    and below but README.md
 README.md           the same for people
 model.safetensors   the weight set under its plain names, and
 vectors.safetensors the fixed word vectors; or
@@ -27,7 +28,8 @@ from bidaf.config import Config
 from bidaf.config_file import load_config
 from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
-from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
+from bidaf.files.reading import parse_json, read_regular, refuse_strange_files, sha256_of
+from bidaf.files.sealed import is_intact
 from bidaf.runs.weight_sets import Count, Name, WeightSet
 
 FORMAT_VERSION: Literal[2] = 2
@@ -53,6 +55,8 @@ class ReadingSettings(_Part):
     second_split: bool
     split_questions: bool
     max_answer_tokens: Count | None
+    no_answer_threshold: float | None = None
+    """Of a model that knows "no answer": the probability above which that is the answer."""
 
 
 class ShapeParity(_Part):
@@ -106,6 +110,10 @@ class ExportedModel:
         """How the one weight set it holds was made, by name."""
         return {self.info.weights: self.info.made}
 
+    def no_answer_threshold(self, name: str) -> float | None:
+        """The probability of no answer above which that is the answer of this weight set; None where it has none."""
+        return self.info.reading.no_answer_threshold
+
     def weights(self, name: str) -> dict[str, Tensor]:
         """The weights by name. Raises `DataError` for another set, and for an ONNX export, which holds a graph."""
         if name != self.info.weights:
@@ -144,7 +152,8 @@ def open_export(folder: Path) -> ExportedModel:
     """
     try:
         refuse_strange_files(folder, [INFO])
-        info = _read_info(read_json(folder / INFO), folder)
+        text = read_regular(folder / INFO).decode()
+        info = _read_info(text, parse_json(text, str(folder / INFO)), folder)
         parts = [name if (folder / name).exists() else OLD_NAMES.get(name, name) for name in PARTS[info.type]]
         refuse_strange_files(folder, parts)
         if corrupted := [name for name in parts if sha256_of(folder / name) != info.files.get(name)]:
@@ -160,12 +169,14 @@ def open_export(folder: Path) -> ExportedModel:
         raise DataError(f"{folder} can't be read as an export: {error}") from None
 
 
-def _read_info(found: Any, folder: Path) -> ExportInfo:
+def _read_info(text: str, found: Any, folder: Path) -> ExportInfo:
     version = found["format"]
     if version == 1:
         found = _translate_format1(found)
     elif version != FORMAT_VERSION:
         raise DataError(f"{folder} has export format {version!r}; this version reads 1 and {FORMAT_VERSION}")
+    elif not is_intact(text, found):
+        raise DataError(f"{folder} is corrupted: {INFO} changed since it was written; copy it again")
     return ExportInfo.model_validate(found)
 
 

@@ -19,7 +19,8 @@ from bidaf.data.features import Features
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
-from bidaf.errors import DataError
+from bidaf.errors import DataError, UsageError
+from bidaf.inference.ensemble_folder import is_ensemble, member_folder
 from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
@@ -66,6 +67,11 @@ class LoadedModel:
         if folder.parent.name == CHECKPOINTS:
             folder = folder.parent.parent
         return f"{self.weights} weights of {folder}, step {self.source.step:,}"
+
+    @property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer, as it was chosen when these were scored."""
+        return self.source.no_answer_threshold(self.weights)
 
     def dev_features(self) -> Features | None:
         """The dev questions the run was scored on, if they are available."""
@@ -120,8 +126,10 @@ def default_weights(source: Checkpoint | ExportedModel) -> str:
 def find_checkpoint(folder: Path, at: int | None = None) -> Path:
     """The folder itself if it is a checkpoint; else the run's checkpoint of step `at`, its best one, or its newest.
 
-    Raises `DataError` when the run holds none.
+    Raises `DataError` when the run holds none, and `UsageError` for an ensemble, which is no one model.
     """
+    if is_ensemble(folder):
+        raise UsageError(f"{folder} is an ensemble; name one model, such as its member {member_folder(folder, 0)}")
     if os.path.lexists(folder / COMPLETE):
         return folder
     run = Run.open(folder)

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
+from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,7 +17,10 @@ from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
+from bidaf.evaluation.no_answer import choose_threshold, decide
+from bidaf.inference.ensemble import Loaded
 from bidaf.inference.loading import LoadedModel
+from bidaf.messages import say
 
 OnProgress = Callable[[int], None]
 """Gets the number of questions of each batch that is done."""
@@ -26,32 +32,43 @@ MOST_ANSWERS = 1_000
 NUMBERS_PER_TOKEN = {"paper": 32, "released": 75}
 
 
-class Predictor:
-    """A loaded model that answers questions on contexts of any length."""
+class Member(NamedTuple):
+    """One model that takes part in an answer."""
 
-    def __init__(self, loaded: LoadedModel) -> None:
-        self.loaded = loaded
+    name: str
+    predictor: Predictor
+    features: Features
+    """The questions, in the rows of its vocabulary."""
+
+
+class Answerer(ABC):
+    """What answers questions on contexts of any length: a model, or an ensemble of models."""
+
+    loaded: Loaded
+
+    def __init__(self, loaded: Loaded) -> None:
         data = loaded.config.data
         self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
-        self.device = loaded.model.start_scorer.flow_weight.device
-        self.precision = matrix_precision(loaded.config.training.precision, self.device)
 
+    @abstractmethod
     def features(self, examples: Sequence[Example]) -> Features:
         """Tokens and word rows of all questions, none cut, none dropped.
 
         Raises `BidafError` for a context that this machine's memory can't hold: better now than killed later.
         """
-        features = build_features(examples, self.tokenizer, self.loaded.vocabulary)[0]
-        lengths = np.diff(features.context_offsets)[features.question_context]
-        longest = int(lengths.argmax())
-        needed = self._bytes_per_token * int(lengths[longest])
-        free = free_memory(self.device)
-        if free is not None and needed > free:
-            raise BidafError(
-                f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
-                f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
-            )
-        return features
+
+    @abstractmethod
+    def members(self, features: Features) -> list[Member]:
+        """The models that answer these questions; one model is its own only member."""
+
+    @abstractmethod
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """The `n` best spans of each question, most probable first, by id, in the order of the questions.
+
+        What knows "no answer" gives that besides, in its place by its probability; no threshold is applied.
+        """
 
     def ask(self, question: str, context: str, n_best: int = 1) -> list[Prediction]:
         """Up to `n_best` answers to one question, most probable first.
@@ -73,17 +90,72 @@ class Predictor:
     def answer(
         self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
     ) -> dict[str, list[Prediction]]:
-        """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+        """Up to `n_best` answers to each question by id, in the order of the questions: the answer, then others.
+
+        Raises as `rank`.
+        """
+        return {id: each[:n_best] for id, each in self.rank(features, n_best, on_progress).items()}
+
+    def rank(
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict` gives, with the answer in the first place: "no answer" where it is above its threshold.
 
         Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
         """
         if not 1 <= n_best <= MOST_ANSWERS:
             raise UsageError(f"n_best must be from 1 to {MOST_ANSWERS:,}, not {n_best:,}")
+        predictions = self.predict(features, n_best, on_progress)
+        return {id: decide(each, self.no_answer_threshold) for id, each in predictions.items()}
+
+    @cached_property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer; None for a model that always has one.
+
+        A weight set that was never scored, such as one that was synthesised, gets its own here, on the dev questions.
+        """
+        loaded = self.loaded
+        if not loaded.config.model.no_answer or loaded.no_answer_threshold is not None:
+            return loaded.no_answer_threshold
+        if (dev := loaded.dev_features()) is None:
+            return None
+        say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
+        return choose_threshold(dev, self.predict(dev))
+
+
+class Predictor(Answerer):
+    """A loaded model that answers."""
+
+    def __init__(self, loaded: LoadedModel) -> None:
+        super().__init__(loaded)
+        self.loaded: LoadedModel = loaded
+        self.device = loaded.model.start_scorer.flow_weight.device
+        self.precision = matrix_precision(loaded.config.training.precision, self.device)
+
+    def features(self, examples: Sequence[Example]) -> Features:
+        features = build_features(examples, self.tokenizer, self.loaded.vocabulary)[0]
+        lengths = np.diff(features.context_offsets)[features.question_context]
+        longest = int(lengths.argmax())
+        needed = self._bytes_per_token * int(lengths[longest])
+        free = free_memory(self.device)
+        if free is not None and needed > free:
+            raise BidafError(
+                f"question {features.ids[longest]!r}: its context has {lengths[longest]:,} tokens; answering takes "
+                f"about {needed / 1e9:.1f} GB of memory, and {free / 1e9:.1f} GB are free; ask on parts of the context"
+            )
+        return features
+
+    def members(self, features: Features) -> list[Member]:
+        return [Member(self.loaded.weights, self, features)]
+
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
         with self.precision():
             return predict_spans(
                 self.loaded.model,
                 BatchSource(features, self.device),
-                n_best,
+                n,
                 batch_tokens=self._batch_tokens(),
                 max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
                 weights=f"the {self.loaded.description}",

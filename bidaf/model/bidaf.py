@@ -31,10 +31,15 @@ class Batch(NamedTuple):
 
 
 class SpanScores(NamedTuple):
-    """Log-probabilities [batch, T] of the answer's first and last token; padding is -inf. At least fp32."""
+    """Log-probabilities [batch, T] of the answer's first and last token; padding is -inf. At least fp32.
+
+    They add up to 1 over the tokens, or with "no answer", whose share is in both, over the tokens and that.
+    """
 
     start: Tensor
     end: Tensor
+    no_answer: Tensor | None = None
+    """Log-probability [batch] that there is no answer: the sum of its shares in `start` and in `end`."""
 
 
 class SpanScorer(nn.Module):
@@ -96,6 +101,8 @@ class Bidaf(nn.Module):
         self.end_lstm = BiLstm(2 * d if config.variant == "paper" else flow_size + 6 * d, d, p)
         self.start_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
         self.end_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
+        # One score for "no answer", joined to those of all starts and of all ends (Levy et al., 2017).
+        self.no_answer_bias = nn.Parameter(torch.zeros(1)) if config.no_answer else None
 
     def forward(self, batch: Batch) -> SpanScores:
         return self.score_and_attend(batch)[0]
@@ -116,7 +123,13 @@ class Bidaf(nn.Module):
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
-        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
+        if self.no_answer_bias is None:
+            return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
+        bias = self.no_answer_bias.to(start.dtype).expand_as(start[:, :1])
+        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+        start = _log_probabilities(torch.cat([start, bias], dim=1), mask)
+        end = _log_probabilities(torch.cat([end, bias], dim=1), mask)
+        return SpanScores(start[:, :-1], end[:, :-1], start[:, -1] + end[:, -1]), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -134,8 +147,15 @@ def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
 
 
 def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
-    """Mean over the batch of -log p1[start] - log p2[end] (paper, equation 5). `start`, `end` [batch]."""
-    return F.nll_loss(scores.start, start) + F.nll_loss(scores.end, end)
+    """Mean over the batch of -log p1[start] - log p2[end] (paper, equation 5). `start`, `end` [batch].
+
+    Where they are negative, the question has no answer, and its loss is -log p1[no answer] - log p2[no answer].
+    """
+    if scores.no_answer is None:
+        return F.nll_loss(scores.start, start) + F.nll_loss(scores.end, end)
+    first, last = (places.clamp(min=0).unsqueeze(1) for places in (start, end))
+    span = (scores.start.gather(1, first) + scores.end.gather(1, last)).squeeze(1)
+    return -torch.where(start < 0, scores.no_answer, span).mean()
 
 
 def count_weights(model: nn.Module) -> dict[str, int]:

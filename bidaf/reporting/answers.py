@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -11,11 +12,11 @@ from pydantic import BaseModel, Field, ValidationError
 from bidaf.data.features import Features
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
+from bidaf.evaluation.metrics import question_scores
 from bidaf.evaluation.questions import questions_of_features
-from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.files.reading import read_regular
 from bidaf.runs.data import open_data
-from bidaf.runs.layout import N_BEST, PREDICTIONS
+from bidaf.runs.layout import N_BEST, PREDICTIONS, n_best_file
 from bidaf.runs.log import RunLog
 
 # Where a span starts and ends in its context, in characters, and its probability.
@@ -70,7 +71,7 @@ class DevAnswers:
         """Distinct gold answers of a question as characters of its context."""
         features = self.features
         base = int(features.context_offsets[features.question_context[number]])
-        found = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]].tolist()
+        found = features.gold_spans(number).tolist()
         bounds = features.context_spans
         spans = ((int(bounds[base + first, 0]), int(bounds[base + last, 1])) for first, last in found)
         return sorted(set(spans))
@@ -95,7 +96,10 @@ def read_answers(run: RunLog) -> DevAnswers:
     """The answers of the run's best checkpoint. Raises `DataError` saying what is not at hand."""
     if run.best is None:
         raise DataError("nothing is scored yet")
-    path = run.folder / PREDICTIONS / N_BEST
+    folder = run.folder / PREDICTIONS
+    path = folder / n_best_file(run.best.step)
+    if not os.path.lexists(path) and os.path.lexists(folder / N_BEST):
+        path = folder / N_BEST
     try:
         stored = StoredAnswers.model_validate_json(read_regular(path))
     except OSError:

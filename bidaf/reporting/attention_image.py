@@ -10,7 +10,7 @@ import numpy as np
 
 from bidaf.data.tokenizer import Offsets
 from bidaf.inference.explain import ExplainedQuestion, Explanation
-from bidaf.reporting.attention_page import Tone, label, tones, verdict
+from bidaf.reporting.attention_page import Tone, title_of, tones, verdict
 from bidaf.reporting.svg import drawing
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def attention_image(explained: ExplainedQuestion) -> bytes:
         figure.text(0.5, 1 - 0.1 / height, f"{title}\n{verdict(explained)}", fontsize=10, ha="center", va="top")
         for number, (explanation, tone) in enumerate(zip(explained.explanations, tones(explained), strict=True)):
             left = number * column + LEFT
-            name = f"{label(explanation.weights)} weights"
+            name = title_of(explained, explanation.weights)
             figure.text(left / width, 1 - (TOP - 0.2) / height, name, color=tone.value, fontsize=10)
             for place, words in enumerate(rows):
                 top = TOP + place * row

@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.evaluation.evaluator import NO_ANSWER_LABEL
+from bidaf.evaluation.metrics import question_scores
 from bidaf.inference.explain import ExplainedQuestion, Explanation
 from bidaf.reporting.html import render, script_json
 from bidaf.version import __version__
@@ -52,11 +53,23 @@ def attention_page(explained: Sequence[ExplainedQuestion], origin: str) -> str:
     )
 
 
+def title_of(explained: ExplainedQuestion, weights: str) -> str:
+    """The heading of what one weight set, or one member of an ensemble, answers."""
+    return f"{label(weights)} weights" if explained.ensemble is None else weights
+
+
 def verdict(explained: ExplainedQuestion) -> str:
-    """One sentence: what the answers are, and whether the weight sets agree."""
+    """What the answers are, and whether the weight sets, or the members of the ensemble, agree."""
+    if explained.ensemble is not None:
+        answer = explained.ensemble[0]
+        agree = sum(each.answers[0].text == answer.text for each in explained.explanations)
+        return (
+            f"The ensemble answers \u201c{_short(answer.text)}\u201d ({answer.probability:.0%}), as {agree} of its "
+            f"{len(explained.explanations)} members do."
+        )
     names = [label(each.weights) for each in explained.explanations]
     best = [each.answers[0] for each in explained.explanations]
-    texts = [f"\u201c{_short(answer.text)}\u201d" for answer in best]
+    texts = [f"\u201c{_short(answer.shown)}\u201d" for answer in best]
     confidences = [f"{answer.probability:.0%}" for answer in best]
     if len(best) == 1:
         return f"The {names[0]} weights answer {texts[0]} ({confidences[0]})."
@@ -77,7 +90,7 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
         "question": question,
         "verdict": verdict(explained),
         "lacks": explained.lacks,
-        "gold": list(dict.fromkeys(gold)),
+        "gold": [NO_ANSWER_LABEL] if example.impossible else list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in explained.context_words],
         "gaps": _gaps(context, explained.context_words),
         "questionWords": [question[start:end] for start, end in explained.question_words],
@@ -90,15 +103,15 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
 
 
 def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuestion, gold: list[str]) -> dict[str, Any]:
-    answers = [[answer.text, _short_float(answer.probability)] for answer in explanation.answers]
+    answers = [[answer.shown, _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
-    if gold:
+    if gold or explained.example.impossible:
         (score,) = question_scores({"": gold}, {"": best.text})
         exact = score.exact_match
     return {
         "weights": explanation.weights,
-        "label": label(explanation.weights),
+        "label": title_of(explained, explanation.weights),
         "tone": tone.name,
         "exact": exact,
         "answers": answers,

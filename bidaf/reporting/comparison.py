@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bidaf.errors import UsageError
 from bidaf.evaluation.breakdowns import UNITS
 from bidaf.evaluation.comparison import Comparison, Row
+from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.statistics import Estimate
 from bidaf.files.writing import write_output
 from bidaf.reporting.words import signed
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from bidaf.reporting.svg import Palette
 
-NAMES = {"exact_match": "EM", "f1": "F1"}
 NONE, DIFFERENCE = "\N{EN DASH}", "B \N{MINUS SIGN} A"
 SUFFIXES = (".html", ".png", ".svg")
 # Inches of the plot: its margins, and a row of it.
@@ -42,7 +42,7 @@ def _scores(comparison: Comparison) -> Table:
     rows = []
     for name, metric in comparison.metrics.items():
         difference = metric.difference
-        row = [NAMES[name], _with_margin(metric.a), _with_margin(metric.b)]
+        row = [METRIC_LABELS[name], _with_margin(metric.a), _with_margin(metric.b)]
         row += [signed(difference.value, 2), interval(difference)]
         if comparison.seeds > 1:
             row += [f"± {part.margin:.2f}" if part else NONE for part in (difference.articles, difference.seeds)]
@@ -60,10 +60,11 @@ def _breakdowns(comparison: Comparison) -> Iterator[Table]:
             ]
             for row in rows
         ]
-        yield f"F1 by {_with_unit(kind)}", columns, cells
+        yield f"F1 by {with_unit(kind)}", columns, cells
 
 
-def _with_unit(kind: str) -> str:
+def with_unit(kind: str) -> str:
+    """The name of a breakdown, such as `context length (words)`."""
     return f"{kind} ({UNITS[kind]})" if kind in UNITS else kind
 
 
@@ -132,13 +133,19 @@ def comparison_page(comparison: Comparison) -> str:
         verdict=verdict(comparison),
         remarks=remarks(comparison)[:-1],
         tables=tables(comparison),
-        charts=[
-            (_with_unit(kind), _chart(kind, rows), any(map(_excludes_zero, rows)))
-            for kind, rows in comparison.breakdowns.items()
-        ],
+        charts=difference_charts(comparison),
         has_intervals=comparison.no_interval is None,
         version=__version__,
     )
+
+
+def difference_charts(comparison: Comparison) -> list[tuple[str, Any, str]]:
+    """For each kind of question: its name, its rows as a chart for a page, and what the chart's marks mean."""
+    found = []
+    for kind, rows in comparison.breakdowns.items():
+        colour = "In colour: rows whose interval excludes zero. " if any(map(_excludes_zero, rows)) else ""
+        found.append((with_unit(kind), _chart(kind, rows), f"{colour}In brackets: number of questions."))
+    return found
 
 
 def _excludes_zero(row: Row) -> bool:
@@ -169,7 +176,7 @@ def _image(comparison: Comparison, format: str) -> bytes:
         figure, every_axes = _figure(list(comparison.breakdowns.values()), width=7.0, above=0.35)
         for axes, (kind, rows) in zip(every_axes, comparison.breakdowns.items(), strict=True):
             _draw(axes, rows, ON_PAPER)
-            axes.set_title(f"by {_with_unit(kind)}", loc="left", fontsize=10)
+            axes.set_title(f"by {with_unit(kind)}", loc="left", fontsize=10)
         return to_image(figure, format)
 
 

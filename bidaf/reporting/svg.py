@@ -38,6 +38,7 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
 WIDTH, LEGEND_LINE = 4.7, 0.2  # inches
 ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
 """Where a legend stands: above the axes, so that it hides no line."""
+POINT = 1.6  # pixels of a chart that stands alone, per point
 MAX_VALUES = 60  # of one line: more dots would lie on each other
 
 
@@ -159,6 +160,25 @@ def to_svg(figure: Figure, title: str, values: Markup) -> Markup:
     # A screen reader reads the values, one by one; the lines and ticks tell it nothing.
     opening = f'<svg class="chart" role="group" aria-label="{escape(title)}" {view_box[0]}>'
     return Markup(f'{opening}<g aria-hidden="true">{drawn}</g>{values}</svg>')
+
+
+def standalone(svg: str) -> str:
+    """A chart of a page as a file of its own, in the colours that the page has in light mode."""
+    from bidaf.reporting.html import TEMPLATES
+
+    styles = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", styles)))  # dark mode comes later in the file
+    svg = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
+    svg = re.sub(r'<g class="values">.*?</g>', "", svg, flags=re.DOTALL)  # dots that only the page's script shows
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    width, height = (float(points) * POINT for points in size.groups())
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width:.0f}" '
+        f'height="{height:.0f}" font-family="sans-serif"'
+    )
+    background = f'<rect width="100%" height="100%" fill="{colours["paper"]}"/>'
+    return re.sub(r"<svg([^>]*>)", lambda match: f"{opening}{match[1]}{background}", svg, count=1) + "\n"
 
 
 def to_image(figure: Figure, format: str) -> bytes:

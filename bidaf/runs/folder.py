@@ -36,8 +36,10 @@ from bidaf.runs.checkpoint_folders import (
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    state_of,
     step_of,
 )
+from bidaf.runs.labels import LABELS
 from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
@@ -50,12 +52,14 @@ from bidaf.runs.layout import (
     LOCK,
     LOG,
     METRICS,
+    N_BEST,
     PREDICTIONS,
     REPORT,
     RUNS_FOLDER,
     SNAPSHOTS,
     SWEEPS,
     find_runs,
+    n_best_file,
     write_log,
 )
 from bidaf.runs.log import read_events
@@ -164,7 +168,7 @@ class Run:
         """Undo what a crash left half done. For the holder of the lock."""
         clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST, DATA):
+        for name in (CONFIG, ENVIRONMENT, LABELS, METRICS, REPORT, BEST, LAST, DATA):
             remove_stale(self.folder, name)
         remove_stale(self.files.path(PREDICTIONS), "*.json")
 
@@ -227,13 +231,17 @@ class Run:
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
     def prune(self, config: Config) -> None:
-        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
+        """Delete all checkpoints but the newest and the best ones, and the answers and snapshots only those needed."""
         found = list_checkpoints(self.files.path(CHECKPOINTS))
         best = {self.linked(BEST), *rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]}
         kept = [path for path in found if path in best or path in found[-config.training.keep_last :]]
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        needed = {n_best_file(state.best_step) for path in kept if (state := state_of(path)) and state.best_step}
+        for path in self.files.entries(PREDICTIONS):
+            if path.name.endswith(f".{N_BEST}") and path.name not in needed:
+                remove(path)
         if config.ema.snapshots:
             full = [step_of(path) for path in kept if path in best or path == kept[-1]]
             thin_snapshots(self.files, config.ema.snapshots, full, [step_of(path) for path in kept])

@@ -71,7 +71,7 @@ function show(asked, main) {
     });
     const numberOf = new Map(words.map((span, number) => [span, number]));
     const passage = make("div", { class: "passage words", tabindex: "0", role: "group",
-      "aria-label": `Context with the attention of the ${explanation.label} weights; arrow keys move from word to word` });
+      "aria-label": `Context with the attention of ${explanation.label}; arrow keys move from word to word` });
     asked.gaps.forEach((gap, number) => passage.append(gap, words[number] || ""));
     const readout = make("p", { class: "readout", role: "status" });
     const map = heatMap(asked, attention, explanation, state, select, () => panels);
@@ -101,7 +101,7 @@ function show(asked, main) {
     const table = make("table", {}, make("caption", {}, "Most probable answers"),
       make("tbody", {}, ...explanation.answers.map(([text, p]) => make("tr", {}, make("td", {}, text), make("td", {}, percent(p))))));
     const element = make("section", { class: "explanation", "data-weights": explanation.weights, style: `--tone: var(--${explanation.tone})` },
-      make("h2", {}, `${explanation.label} weights`),
+      make("h2", {}, explanation.label),
       make("p", {}, make("b", {}, explanation.answers[0][0]), ` ${percent(explanation.answers[0][1])} `, mark),
       make("div", { class: "strip", role: "group", "aria-label": "Words of the question" }, ...buttons), passage, readout,
       make("h3", {}, "Context-to-question attention"), map.element, map.printed, table);
