@@ -91,7 +91,7 @@ def locked(run: Path) -> Iterator[None]:
         ([40, 60, 70], [50, 50, 60], "it ended 10.0 F1 below them, though it led at 1 of 3 evaluations."),
         ([40, 60, 70], [10, 50, 70.01], "The shadow ended level with the raw weights, at 70.0 F1."),
         ([40, 60, 70, 70], [10, 61, 60, 71], "The lead changed hands 3 times; the shadow ended 1.0 F1 above the raw"),
-        ([40, 60, 70], None, "This run keeps no average: its raw weights stand at 70.0 F1 after step 300."),
+        ([40, 60, 70], None, "This run keeps no average: its raw weights have 70.0 F1 after step 300."),
         ([], None, "Nothing is scored yet: training is at step 0."),
     ],
 )
@@ -254,7 +254,7 @@ def remove_features() -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.unlink(), ".n_best.json is not at hand"),
+        (lambda path: path.unlink(), ".n_best.json is missing"),
         (lambda path: path.write_text("{"), "can't be read as answers"),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": []}}}'), "can't be read as answers"),
         (

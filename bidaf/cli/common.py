@@ -75,7 +75,7 @@ def say_report(report: ReadReport) -> None:
 
 
 def print_line(text: str) -> None:
-    """A result for people, on stdout; what a terminal would obey is escaped."""
+    """A result for people, on stdout; what would control a terminal is escaped."""
     print(printable(text), flush=True)
 
 
@@ -86,7 +86,7 @@ def print_json(value: Any) -> None:
 
 
 def questions_bar(total: int) -> Bar:
-    """Progress over questions on stderr; nothing when that is no terminal."""
+    """Progress over questions on stderr; nothing when that is not a terminal."""
     from bidaf.progress import bar
 
     return bar("answer", "question", total)
@@ -118,6 +118,6 @@ def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]
     for row in cells:
         table.add_row(*map(Text, row))
     console = Console(width=width)
-    with console.capture() as shown:  # rich itself would end the process where nobody reads
+    with console.capture() as shown:  # rich itself would end the process on a broken pipe
         console.print(table)
     print(shown.get(), end="")

@@ -238,7 +238,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
 
 
 def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
-    """Everything a run would begin with, on stdout."""
+    """Print what a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 

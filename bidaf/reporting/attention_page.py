@@ -80,7 +80,7 @@ def verdict(explained: ExplainedQuestion) -> str:
 
 
 def _question(explained: ExplainedQuestion) -> dict[str, Any]:
-    """What the page's script shows of one question. Texts come in pieces, so that the script needs no offsets."""
+    """What the page's script shows of one question. Texts are split into words, so that the script needs no offsets."""
     example = explained.example
     context, question = example.context, example.question
     gold = [answer.text for answer in example.answers]

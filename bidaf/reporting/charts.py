@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = list[tuple[int, float]]
-MARKED_POINTS = 40  # more than these melt into a line
-DRAWN_POINTS = 1_000  # as wide as a chart; of more, neighbours are drawn as their mean
+MARKED_POINTS = 40  # more markers would merge into a line
+DRAWN_POINTS = 1_000  # the width of a chart; of more, neighbours are drawn as their mean
 MARKERS = "osD^v"
 DASHES = (0, (4, 2))
 RAW_SUFFIX = ", raw weights"
@@ -48,7 +48,7 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
             tick(inset, across=3, up=4)
             axes.indicate_inset_zoom(inset, edgecolor=FAINT, alpha=1)
         handles, labels = axes.get_legend_handles_labels()
-        if len(runs) > 1:  # the raw weights' lines need no names of their own
+        if len(runs) > 1:  # one entry names the raw weights of all runs
             named = [pair for pair in zip(handles, labels, strict=True) if not pair[1].endswith(RAW_SUFFIX)]
             handles, labels = [handle for handle, _ in named], [_shortened(label) for _, label in named]
             handles.append(Line2D([], [], color=INK, linestyle=DASHES))
@@ -114,13 +114,13 @@ def gain_chart(run: RunLog) -> Markup:
         gains = [evaluation.gain for evaluation in run.evaluations]
         width = 0.7 * min((after - before for before, after in pairwise(steps)), default=1)
         axes.bar(steps, gains, width=width, color=[SHADOW if gain >= 0 else RAW for gain in gains])
-        axes.plot(steps, gains, linestyle="", label="shadow \N{MINUS SIGN} raw F1")  # for the values to point at
+        axes.plot(steps, gains, linestyle="", label="shadow \N{MINUS SIGN} raw F1")  # gives the values to show
         axes.axhline(0, color=INK, linewidth=0.8)
         limit = _gain_limit(gains)
         if clips_gains(run):
             axes.set_ylim(-limit, limit)
         for step, gain in zip(steps, gains, strict=True):
-            if abs(gain) > limit:  # its figure stands across the zero line, where there is room
+            if abs(gain) > limit:  # its label goes across the zero line, where there is room
                 place: dict[str, Any] = {"ha": "center", "va": "bottom" if gain < 0 else "top", "fontsize": 9}
                 axes.text(step, 0, signed(gain), rotation=0 if len(steps) <= 10 else 90, **place)
         return finish()
@@ -133,7 +133,7 @@ def clips_gains(run: RunLog) -> bool:
 
 
 def _gain_limit(gains: list[float]) -> float:
-    """What the later two thirds need: the first evaluations may lie far below."""
+    """Height that the later two thirds need: the first evaluations may be far below."""
     return 1.4 * max([*(abs(gain) for gain in gains[len(gains) // 3 :]), 0.1])
 
 
@@ -172,7 +172,7 @@ def has_warmup(runs: Sequence[RunLog]) -> bool:
 
 
 def speed_chart(runs: Sequence[RunLog]) -> Markup:
-    """Questions trained on in a second."""
+    """Training questions per second."""
 
     def points(run: RunLog) -> Points:
         speeds = [(event.step, event.questions_per_second) for event in run.intervals]
@@ -182,7 +182,7 @@ def speed_chart(runs: Sequence[RunLog]) -> Markup:
 
 
 def memory_chart(runs: Sequence[RunLog]) -> Markup:
-    """The most memory that the process held so far."""
+    """Peak memory of the process or device."""
 
     def points(run: RunLog) -> Points:
         peaks = [(event.step, event.memory_bytes) for event in run.intervals]
@@ -221,7 +221,7 @@ def _lines(
 
 
 def _thinned(points: Points) -> Points:
-    """At most `DRAWN_POINTS` points, each the mean of as many neighbours."""
+    """At most `DRAWN_POINTS` points, each the mean of equally many neighbours."""
     size = -(-len(points) // DRAWN_POINTS)
     if size <= 1:
         return points
@@ -230,11 +230,11 @@ def _thinned(points: Points) -> Points:
 
 
 def _shortened(name: str) -> str:
-    """Its beginning and end: the end of a run's name tells it from others of the same config."""
+    """Its beginning and end: the end of a run's name distinguishes runs of the same config."""
     half = LEGEND_CHARACTERS // 2
     return name if len(name) <= LEGEND_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _name(run: RunLog) -> str:
-    # A leading underscore would hide the line from the legend, and a byte that is no character can't be drawn.
+    # A leading underscore would hide the line from the legend, and a byte that is not UTF-8 can't be drawn.
     return run.name.lstrip("_").encode("utf-8", "replace").decode() or "run"

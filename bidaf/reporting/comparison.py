@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NONE, DIFFERENCE = "\N{EN DASH}", "B \N{MINUS SIGN} A"
 SUFFIXES = (".html", ".png", ".svg")
-# Inches of the plot: its margins, and a row of it.
+# Inches of the plot: its margins and the height of a row.
 LEFT, RIGHT, BELOW, ROW = 1.75, 0.1, 0.5, 0.21
 
 Table = tuple[str, list[str], list[list[str]]]

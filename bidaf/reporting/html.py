@@ -1,4 +1,4 @@
-"""Pages that stand alone: one file, no request, and nothing of the data can become markup or script."""
+"""Pages that stand alone: one file, no request, and no data can become markup or script."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from bidaf.reporting.words import count, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# What would end the element, open a comment in it, or not be allowed in a script.
+# Characters that would end the element, open a comment in it, or are not allowed in a script.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
 def render(template: str, **values: Any) -> str:
     """A page of `templates/NAME.html`, with the style sheet and the script of all pages and `NAME.js`, if any.
 
-    Every value is escaped where it stands (jinja's autoescape). A policy in the page's head allows the one script by
-    its hash, no other, and no request of any kind: should an escape ever fail, nothing runs and nothing leaves.
+    Every value is escaped where it is inserted (jinja's autoescape). A policy in the page's head allows the one script
+    by its hash, no other, and no request of any kind: should an escape ever fail, nothing runs and nothing leaves.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -46,7 +46,7 @@ def render(template: str, **values: Any) -> str:
         ),
         **values,
     )
-    # File names may hold bytes that are no characters.
+    # File names may hold bytes that are not UTF-8.
     return page.encode("utf-8", "replace").decode()
 
 

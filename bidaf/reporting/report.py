@@ -30,7 +30,7 @@ from bidaf.version import __version__
 
 WEIGHTS = {"ema": "shadow"}  # how prose calls a weight set, where not by its name
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
-MAX_TEXT_BYTES = 2_500_000  # of their texts, likewise
+MAX_TEXT_BYTES = 2_500_000  # of their texts, over all runs of a page
 RELOAD_SECONDS = 15
 POLL_SECONDS = 2.0
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KEPT = "ema (kept)"  # the one average that the run kept while it trained
+KEPT = "ema (kept)"  # the average that the run kept during training
 SUFFIXES = (".png", ".svg")
 HEIGHT = 3.4  # inches
 
@@ -164,7 +164,7 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
 
 
 def _floor(rows: list[SweepRow]) -> float | None:
-    """Where the picture ends below: far worse averages would make all others look alike. None for no such average."""
+    """Where the chart ends below: far worse averages would hide all other differences. None for no such average."""
     spreads = [total.margin for row in rows if (total := row.f1.difference.total)]
     lowest = min(row.f1.difference.value for row in rows)
     if not spreads:

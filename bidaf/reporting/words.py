@@ -1,4 +1,4 @@
-"""What the average did, in sentences; and numbers as people write them."""
+"""What the average did, in sentences; and numbers in the form that people read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def headline(run: RunLog) -> str:
         return f"Nothing is scored yet: training is at step {run.step:,}{_of_total(run)}."
     last = run.evaluations[-1]
     if not run.has_shadow:
-        return f"This run keeps no average: its raw weights stand at {last.raw_f1:.1f} F1 after step {last.step:,}."
+        return f"This run keeps no average: its raw weights have {last.raw_f1:.1f} F1 after step {last.step:,}."
     ended = "ended" if run.status == "finished" else "is now"
     if abs(last.gain) < EVEN:
         return f"The shadow {ended} level with the raw weights, at {last.f1:.1f} F1."
@@ -104,7 +104,7 @@ def plain(value: object) -> str:
 
 
 def _turns(gains: list[float]) -> int:
-    """How often the lead went from one to the other; a tie is nobody's."""
+    """How often the lead changed; a tie counts for neither."""
     leads = [gain > 0 for gain in gains if abs(gain) >= EVEN]
     return sum(before != after for before, after in pairwise(leads))
 
