@@ -1,4 +1,4 @@
-"""What the shell offers behind an option when Tab is pressed; `bidaf --install-completion` switches that on."""
+"""What the shell completes when Tab is pressed; `bidaf --install-completion` enables it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Names in `configs/`; paths are the shell's own affair."""
+    """Names in `configs/`; the shell itself completes paths."""
     from bidaf.config_file import known_configs
 
     return [name for name in known_configs() if name.startswith(incomplete)]
@@ -29,3 +29,10 @@ def complete_setting_name(incomplete: str) -> list[str]:
 def complete_setting(incomplete: str) -> list[str]:
     """Dotted names of settings, ready for their value."""
     return [f"{name}=" for name in complete_setting_name(incomplete)]
+
+
+def complete_experiment(incomplete: str) -> list[str]:
+    """Names in `configs/experiments/`."""
+    from bidaf.experiments.definition import known_experiments
+
+    return [name for name in known_experiments() if name.startswith(incomplete)]

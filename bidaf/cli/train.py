@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.runs.labels import Labels
     from bidaf.runs.state import TrainingState
     from bidaf.training.distributed import Group
 
@@ -36,7 +37,7 @@ def train_command(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="With --resume: which run. (default: the newest)", autocompletion=complete_run
+            metavar="RUN", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
         ),
     ] = None,
     config: Annotated[
@@ -46,12 +47,15 @@ def train_command(
         ),
     ] = None,
     set: SetOption = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest valid checkpoint.")] = False,
     prepared: Annotated[
         Path | None,
-        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+        typer.Option(help="Train on this prepared folder, whose sources may be missing.  [default: found by content]"),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the run in lists.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find the run by. Repeatable.")] = None,
+    notes: Annotated[str | None, typer.Option(help="What to remember of it; all three are in RUN/run.json.")] = None,
     strict: StrictOption = False,
     dry_run: Annotated[
         bool,
@@ -78,6 +82,9 @@ def train_command(
         raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
+    from bidaf.runs.labels import Labels
+
+    labels = Labels.of(name, tag or [], notes)
     if sys.stderr.isatty():
         say("loading PyTorch")
     from bidaf.training.distributed import device_of, expected_size, joined
@@ -91,11 +98,11 @@ def train_command(
         if not group.is_first:
             code = _train(None, lambda: follow_run(chosen, group), json=json)
         elif resume:
-            code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
+            code = _resume(run, config, overrides, run_dir, chosen, group, labels, json=json)
         else:
             assert config is not None
             code = _start(
-                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+                config, overrides, run_dir, prepared, chosen, group, labels, strict=strict, dry_run=dry_run, json=json
             )
     raise typer.Exit(code)
 
@@ -107,11 +114,12 @@ def _resume(
     run_dir: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     json: bool,
 ) -> int:
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import find_run
+    from bidaf.runs.finding import find_run
     from bidaf.training.launch import resume_run
 
     source = find_run(name)
@@ -120,7 +128,9 @@ def _resume(
     _say_where(folder, device, group)
     return _train(
         folder,
-        lambda: resume_run(source, device, say, write_run_report, config=settings, folder=run_dir, group=group),
+        lambda: resume_run(
+            source, device, say, write_run_report, config=settings, folder=run_dir, labels=labels, group=group
+        ),
         json=json,
     )
 
@@ -132,6 +142,7 @@ def _start(
     prepared: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     strict: bool,
     dry_run: bool,
@@ -140,7 +151,7 @@ def _start(
     from bidaf.config_file import explain_missing, find_config, load_config
     from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import new_run_folder
+    from bidaf.runs.finding import new_run_folder
     from bidaf.training.launch import start_run
 
     path = find_config(config)
@@ -159,7 +170,9 @@ def _start(
     try:
         return _train(
             folder,
-            lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group),
+            lambda: start_run(
+                settings, folder, device, say, write_run_report, features=features, labels=labels, group=group
+            ),
             json=json,
         )
     except DataError as error:
@@ -173,8 +186,9 @@ def _start(
 def _say_where(folder: Path, device: torch.device, group: Group) -> None:
     import torch
 
+    threads = torch.get_num_threads()
     processes = f", {group.size} processes" if group.size > 1 else ""
-    say(f"run {folder} on {device}, {torch.get_num_threads()} threads{processes}")
+    say(f"run {folder} on {device}, {threads} thread{'' if threads == 1 else 's'}{processes}")
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
@@ -224,7 +238,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
 
 
 def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
-    """Everything a run would begin with, on stdout."""
+    """Print what a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 

@@ -20,7 +20,7 @@ from bidaf.threads import map_on_threads
 
 ALL = slice(None)
 ANY_WEIGHTS = "the model's weights"
-NO_ANSWER = "(no answer)"
+NO_ANSWER_LABEL = "(no answer)"
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -51,7 +51,7 @@ class Prediction(NamedTuple):
     @property
     def shown(self) -> str:
         """What people read."""
-        return self.text or NO_ANSWER
+        return self.text or NO_ANSWER_LABEL
 
 
 def predict_spans(

@@ -13,12 +13,13 @@ from bidaf.runs.weight_sets import file_stem
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS = FOLDERS = (
+CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS, TENSORBOARD = FOLDERS = (
     "checkpoints",
     "predictions",
     "data",
     "snapshots",
     "sweeps",
+    "tensorboard",
 )
 REPORT = "report.html"
 N_BEST = "n_best.json"  # the end of `n_best_file`; its whole name in runs of format 1
