@@ -58,14 +58,14 @@ def experiment_command(
         raise UsageError("--list, --commands and --table exclude each other")
     if csv and (json or list_runs or commands):
         raise UsageError("--csv prints the table: leave out --json, --list and --commands")
-    from bidaf.experiments.definition import COPY, choose, find_experiment, plan, read_experiment
+    from bidaf.experiments.definition import choose, find_experiment, plan, read_experiment
     from bidaf.experiments.page import notes, table, to_csv, write_page
     from bidaf.experiments.results import collect
     from bidaf.experiments.runner import Resources, Runner, prepare_data, shown_command
     from bidaf.experiments.state import state_of
     from bidaf.files.reading import read_text
     from bidaf.files.writing import write_text
-    from bidaf.runs.layout import RUNS_FOLDER
+    from bidaf.runs.layout import EXPERIMENT, RUNS_FOLDER
     from bidaf.training.interrupt import Interrupted
 
     path = find_experiment(file)
@@ -82,7 +82,7 @@ def experiment_command(
     if not only_table:
         resources = Resources.of(experiment, device, jobs)
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / COPY, read_text(path))
+        write_text(folder / EXPERIMENT, read_text(path))
         if commands:
             for job in left:
                 print_line(shown_command(job, resources))

@@ -19,7 +19,6 @@ from bidaf.errors import UsageError
 from bidaf.files.shipped import shipped_configs
 
 FOLDER = "experiments"  # in configs/
-COPY = "experiment.yaml"  # of the file, in the experiment's folder
 SEED = "training.seed"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]

@@ -17,9 +17,7 @@ from bidaf.inference.ensemble_folder import is_ensemble, member_folder, open_ens
 from bidaf.inference.loading import LoadedModel, load_model, load_weight_sets
 from bidaf.model.embedding import WordEmbedding
 from bidaf.runs.folder import find_run
-from bidaf.runs.layout import CHECKPOINTS, find_runs
-
-EXPERIMENT = "experiment.yaml"
+from bidaf.runs.layout import CHECKPOINTS, EXPERIMENT, find_runs
 
 
 @dataclass(frozen=True)
