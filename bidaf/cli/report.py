@@ -38,7 +38,7 @@ def report_command(
     """
     from bidaf.reporting.report import watched_report, write_report
     from bidaf.reporting.scores import scores_csv
-    from bidaf.runs.folder import find_run, find_runs_named
+    from bidaf.runs.finding import find_run, find_runs_named
 
     if csv and (json or watch or output is not None):
         raise UsageError("--csv prints the scores: leave out --json, --watch and --output")

@@ -101,7 +101,7 @@ def rm_command(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
     """Delete runs with all that is in them, after asking; one that is training is refused."""
-    from bidaf.runs.folder import find_run
+    from bidaf.runs.finding import find_run
     from bidaf.runs.removal import check_removal, remove_run
     from bidaf.runs.summary import summarize
 

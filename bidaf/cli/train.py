@@ -119,7 +119,7 @@ def _resume(
     json: bool,
 ) -> int:
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import find_run
+    from bidaf.runs.finding import find_run
     from bidaf.training.launch import resume_run
 
     source = find_run(name)
@@ -151,7 +151,7 @@ def _start(
     from bidaf.config_file import explain_missing, find_config, load_config
     from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import new_run_folder
+    from bidaf.runs.finding import new_run_folder
     from bidaf.training.launch import start_run
 
     path = find_config(config)

@@ -29,7 +29,8 @@ from bidaf.runs.averages import Resolved, resolve_weights
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
 from bidaf.runs.data import open_data
-from bidaf.runs.folder import Run, find_run
+from bidaf.runs.finding import find_run
+from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, CHECKPOINTS
 from bidaf.runs.weight_sets import WeightSet
 
@@ -61,12 +62,17 @@ class LoadedModel:
         return self.source.folder
 
     @property
+    def step(self) -> int:
+        """The run's step when the weights were saved."""
+        return self.source.step
+
+    @property
     def description(self) -> str:
         """Weight set, run (or export) and step, in words."""
         folder = self.origin
         if folder.parent.name == CHECKPOINTS:
             folder = folder.parent.parent
-        return f"{self.weights} weights of {folder}, step {self.source.step:,}"
+        return f"{self.weights} weights of {folder}, step {self.step:,}"
 
     @property
     def no_answer_threshold(self) -> float | None:

@@ -23,7 +23,8 @@ from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
 from bidaf.runs.data import keep_data
-from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
+from bidaf.runs.finding import refuse_copy, refuse_existing_run
+from bidaf.runs.folder import Run
 from bidaf.runs.labels import Labels, add_labels
 from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
