@@ -176,8 +176,8 @@ def test_a_file_that_answers_something_else_is_refused(tmp_path: Path, content: 
 # Models
 
 SETTINGS = {
-    "seed1": ["training.seed=1", "training.max_steps=12"],
-    "words": ["training.seed=2", "training.max_steps=12", "data.min_word_count=1"],
+    "seed1": ["training.seed=1", "training.max_steps=6"],
+    "words": ["training.seed=2", "training.max_steps=6", "data.min_word_count=1"],
 }
 
 

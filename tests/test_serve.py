@@ -29,7 +29,7 @@ from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.inference.ensemble import load_named_sets
 from bidaf.inference.ensemble_predictor import predictor_for
-from bidaf.inference.predictor import Answerer
+from bidaf.inference.predictor import Answerer, Predictor
 from bidaf.serve.batching import Batcher, Busy
 from bidaf.serve.limits import Limits
 from bidaf.serve.service import Outcome, Question, Service
