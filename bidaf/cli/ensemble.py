@@ -72,7 +72,7 @@ def ensemble_command(
     """Let several models answer together: the score with one member to all, and the gain with its interval.
 
     The same models with their weights averaged are scored too, where the shapes agree. An exported ensemble is used
-    like a model: `--model FOLDER` of eval, predict, ask and explain.
+    like a model: `--model FOLDER` of eval, predict, ask, explain and serve.
     """
     from bidaf.files.writing import check_output, write_output
 

@@ -42,8 +42,12 @@ def combine(members: Sequence[Sequence[Prediction]], rule: Rule) -> list[Predict
 
 def first_spans(answers: Sequence[Prediction], n: int) -> list[Prediction]:
     """The first `n` spans, and "no answer" if it is among the answers, in its place."""
-    listed = [answer for answer in answers if not answer.is_empty][:n]
-    return [answer for answer in answers if answer.is_empty or answer in listed]
+    kept, spans = [], 0
+    for answer in answers:
+        spans += not answer.is_empty
+        if answer.is_empty or spans <= n:
+            kept.append(answer)
+    return kept
 
 
 def _sum(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:

@@ -13,18 +13,21 @@ from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.predictor import Answerer, Member, OnProgress, Predictor
 
 
-def predictor_for(loaded: Loaded) -> Answerer:
-    """What answers with a model or an ensemble."""
-    return EnsemblePredictor(loaded) if isinstance(loaded, Ensemble) else Predictor(loaded)
+def predictor_for(loaded: Loaded, *, spread: bool = False) -> Answerer:
+    """What answers with a model or an ensemble; `spread` as for `Predictor`."""
+    if isinstance(loaded, Ensemble):
+        return EnsemblePredictor(loaded, spread=spread)
+    return Predictor(loaded, spread=spread)
 
 
 class EnsemblePredictor(Answerer):
     """An ensemble that answers: each member by itself, then the rule."""
 
-    def __init__(self, loaded: Ensemble) -> None:
+    def __init__(self, loaded: Ensemble, *, spread: bool = False) -> None:
         super().__init__(loaded)
         self.loaded: Ensemble = loaded
-        self._predictors = [Predictor(member) for member in loaded.members]
+        self._predictors = [Predictor(member, spread=spread) for member in loaded.members]
+        self.device = self._predictors[0].device
 
     def features(self, examples: Sequence[Example]) -> Features:
         return self._predictors[0].features(examples)

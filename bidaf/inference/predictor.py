@@ -46,6 +46,7 @@ class Answerer(ABC):
     """What answers questions on contexts of any length: a model, or an ensemble of models."""
 
     loaded: Loaded
+    device: torch.device
 
     def __init__(self, loaded: Loaded) -> None:
         data = loaded.config.data
