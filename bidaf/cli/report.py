@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, print_json, print_line
+from bidaf.cli.completion import complete_run
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output
 from bidaf.messages import say
@@ -15,7 +16,12 @@ from bidaf.messages import say
 
 def report_command(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs by name or folder.  [default: the newest]")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Runs by name or folder.  [default: the newest]",
+            autocompletion=complete_run,
+        ),
     ] = None,
     output: Annotated[
         Path | None,
@@ -38,7 +44,7 @@ def report_command(
     """
     from bidaf.reporting.report import watched_report, write_report
     from bidaf.reporting.scores import scores_csv
-    from bidaf.runs.folder import find_run, find_runs_named
+    from bidaf.runs.finding import find_run, find_runs_named
 
     if csv and (json or watch or output is not None):
         raise UsageError("--csv prints the scores: leave out --json, --watch and --output")

@@ -16,7 +16,7 @@ from bidaf.evaluation.ensemble import RULES, Rule
 from bidaf.inference.ensemble_folder import is_ensemble, member_folder, open_ensemble
 from bidaf.inference.loading import LoadedModel, load_model, load_weight_sets
 from bidaf.model.embedding import WordEmbedding
-from bidaf.runs.folder import find_run
+from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS, find_runs
 
 EXPERIMENT = "experiment.yaml"

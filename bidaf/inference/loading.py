@@ -29,7 +29,8 @@ from bidaf.runs.averages import Resolved, resolve_weights
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
 from bidaf.runs.data import open_data
-from bidaf.runs.folder import Run, find_run
+from bidaf.runs.finding import find_run
+from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, CHECKPOINTS
 from bidaf.runs.weight_sets import WeightSet
 

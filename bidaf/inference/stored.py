@@ -20,7 +20,7 @@ from bidaf.inference.loading import default_weights, find_checkpoint, find_featu
 from bidaf.messages import say
 from bidaf.progress import bar
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
-from bidaf.runs.folder import find_run
+from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS, PREDICTIONS, predictions_file
 
 

@@ -23,7 +23,8 @@ from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
 from bidaf.runs.data import keep_data
-from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
+from bidaf.runs.finding import refuse_copy, refuse_existing_run
+from bidaf.runs.folder import Run
 from bidaf.runs.labels import Labels, add_labels
 from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
@@ -61,7 +62,7 @@ NO_LABELS = Labels()
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would be: sizes, counts, and one step on the longest batch."""
+    """Sizes and counts of a run, and one step on the longest batch."""
 
     weights: dict[str, int]
     """Trained weights by part."""
@@ -194,7 +195,7 @@ def _train(trainer: Trainer, run: Run, report: Report) -> TrainingState:
 
 
 def _sizes(trainer: Trainer) -> str:
-    """How much there is to train, in words."""
+    """Number of parameters and steps, in words."""
     config, steps = trainer.config.training, trainer.order.batches_per_epoch
     parameters = sum(count_weights(trainer.model).values())
     return (

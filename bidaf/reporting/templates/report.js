@@ -4,13 +4,6 @@ const NO_ANSWER = "(no answer)";
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "%";
 const numbers = new Intl.NumberFormat("en");
 
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 const FILTERS = [
   ["all", "all", () => true],
   ["wrong", "wrong", (asked) => !asked.final.exact],
@@ -45,7 +38,7 @@ function start(section, data) {
     radio.checked = name === state.filter;
     chips.append(make("label", { class: "chip" }, radio, `${label} (${numbers.format(count)}${held < count ? `, ${numbers.format(held)} here` : ""})`));
   }
-  const search = make("input", { type: "search", placeholder: "Search questions, answers, contexts, ids", "aria-label": "Search" });
+  const search = make("input", { type: "search", placeholder: "Search questions and answers", "aria-label": "Search" });
   const status = make("p", { class: "muted", role: "status" });
   const list = make("ol", { class: "questions" });
   const more = make("button", { type: "button", class: "more" }, "Show more");
@@ -104,7 +97,9 @@ function start(section, data) {
     const rows = asked[weights].spans.map((span) =>
       make("tr", {}, make("td", {}, cut(asked, span)), make("td", {}, percent(span[2]))));
     table.append(make("tbody", {}, ...rows));
-    return make("div", { class: "scroll" }, table);
+    const element = make("div", { class: "scroll" }, table);
+    scrolling.observe(element);
+    return element;
   }
 
   chips.addEventListener("change", (event) => { state.filter = event.target.value; state.shown = PAGE; draw(0); });
