@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from bidaf.runs.sweeps import write_sweep
 UNIFORM = swept("tail:25%", set(range(0, 24, 2)), 12.0)
 
 
-def run_with_map(folder: Path, scores: list[list[float | None]], *sets: SweptSet) -> RunLog:
+def run_with_map(folder: Path, scores: Sequence[Sequence[float | None]], *sets: SweptSet) -> RunLog:
     """A run that scored averages of half-lives 10, 32 and 100 every 100 steps, and a sweep of these weight sets."""
     log_of(folder, [40, 60], [10, 61], total=200, config={"ema": {"decay": 0.99}})
     for number, each in enumerate(scores, 1):
