@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from conftest import CPU, events
 from helpers_cli import CONFIG, DEV, TRAIN, fail, squad, succeed, write_tiny
+from helpers_serve import load_service, running
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
@@ -67,6 +69,30 @@ def features(folder: Path, config: str, split: str) -> Features:
         found = prepare(load_config(Path(config)).data).features(split)
         _ = found.texts
     return found
+
+
+def test_it_is_served(folder: Path) -> None:
+    service = load_service(folder, "two")
+    question, context = "What is the zebra?", DEV[0][0]
+    for predictor in service.predictors.values():
+        predictor.no_answer_threshold = 0.0  # so that nothing else is answered
+    with running(service) as server:
+        asked = {"question": question, "context": context, "n_best": 2}
+        found = httpx.post(f"{server.address}answer", json=asked).json()
+        assert (found["answer"], found["start"], found["end"]) == ("", 0, 0)
+        assert found["no_answer"] == found["score"] > 0
+        assert found["answers"][1]["answer"] in context
+        shown = httpx.post(
+            f"{server.address}explain", json={"question": question, "context": context, "weights": ["raw"]}
+        ).json()
+        assert "(no answer)" in shown["verdict"]
+        assert (shown["explanations"][0]["isAnswer"], shown["explanations"][0]["exact"]) == ([], True)
+        assert shown["gold"] == ["(no answer)"]
+        for predictor in service.predictors.values():
+            predictor.no_answer_threshold = 1.0
+        found = httpx.post(f"{server.address}answer", json=asked).json()
+        assert found["answer"] in context
+        assert 0 < found["no_answer"] < 1
 
 
 # ---- Data

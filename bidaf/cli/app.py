@@ -27,6 +27,7 @@ from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
 from bidaf.cli.runs import runs_app
 from bidaf.cli.score import score_command
+from bidaf.cli.serve import serve_command
 from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
@@ -85,6 +86,7 @@ for command in (
     export_command,
     report_command,
     explain_command,
+    serve_command,
 ):
     # The overview shows the first line of the command's module.
     summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]

@@ -29,15 +29,15 @@ WEIGHTS = (RAW, EMA)
 def table(results: Results) -> Table:
     """A row per variant: scores with their spread over seeds, the difference to the base, the paper's scores."""
     columns = ["variant", "seeds", *(f"{weights} {METRIC_LABELS[metric]}" for weights in WEIGHTS for metric in METRICS)]
-    columns += [f"F1 \N{MINUS SIGN} {results.base.name}", "95 % interval", "paper EM", "paper F1"]
+    columns += [f"F1 \N{MINUS SIGN} {results.base.name}", "95 % interval", "paper EM / F1"]
     rows = []
     for variant in results.variants:
         scores = [_shown(variant.summary(weights, metric)) for weights in WEIGHTS for metric in METRICS]
         difference = [NONE, NONE]
         if found := _difference(variant, "f1"):
             difference = [signed(found.value, 2), interval(found)]
-        paper = [f"{getattr(variant.paper, metric):.1f}" if variant.paper else NONE for metric in METRICS]
-        rows.append([variant.name, str(len(variant.seeds)), *scores, *difference, *paper])
+        paper = f"{variant.paper.exact_match:.1f} / {variant.paper.f1:.1f}" if variant.paper else NONE
+        rows.append([variant.name, str(len(variant.seeds)), *scores, *difference, paper])
     return "", columns, rows
 
 
@@ -60,7 +60,7 @@ def notes(results: Results) -> list[str]:
 def _shown(summary: Summary | None) -> str:
     if summary is None:
         return NONE
-    return f"{summary.mean:.2f}" if summary.spread is None else f"{summary.mean:.2f} ± {summary.spread:.2f}"
+    return f"{summary.mean:.1f}" if summary.spread is None else f"{summary.mean:.1f}±{summary.spread:.1f}"
 
 
 def _difference(variant: VariantResult, metric: str) -> Estimate | None:

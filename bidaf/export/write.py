@@ -114,6 +114,15 @@ def write_parts(loaded: LoadedModel, folder: Path, type: ExportType = "safetenso
     return info
 
 
+def card_of(loaded: LoadedModel) -> str:
+    """The model card of an export; of a run's weight set, the one that its export would have."""
+    source = loaded.source
+    if isinstance(source, ExportedModel):
+        return model_card(source.config, source.info)
+    assert loaded.prepared is not None
+    return model_card(loaded.config, _info(loaded, source, loaded.prepared, "safetensors"))
+
+
 def _check_scores(loaded: LoadedModel, dev: Features) -> None:
     """Raise `NonfiniteScores` for weights that answer nothing: they have diverged."""
     source = BatchSource(dev, loaded.model.start_scorer.flow_weight.device)

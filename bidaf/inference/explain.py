@@ -23,7 +23,7 @@ from bidaf.evaluation.no_answer import decide
 from bidaf.files.reading import quote
 from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.ensemble_predictor import predictor_for
-from bidaf.inference.predictor import Member
+from bidaf.inference.predictor import Answerer, Member
 
 Float32 = NDArray[np.float32]
 # What a variant's attention lacks, in words. By `model.attention`; the full network lacks nothing.
@@ -79,7 +79,14 @@ def explain(models: Sequence[Loaded], examples: Sequence[Example], n_best: int =
 
     Raises `BidafError` for a context that this machine's memory can't hold, and for weights that have diverged.
     """
-    predictors = [predictor_for(model) for model in models]
+    return explain_with([predictor_for(model) for model in models], examples, n_best)
+
+
+def explain_with(
+    predictors: Sequence[Answerer], examples: Sequence[Example], n_best: int = 5
+) -> Iterator[ExplainedQuestion]:
+    """`explain` for programs that keep what answers."""
+    first = predictors[0].loaded
     for example in examples:
         features = predictors[0].features([example])
         members = [member for predictor in predictors for member in predictor.members(features)]
@@ -88,8 +95,8 @@ def explain(models: Sequence[Loaded], examples: Sequence[Example], n_best: int =
             [(start, end) for start, end in features.context_spans.tolist()],
             predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
             [_explain(member, n_best) for member in members],
-            LACKS.get(models[0].config.model.attention, ""),
-            predictors[0].answer(features, n_best)[example.id] if isinstance(models[0], Ensemble) else None,
+            LACKS.get(first.config.model.attention, ""),
+            predictors[0].answer(features, n_best)[example.id] if isinstance(first, Ensemble) else None,
         )
 
 
