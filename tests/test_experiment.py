@@ -123,6 +123,7 @@ def test_table_csv_and_page_show_the_same_figures(finished: Path) -> None:
 
 
 def test_everybody_can_read_the_page(browser: Browser, finished: Path) -> None:
+    succeed("experiment", "small.yaml", cwd=finished)
     for dark, width in ((False, 1200), (True, 360)):
         browser.open(finished / "runs/small/report.html", dark=dark, width=width)
         assert browser.inaccessible() == []
