@@ -29,6 +29,7 @@ def load(
     weights: str | None = None,
     at: int | None = None,
     allow_error: bool = False,
+    max_answer_tokens: int | None = None,
     device: str = "auto",
 ) -> Predictor:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
@@ -36,7 +37,8 @@ def load(
     `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
     where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
     predicted error is above 5 % raises `UsageError`, unless `allow_error`. `at` takes the run's checkpoint of that
-    step. Raises `DataError` for a folder that is missing or corrupted, or lacks the weights asked for.
+    step. `max_answer_tokens` is the greatest length of an answer; None is the model's own setting. Raises `DataError`
+    for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
     from bidaf.inference.loading import load_model
@@ -44,7 +46,7 @@ def load(
 
     name = None if model is None else str(model)
     loaded = load_model(name, weights=weights, at=at, allow_error=allow_error, device=choose_device(device))
-    return Predictor(loaded)
+    return Predictor(loaded, max_answer_tokens=max_answer_tokens)
 
 
 @overload
@@ -65,13 +67,14 @@ def predict(
     """`{id: answer}`, or with `n_best` a record per question with its answers, both in the order of the questions.
 
     `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
-    without: one, a list, or the rows of a pandas data frame. `on_progress` gets the number of questions of each batch
+    without: one, a list, or the rows of a pandas data frame. A context may be a list of passages, from the best of
+    which the answer is taken. `on_progress` gets the number of questions of each batch
     that is done. Raises `DataError` for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
     _check_model(model)
-    examples = read_questions(questions) if isinstance(questions, str | Path) else as_examples(questions)
+    examples = read_questions(questions, passages=True) if isinstance(questions, str | Path) else as_examples(questions)
     return predict_examples(model, examples, n_best=n_best, on_progress=on_progress)
 
 
@@ -79,13 +82,10 @@ def predict_examples(
     model: Predictor, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
-    answers = model.answer(model.features(examples), 1 if n_best is None else n_best, on_progress)
-    if n_best is None:
-        return {id: best.text for id, (best, *_) in answers.items()}
-    return [
-        {"id": example.id, "question": example.question, "answers": [best._asdict() for best in answers[example.id]]}
-        for example in examples
-    ]
+    from bidaf.inference.records import answer_records
+
+    records = answer_records(model, examples, n_best, on_progress)
+    return {record["id"]: record["prediction_text"] for record in records} if n_best is None else records
 
 
 def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:

@@ -1,7 +1,11 @@
-"""Progress bars: on stderr where that is a terminal, nowhere else; gone when they are done."""
+"""Progress bars: on stderr where that is a terminal, nowhere else; gone when they are done.
+
+Of several processes rank 0 alone shows them.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
@@ -43,7 +47,8 @@ class Bar(tqdm):  # type: ignore[misc]
 
 def bar(label: str, unit: str, total: int | None, **options: Any) -> Bar:
     """A bar to be updated within `with`; `options` are tqdm's."""
-    return Bar(desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True, **options)
+    disable = None if os.environ.get("RANK", "0") == "0" else True  # None: where stderr is no terminal
+    return Bar(desc=label, unit=unit, total=total, disable=disable, leave=False, dynamic_ncols=True, **options)
 
 
 def watched(items: Collection[T], label: str, unit: str, **options: Any) -> Iterator[T]:

@@ -23,8 +23,8 @@ from bidaf.data.cache import Prepared
 from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss
-from bidaf.training import distributed
-from bidaf.training.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
+from bidaf import distributed
+from bidaf.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
 from bidaf.training.trainer import Trainer

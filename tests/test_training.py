@@ -34,7 +34,7 @@ from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import MovingAverage
 from bidaf.training import loop, run_writer
 from bidaf.training import trainer as trainer_module
-from bidaf.training.distributed import Group
+from bidaf.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train

@@ -141,7 +141,7 @@ def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport =
 
     Raises `DataError` for a data set that can't be read, and for one without any gold answer.
     """
-    examples = read_questions(source, need_answers=True, strict=strict, on_report=on_report)
+    examples = read_questions(source, need_answers=True, passages=True, strict=strict, on_report=on_report)
     answered = [example for example in examples if not example.impossible]
     if not answered:
         raise DataError(f"{source}: holds no question with an answer")

@@ -27,10 +27,14 @@ NUMBERS_PER_TOKEN = {"paper": 32, "released": 75}
 
 
 class Predictor:
-    """A loaded model that answers questions on contexts of any length."""
+    """A loaded model that answers questions on contexts of any length.
 
-    def __init__(self, loaded: LoadedModel) -> None:
+    `max_answer_tokens` is the greatest length of an answer, in tokens; None is the model's own setting.
+    """
+
+    def __init__(self, loaded: LoadedModel, *, max_answer_tokens: int | None = None) -> None:
         self.loaded = loaded
+        self.max_answer_tokens = max_answer_tokens or loaded.config.evaluation.max_answer_tokens
         data = loaded.config.data
         self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
         self.device = loaded.model.start_scorer.flow_weight.device
@@ -85,7 +89,7 @@ class Predictor:
                 BatchSource(features, self.device),
                 n_best,
                 batch_tokens=self._batch_tokens(),
-                max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
+                max_answer_tokens=self.max_answer_tokens,
                 weights=f"the {self.loaded.description}",
                 on_progress=on_progress,
             )

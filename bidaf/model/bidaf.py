@@ -35,6 +35,9 @@ class SpanScores(NamedTuple):
 
     start: Tensor
     end: Tensor
+    log_total: Tensor | None = None
+    """Log [batch] of what the two softmaxes divided by: a span's log-probability plus this is its unnormalised score,
+    the sum of the two numbers that the output layer gives its ends."""
 
 
 class SpanScorer(nn.Module):
@@ -116,7 +119,8 @@ class Bidaf(nn.Module):
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
-        return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
+        scores = SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
+        return scores._replace(log_total=_log_divisor(start, scores.start) + _log_divisor(end, scores.end)), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -131,6 +135,11 @@ def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
     if scores.dtype in (torch.bfloat16, torch.float16):
         scores = scores.float()
     return scores.masked_fill(~mask, float("-inf")).log_softmax(dim=1)
+
+
+def _log_divisor(scores: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Log [batch] of the sum of exponentials that made these probabilities of these scores; any token shows it."""
+    return scores[:, 0].detach() - log_probabilities[:, 0].detach()
 
 
 def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:

@@ -1,0 +1,66 @@
+"""Questions in, records out: what `bidaf predict` writes for each question, on one passage or on several.
+
+Several passages of a question are answered one by one, and their answers are ranked by the unnormalised scores of
+their spans. Probabilities can't rank them: they add up to 1 in every passage, also in one that has nothing to do with
+the question. Training normalises scores within a passage, too, so that they are comparable but not calibrated between
+passages (Clark and Gardner, 2018).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from itertools import islice
+from typing import Any
+
+from bidaf.data.squad import Example
+from bidaf.evaluation.evaluator import Prediction
+from bidaf.inference.predictor import OnProgress, Predictor
+
+Record = dict[str, Any]
+
+
+def answer_records(
+    predictor: Predictor,
+    examples: Sequence[Example],
+    n_best: int | None = None,
+    on_progress: OnProgress = lambda passages: None,
+) -> list[Record]:
+    """A record per question, in their order: `{"id", "prediction_text"}`, or with `n_best` the answers with offsets.
+
+    An answer to a question on several passages has the number of its passage besides, from 0, and with `n_best` the
+    score that it was ranked by. `on_progress` gets the number of passages of each batch that is done. Raises as
+    `Predictor.answer`.
+    """
+    passages = _one_by_one(examples)
+    found = iter(predictor.answer(predictor.features(passages), 1 if n_best is None else n_best, on_progress).values())
+    return [_record(example, list(islice(found, len(example.passages))), n_best) for example in examples]
+
+
+def _one_by_one(examples: Sequence[Example]) -> Sequence[Example]:
+    """Each question on each of its passages; the ids are new, and distinct, where a question has several."""
+    if not any(example.further_contexts for example in examples):
+        return examples
+    return [
+        replace(example, id=f"{number}:{example.id}", context=context, further_contexts=())
+        for example in examples
+        for number, context in enumerate(example.passages)
+    ]
+
+
+def _record(example: Example, found: Sequence[Sequence[Prediction]], n_best: int | None) -> Record:
+    ranked = _rank(found)
+    (passage, best), several = ranked[0], len(found) > 1
+    if n_best is None:
+        return {"id": example.id, "prediction_text": best.text, **({"passage": passage} if several else {})}
+    answers = [
+        {**answer.to_dict(), **({"passage": passage, "score": answer.score} if several else {})}
+        for passage, answer in ranked[:n_best]
+    ]
+    return {"id": example.id, "question": example.question, "answers": answers}
+
+
+def _rank(found: Sequence[Sequence[Prediction]]) -> list[tuple[int, Prediction]]:
+    """All answers with the numbers of their passages, the best first; of equal scores that of the earlier passage."""
+    ranked = [(number, answer) for number, answers in enumerate(found) for answer in answers]
+    return sorted(ranked, key=lambda each: -each[1].score) if len(found) > 1 else ranked
