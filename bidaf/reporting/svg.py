@@ -36,6 +36,7 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
 }
 
 WIDTH = 4.7  # inches
+POINT = 1.6  # pixels of a chart that stands alone, per point
 MAX_VALUES = 60  # of one line: more dots would lie on each other
 _NO_VALUES = Markup("")
 
@@ -155,6 +156,25 @@ def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
     svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
     svg = svg[: svg.rindex("</svg>")] + str(values) + svg[svg.rindex("</svg>") :]
     return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
+
+
+def standalone(svg: str) -> str:
+    """A chart of a page as a file of its own, in the colours that the page has in light mode."""
+    from bidaf.reporting.html import TEMPLATES
+
+    styles = (TEMPLATES / "page.css").read_text(encoding="utf-8")
+    colours = dict(reversed(re.findall(r"--(\w+): (#\w+);", styles)))  # dark mode comes later in the file
+    svg = re.sub(r"var\(--(\w+)\)", lambda match: colours[match[1]], svg)
+    svg = re.sub(r'<g class="values">.*?</g>', "", svg, flags=re.DOTALL)  # dots that only the page's script shows
+    size = re.search(r'viewBox="0 0 ([\d.]+) ([\d.]+)"', svg)
+    assert size is not None
+    width, height = (float(points) * POINT for points in size.groups())
+    opening = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" width="{width:.0f}" '
+        f'height="{height:.0f}" font-family="sans-serif"'
+    )
+    background = f'<rect width="100%" height="100%" fill="{colours["paper"]}"/>'
+    return re.sub(r"<svg([^>]*>)", lambda match: f"{opening}{match[1]}{background}", svg, count=1) + "\n"
 
 
 def to_image(figure: Figure, format: str) -> bytes:
