@@ -19,8 +19,8 @@ from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import OnProgress, Predictor
 from bidaf.inference.records import Record, answer_records
 
-CHUNK_CHARACTERS = 1 << 22
-"""Characters of the texts of a chunk: some 5,000 questions of SQuAD."""
+CHUNK_CHARACTERS = 1 << 20
+"""Characters of the texts of a chunk: some 1,200 questions of SQuAD."""
 
 
 def stream_records(
