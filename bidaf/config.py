@@ -43,6 +43,8 @@ class DataConfig(Section):
     """Folder that holds prepared features, one subfolder a key."""
     language: str = Field("en", pattern=r"^[a-z]{2,3}$")
     """Whose rules spaCy's blank pipeline splits words by; a code such as en, de or zh."""
+    unanswerable: bool = False
+    """Keep questions that have no answer, as their source says. `model.no_answer` decides this too: leave it out."""
     second_split: bool = True
     """Split hyphens, dashes, slashes, tildes, quotes and degree signs off tokens, as the released code does."""
     split_questions: bool = True
@@ -98,6 +100,8 @@ class ModelConfig(Section):
     """Drop inputs of the context's phrase LSTM too (the released code does so for the question only)."""
     share_phrase_lstm: bool = True
     """One phrase LSTM for context and question (released dev branch: two)."""
+    no_answer: bool = False
+    """Let a trained score for "no answer" compete with the spans (SQuAD 2.0); else such questions are left out."""
     score_bias: bool = True
     """A bias in the similarity and in the output scores: in the released code, and without effect in a softmax."""
 
@@ -302,9 +306,22 @@ class Config(Section):
     training: TrainingConfig = TrainingConfig()
     evaluation: EvaluationConfig = EvaluationConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _data_follows_the_model(cls, values: Any) -> Any:
+        data, model = (values.get(name) for name in ("data", "model")) if isinstance(values, dict) else (None, None)
+        if isinstance(data, dict) and isinstance(model, dict) and model.get("no_answer") is True:
+            return {**values, "data": {"unanswerable": True, **data}}
+        return values
+
     @model_validator(mode="after")
-    def _sizes_agree(self) -> Config:
+    def _settings_agree(self) -> Config:
         problems = []
+        if self.data.unanswerable != self.model.no_answer:
+            problems.append(
+                f"data.unanswerable ({self.data.unanswerable}) must be as model.no_answer ({self.model.no_answer}); "
+                "leave it out"
+            )
         if self.data.max_word_chars < self.model.char_width:
             problems.append(
                 f"data.max_word_chars ({self.data.max_word_chars}) must be at least "

@@ -13,7 +13,7 @@ from bidaf.errors import UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
-    from bidaf.evaluation.squad_v1 import Score
+    from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
     from bidaf.inference.predictor import Predictor
@@ -68,8 +68,9 @@ def predict(
 
     `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
     without: one, a list, or the rows of a pandas data frame. A context may be a list of passages, from the best of
-    which the answer is taken. `on_progress` gets the number of questions of each batch
-    that is done. Raises `DataError` for anything that is not a question.
+    which the answer is taken. `on_progress` gets the number of passages of each batch that is done. A model that knows
+    "no answer" answers with the empty text, and its records hold the probability of `no_answer`. Raises `DataError`
+    for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
@@ -114,13 +115,14 @@ def explain(model: Predictor, question: str, context: str, n_best: int = 5) -> E
 
 
 def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Path | Mapping[str, str]) -> Score:
-    """Exact match and F1, in percent, as the official SQuAD v1.1 evaluator counts them.
+    """Exact match and F1, in percent, as the official SQuAD evaluator counts them: v2.0 where any question has no
+    answer, else v1.1.
 
     `data` is a SQuAD file or `{id: gold answers}`, `predictions` a file of `{id: answer}` or that itself. Raises
     `DataError` for anything else.
     """
+    from bidaf.evaluation.metrics import check_gold, read_gold, score_answers
     from bidaf.evaluation.predictions import check_predictions, read_predictions
-    from bidaf.evaluation.squad_v1 import check_gold, read_gold, score_answers
 
     gold = read_gold(data) if isinstance(data, str | Path) else check_gold(data, "the data")
     if isinstance(predictions, str | Path):

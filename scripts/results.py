@@ -24,7 +24,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from results_page import COMPARISONS, PLAIN, SHADOW, dev_label, draw, questions_file, rewritten
+from results_page import COMPARISONS, NAMES, PLAIN, SHADOW, dev_label, draw, questions_file, rewritten
 
 from bidaf.data.questions import read_questions
 from bidaf.errors import BidafError, DataError
@@ -34,7 +34,6 @@ from bidaf.evaluation.questions import GoldQuestion, questions_of_examples, ques
 from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.files.writing import claim_folder, json_text, put_folder
 from bidaf.inference.stored import StoredModel
-from bidaf.reporting.comparison import NAMES
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.data import open_data
 from bidaf.runs.events import Evaluation

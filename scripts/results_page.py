@@ -12,10 +12,11 @@ from typing import Any
 
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.comparison import paired
+from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.sweep import summarize
 from bidaf.reporting import sweep as sweeps
 from bidaf.reporting.charts import score_chart
-from bidaf.reporting.comparison import NAMES, NONE, interval
+from bidaf.reporting.comparison import NONE, interval
 from bidaf.reporting.svg import standalone
 from bidaf.reporting.width_map import map_chart
 from bidaf.reporting.words import signed
@@ -26,6 +27,7 @@ from bidaf.runs.sweeps import newest_sweep
 
 COMPARISONS = "comparisons.jsonl"
 PLAIN, SHADOW = "raw", "ema"
+NAMES = {name: METRIC_LABELS[name] for name in ("exact_match", "f1")}
 BLOCK = re.compile(r"(<!-- begin (\w+)((?: [\w.-]+)?) -->\n).*?(<!-- end \2\3 -->)", re.DOTALL)
 
 

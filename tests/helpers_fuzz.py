@@ -200,7 +200,8 @@ def eval_questions(home: Home, file: made.QuestionFile) -> Ran:
         read, skipped = _reported(ran, len(asked_in(file.name, file.content)))
         left_out = _count(re.search(r"([\d,]+) unanswerable questions are left out", ran.err))
         _expect(ran.json["questions"] + left_out + skipped == read, f"{ran.json['questions']} scored of {read}")
-        scored = bidaf("score", path, home.folder / "empty.json", "--json", cwd=home.folder)
+        answers = home.folder / "empty.json"
+        scored = bidaf("score", path, answers, "--answerable-only", "--json", cwd=home.folder)
         _expect(scored.code == 0, scored.err)
         _expect(scored.json["questions"] == ran.json["questions"], "eval and score count other questions")
     path.unlink()

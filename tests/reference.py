@@ -50,18 +50,20 @@ class PlainBidaf(nn.Module):
         for layer in model.modeling:
             assert isinstance(layer, BiLstm)
             modeled = run_lstm(layer, modeled, context_length)
-        start = score(model.start_scorer, flow, modeled, context_length)
+        start, no_start = score(model, model.start_scorer, flow, modeled, context_length)
         end_input = modeled
         if model.variant == "released":
             rows = []
             for g, m, log_p, t in zip(flow, modeled, start, context_length, strict=True):
-                summary = sum(log_p[k].exp() * m[k] for k in range(int(t)))
+                summary = sum(log_p[:t].softmax(dim=0)[k] * m[k] for k in range(int(t)))
                 assert isinstance(summary, Tensor)
                 rows.append(torch.stack([torch.cat([g[k], m[k], summary, m[k] * summary]) for k in range(int(t))]))
             end_input = nn.utils.rnn.pad_sequence(rows, batch_first=True)
-        end = score(model.end_scorer, flow, run_lstm(model.end_lstm, end_input, context_length), context_length)
+        ends = run_lstm(model.end_lstm, end_input, context_length)
+        end, no_end = score(model, model.end_scorer, flow, ends, context_length)
         width = context_rows.shape[1] - start.shape[1]
-        return SpanScores(*(F.pad(scores, (0, width), value=-torch.inf) for scores in (start, end)))
+        start, end = (F.pad(scores, (0, width), value=-torch.inf) for scores in (start, end))
+        return SpanScores(start, end, None if model.no_answer_bias is None else no_start + no_end)
 
 
 def embed(layer: WordTypeEmbedding, rows: Tensor, chars: Tensor) -> Tensor:
@@ -143,10 +145,15 @@ def attentive_lstm(layer: AttentiveBiLstm, context: Tensor, question: Tensor) ->
     return torch.cat([directions[0], directions[1].flip(0)], dim=1)
 
 
-def score(scorer: SpanScorer, flow: Tensor, rest: Tensor, lengths: Tensor) -> Tensor:
-    """Log probabilities [batch, T] of each example's own tokens; -inf beyond them."""
+def score(model: Bidaf, scorer: SpanScorer, flow: Tensor, rest: Tensor, lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Log probabilities [batch, T] of each example's own tokens, -inf beyond them; and [batch] of no answer, or 0."""
     scores = torch.cat([flow, rest], dim=2) @ torch.cat([scorer.flow_weight, scorer.rest_weight])
     if scorer.bias is not None:
         scores = scores + scorer.bias
-    rows = [row[:length].log_softmax(dim=0) for row, length in zip(scores, lengths, strict=True)]
-    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-torch.inf)
+    rows, absent = [], []
+    for row, length in zip(scores, lengths, strict=True):
+        items = row[:length] if model.no_answer_bias is None else torch.cat([row[:length], model.no_answer_bias])
+        log_probabilities = items.log_softmax(dim=0)
+        rows.append(log_probabilities[:length])
+        absent.append(log_probabilities[length:].sum())
+    return nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=-torch.inf), torch.stack(absent)

@@ -111,10 +111,20 @@ def test_questions_that_neither_answers_count_as_wrong_and_are_counted() -> None
     assert (few.questions, few.missing, few.unknown) == (10, 0, 20)
 
 
-def test_questions_without_an_answer_are_left_out() -> None:
-    questions = [*dev(), GoldQuestion("none", "article 0", "Who?", CONTEXT, (), None)]
-    found = of(questions, {0}, {1})
-    assert (found.questions, found.unknown, found.unanswerable) == (40, 0, 1)
+def test_questions_without_an_answer_count_by_v2_or_are_left_out() -> None:
+    questions = [*dev(), *(GoldQuestion(f"none-{n}", f"article {n}", "Who?", CONTEXT, (), None) for n in range(8))]
+    texts = {question.id: "two cats" for question in questions}
+    a, b = System("a", [texts]), System("b", [texts | {"none-0": "", "none-1": ""}])
+    found = compare(questions, a, b)
+    assert (found.rule, found.questions, found.unanswerable) == ("SQuAD v2.0", 48, 0)
+    values = {name: (metric.a.value, metric.b.value) for name, metric in found.metrics.items()}
+    assert values["unanswerable_f1"] == (0.0, 25.0)
+    assert values["answerable_f1"][0] == values["answerable_f1"][1]
+    assert found.metrics["f1"].difference.value == pytest.approx(100 * 2 / 48)
+    assert found.metrics["unanswerable_f1"].difference.interval is not None
+    left_out = compare(questions, a, b, answerable_only=True)
+    assert (left_out.rule, left_out.questions, left_out.unknown, left_out.unanswerable) == ("SQuAD v1.1", 40, 0, 8)
+    assert left_out.metrics.keys() == {"exact_match", "f1"}
 
 
 def test_rows_add_up_to_the_whole() -> None:

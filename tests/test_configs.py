@@ -55,7 +55,7 @@ def test_each_config_tries_out_one_step_of_the_model_it_describes(folder: Path, 
     assert not (folder / "runs").exists()
 
 
-@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "mini.yaml"])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if not name.startswith("mini")])
 def test_without_its_data_a_config_ends_with_the_name_of_the_missing_file(tmp_path: Path, name: str) -> None:
     message = fail(3, "train", "-c", name, "--dry-run", "--set", "data.vectors=null", cwd=tmp_path)
     missing = load_config(find_config(name)).data.train[0]

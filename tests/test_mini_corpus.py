@@ -10,16 +10,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from helpers_cli import succeed
 
 from bidaf.data.corpus import Corpus, read_corpus
 from bidaf.data.questions import read_questions
 from bidaf.data.sources import find_source
 from bidaf.data.squad import Example
 from bidaf.evaluation.squad_v1 import exact_match, score_answers
+from bidaf.evaluation.squad_v2 import score_answers as score_v2
 
 ROOT = Path(__file__).parent.parent
-MINI = ROOT / "data" / "mini"
+MINI, MINI2 = ROOT / "data" / "mini", ROOT / "data" / "mini2"
 SCRIPT = ROOT / "scripts" / "make_mini_corpus.py"
+UNANSWERABLE = ROOT / "scripts" / "make_unanswerable.py"
 FILES = ("train.json", "dev.json", "questions.json")
 
 
@@ -182,3 +185,83 @@ def test_the_questions_for_prediction_are_on_fresh_paragraphs(train: Corpus, dev
     assert fresh
     assert all(not exact_match(example.question, other.question) for example in questions for other in dev.examples)
     assert len(fresh & known) < len(fresh)
+
+
+# ---- mini2: questions that may have no answer
+
+
+@pytest.fixture(scope="module")
+def mini2() -> dict[str, list[Example]]:
+    return {
+        split: read_corpus([find_source(str(MINI2 / f"{split}.json"), split)], unanswerable=True).examples  # type: ignore[arg-type]
+        for split in ("train", "dev")
+    }
+
+
+@pytest.mark.parametrize("split", ["train", "dev"])
+def test_the_script_makes_the_second_corpus_of_the_first_byte_for_byte(split: str, tmp_path: Path) -> None:
+    made = tmp_path / "new folder" / "made.json"
+    subprocess.run([sys.executable, UNANSWERABLE, MINI / f"{split}.json", "-o", made], check=True)
+    assert made.read_bytes() == (MINI2 / f"{split}.json").read_bytes()
+
+
+def test_a_file_that_holds_unanswerable_questions_is_refused(tmp_path: Path) -> None:
+    made = tmp_path / "made.json"
+    ran = subprocess.run([sys.executable, UNANSWERABLE, MINI2 / "dev.json", "-o", made], capture_output=True, text=True)
+    assert ran.returncode == 2
+    assert "unanswerable questions already" in ran.stderr
+    assert not made.exists()
+
+
+def test_there_is_one_question_without_an_answer_for_every_two_with_one(mini2: dict[str, list[Example]]) -> None:
+    for examples in mini2.values():
+        impossible = [example for example in examples if example.impossible]
+        assert 3 * len(impossible) == len(examples)
+
+
+def test_a_question_without_an_answer_is_one_of_another_paragraph_of_its_article(
+    mini2: dict[str, list[Example]],
+) -> None:
+    for examples in mini2.values():
+        by_id = {example.id: example for example in examples}
+        for example in examples:
+            if example.impossible:
+                asked = by_id[example.id.removesuffix("-unanswerable")]
+                assert (asked.question, asked.title) == (example.question, example.title)
+                assert asked.context != example.context
+                assert not any(answer.text.lower() in example.context.lower() for answer in asked.answers)
+
+
+def test_its_words_are_mostly_in_the_paragraph(mini2: dict[str, list[Example]]) -> None:
+    """Else, a count of shared words would tell it from the others."""
+
+    def shared(example: Example) -> float:
+        asked = set(words(example.question.lower()))
+        return len(asked & set(words(example.context.lower()))) / len(asked)
+
+    means = {
+        kind: sum(found) / len(found)
+        for kind in (True, False)
+        if (found := [shared(example) for example in mini2["dev"] if example.impossible is kind])
+    }
+    assert means[True] > 0.5 * means[False]
+
+
+CONSTANTS: dict[str, Callable[[Example], str]] = {**BASELINES, "no answer": lambda example: ""}
+
+
+@pytest.mark.parametrize("name", CONSTANTS)
+def test_a_constant_guess_stays_under_60_f1_on_the_second_corpus(name: str, mini2: dict[str, list[Example]]) -> None:
+    guess = CONSTANTS[name]
+    gold = {example.id: [answer.text for answer in example.answers] for example in mini2["dev"]}
+    assert score_v2(gold, {example.id: guess(example) for example in mini2["dev"]}).f1 < 60
+
+
+@pytest.mark.slow
+def test_a_run_on_the_second_corpus_learns_both_to_answer_and_not_to(tmp_path: Path) -> None:
+    options = ["--set", f"data.prepared_dir={tmp_path / 'prepared'}", "--run-dir", tmp_path / "run", "--device", "cpu"]
+    succeed("train", "-c", "mini2.yaml", *options, cwd=ROOT)
+    scores = succeed("eval", "-m", tmp_path / "run", "--json", cwd=ROOT).json
+    assert scores["f1"] > 85
+    assert scores["answerable_f1"] > 75
+    assert scores["unanswerable_f1"] > 75

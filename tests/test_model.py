@@ -80,11 +80,16 @@ def plain_scores(model: Bidaf, batch: Batch) -> SpanScores:
     return scores
 
 
+def parts(scores: SpanScores) -> list[Tensor]:
+    """What there is of start, end and no answer."""
+    return [part for part in (scores.start, scores.end, scores.no_answer) if part is not None]
+
+
 def gradients(model: Bidaf, scores: SpanScores) -> dict[str, Tensor]:
     """Gradients of a loss that weighs every score of every token differently."""
     generator = torch.Generator().manual_seed(3)
     loss = torch.zeros((), dtype=scores.start.dtype)
-    for part in (scores.start, scores.end):
+    for part in parts(scores):
         weights = torch.randn(part.shape, generator=generator, dtype=torch.float64).to(part.dtype)
         loss = loss + (part.masked_fill(part == -torch.inf, 0.0) * weights).sum()
     names, weights_ = zip(*model.named_parameters(), strict=True)
@@ -100,6 +105,7 @@ SETTINGS: list[dict[str, Any]] = [
     {"modeling_layers": 3},
     {"char_width": WORD_CHARS},
 ]
+NO_ANSWER: dict[str, Any] = {"no_answer": True}
 ABLATIONS: list[dict[str, Any]] = [
     {"embeddings": "word"},
     {"embeddings": "char"},
@@ -110,25 +116,26 @@ ABLATIONS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("variant", ["paper", "released"])
-@pytest.mark.parametrize("settings", SETTINGS + ABLATIONS, ids=str)
+@pytest.mark.parametrize("settings", [*SETTINGS, *ABLATIONS, NO_ANSWER], ids=str)
 def test_scores_and_every_gradient_equal_those_of_the_plain_restatement(variant: str, settings: dict[str, Any]) -> None:
     model = make_model(variant=variant, **settings)
     if isinstance(model.attention, AttentionFlow):  # context words should differ in their most similar question word
         model.attention.similarity.product_weight.detach().mul_(9.0)
     batch = make_batch(extra=2)
     fast, plain = model(batch), plain_scores(model, batch)
-    torch.testing.assert_close(fast, plain, rtol=0, atol=1e-8)
+    torch.testing.assert_close(parts(fast), parts(plain), rtol=0, atol=1e-8)
     expected = gradients(model, plain)
     for name, gradient in gradients(model, fast).items():
         torch.testing.assert_close(gradient, expected[name], rtol=0, atol=1e-8)
     # Nothing above agrees by being zero: only what is the same for every item of a softmax has no effect.
-    constant = ["similarity.bias", "start_scorer.bias", "end_scorer.bias"]
+    constant = ["similarity.bias"]
+    constant += ["start_scorer.bias", "end_scorer.bias"] * (not settings.get("no_answer"))
     constant += ["similarity.context_weight"] * (settings.get("attention") == "context_to_query")
     without_effect = {n for n, gradient in expected.items() if gradient.abs().max() < 1e-12}
     assert without_effect == {n for n in expected if n.endswith(tuple(constant))}
 
 
-@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS], ids=str)
+@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS, NO_ANSWER], ids=str)
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.float64, 1e-10)])
 def test_scores_depend_on_neither_padding_nor_batch_nor_neighbours(
     settings: dict[str, Any], dtype: torch.dtype, tolerance: float
@@ -147,9 +154,9 @@ def test_scores_depend_on_neither_padding_nor_batch_nor_neighbours(
                 len(others),
             ),
         ):
-            for ours, alone in zip(together, scores, strict=True):
-                expected = ours[k, : len(context)]
-                torch.testing.assert_close(alone[row, : len(context)], expected, rtol=0, atol=tolerance)
+            for ours, alone in zip(parts(together), parts(scores), strict=True):
+                shown = slice(len(context)) if ours.dim() == 2 else ...
+                torch.testing.assert_close(alone[row][shown], ours[k][shown], rtol=0, atol=tolerance)
 
 
 def test_what_the_padding_form_holds_changes_no_score_and_gets_no_gradient() -> None:
@@ -158,25 +165,27 @@ def test_what_the_padding_form_holds_changes_no_score_and_gets_no_gradient() -> 
     rows, chars = ROWS.clone(), CHARS.clone()
     rows[0], chars[0] = NUM_TRAINED + 2, torch.arange(WORD_CHARS)
     scores = model(batch)
-    torch.testing.assert_close(model(batch._replace(word_rows=rows, chars=chars)), scores, rtol=0, atol=1e-12)
+    changed = model(batch._replace(word_rows=rows, chars=chars))
+    torch.testing.assert_close(parts(changed), parts(scores), rtol=0, atol=1e-12)
     assert gradients(model, scores)["embedding.word.trained"][0].abs().max() == 0
 
 
 def test_scores_are_log_probabilities_over_the_context_and_impossible_beyond_it() -> None:
     model = make_model()
     batch = make_batch(extra=2)
-    for part in model(batch):
+    for part in model(batch)[:2]:
         torch.testing.assert_close(part.exp().sum(1), torch.ones(4, dtype=torch.float64))
         beyond = torch.arange(part.shape[1]) >= batch.context_length[:, None]
         assert torch.equal(part == -torch.inf, beyond)
 
 
-@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS], ids=str)
+@pytest.mark.parametrize("settings", [{"variant": "paper"}, {"variant": "released"}, *ABLATIONS, NO_ANSWER], ids=str)
 def test_gradients_are_finite_however_much_is_padding(settings: dict[str, Any]) -> None:
     model = make_model(**settings, dtype=torch.float32, dropout=0.4)
     model.train()
     scores = model(make_batch(extra=30))
-    loss = span_loss(scores, torch.tensor([6, 0, 2, 4]), torch.tensor([6, 0, 2, 4]))
+    gold = torch.tensor([6, 0, -1 if settings == NO_ANSWER else 2, 4])
+    loss = span_loss(scores, gold, gold)
     for gradient in torch.autograd.grad(loss, tuple(model.parameters())):
         assert gradient.isfinite().all()
 
@@ -193,6 +202,7 @@ def test_gradients_are_finite_however_much_is_padding(settings: dict[str, Any]) 
         ({"attention": "query_to_context"}, 1_610_703),
         ({"attention": "context_to_query"}, 1_450_303),
         ({"attention": "dynamic"}, 1_709_302),
+        ({"no_answer": True}, 1_610_704),
         ({"attention": "dynamic", "variant": "released"}, 2_189_302),
     ],
 )
@@ -286,13 +296,40 @@ def test_the_loss_is_the_mean_of_both_negative_log_probabilities() -> None:
     torch.testing.assert_close(span_loss(scores, torch.tensor(start), torch.tensor(end)), by_hand)
 
 
+def test_with_no_answer_the_scores_of_all_tokens_and_of_none_add_up_to_one() -> None:
+    model = make_model(no_answer=True)
+    scores = model(make_batch(extra=2))
+    bias = model.no_answer_bias
+    assert bias is not None
+    assert scores.no_answer is not None
+    shares = [1 - part.exp().sum(1) for part in scores[:2]]
+    torch.testing.assert_close(shares[0] * shares[1], scores.no_answer.exp(), rtol=0, atol=1e-12)
+    with torch.no_grad():
+        bias.add_(1.0)
+    raised = model(make_batch(extra=2))
+    assert (raised.no_answer > scores.no_answer).all()
+    # The bias competes with all tokens alike.
+    torch.testing.assert_close(raised.start.softmax(1), scores.start.softmax(1), rtol=0, atol=1e-12)
+
+
+def test_the_loss_of_a_question_without_an_answer_is_that_of_no_start_and_no_end() -> None:
+    scores = make_model(no_answer=True)(make_batch())
+    start, end = [1, -1, 0, -1], [3, -1, 2, -1]
+    spans = [scores.start[k, start[k]] + scores.end[k, end[k]] for k in (0, 2)]
+    by_hand = -(sum(spans) + scores.no_answer[1] + scores.no_answer[3]) / 4
+    torch.testing.assert_close(span_loss(scores, torch.tensor(start), torch.tensor(end)), by_hand)
+    answered = span_loss(scores, torch.tensor([1, 0, 0, 2]), torch.tensor([3, 0, 2, 2]))
+    without = SpanScores(scores.start, scores.end)
+    torch.testing.assert_close(answered, span_loss(without, torch.tensor([1, 0, 0, 2]), torch.tensor([3, 0, 2, 2])))
+
+
 @pytest.mark.parametrize("attention", ["both", "dynamic"])
 def test_scores_stay_in_single_precision_under_autocast(attention: str) -> None:
     model = make_model(dtype=torch.float32, attention=attention)
     expected = model(make_batch())
     with torch.autocast("cpu", dtype=torch.bfloat16):
         scores = model(make_batch())
-    for part, whole in zip(scores, expected, strict=True):
+    for part, whole in zip(scores[:2], expected[:2], strict=True):
         assert part.dtype == torch.float32
         torch.testing.assert_close(part, whole, rtol=0, atol=0.02)
 

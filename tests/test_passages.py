@@ -60,8 +60,23 @@ class Scripted:
         assert len({example.id for example in examples}) == len(examples)
         return examples
 
-    def answer(self, features: Sequence[Example], n_best: int, on_progress: Any) -> dict[str, list[Prediction]]:
+    def rank(self, features: Sequence[Example], n_best: int, on_progress: Any) -> dict[str, list[Prediction]]:
         return {example.id: self.answers[int(example.context)] for example in features}
+
+
+def test_there_is_no_answer_where_no_passage_has_one() -> None:
+    span, rival = Prediction("a", 0, 1, 0.3, 5.0), Prediction("b", 0, 1, 0.9, 1.0)
+    sure, unsure = Prediction("", 0, 0, 0.8, 2.0), Prediction("", 0, 0, 0.6, 2.0)
+    scripted = cast(Predictor, Scripted([[sure, span], [unsure, rival], [rival, sure]]))
+    none = Example("none", "?", "0", (), further_contexts=("1",))
+    one = Example("one", "?", "0", (), further_contexts=("2",))
+    assert answer_records(scripted, [none, one]) == [
+        {"id": "none", "prediction_text": "", "passage": 1, "no_answer": 0.6},
+        {"id": "one", "prediction_text": "a", "passage": 0, "no_answer": 0.8},
+    ]
+    first, second = answer_records(scripted, [none, one], 2)
+    assert [answer["text"] for answer in first["answers"]] == ["", "a"]
+    assert [answer["text"] for answer in second["answers"]] == ["a", "b"]
 
 
 def test_passages_are_ranked_by_score_and_not_by_probability() -> None:

@@ -163,13 +163,13 @@ def test_a_stopped_prediction_is_continued_to_the_same_file(
     assert f"{len(kept)} answers are kept; continue with --resume" in ran.err
     assert "--resume" in fail(2, *command, cwd=folder)
     answered: list[int] = []
-    answer = Predictor.answer
+    rank = Predictor.rank
 
     def noting(self: Predictor, features: Features, *given: Any) -> Any:
         answered.append(len(features))
-        return answer(self, features, *given)
+        return rank(self, features, *given)
 
-    monkeypatch.setattr(Predictor, "answer", noting)
+    monkeypatch.setattr(Predictor, "rank", noting)
     succeed(*command, "--resume", cwd=folder)
     assert sum(answered) == len(RECORDS) - len(kept)
     assert (folder / "answers.jsonl").read_bytes() == (folder / "whole.jsonl").read_bytes()

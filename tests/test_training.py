@@ -24,7 +24,7 @@ from bidaf.distributed import Group
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
-from bidaf.evaluation.squad_v1 import score_file
+from bidaf.evaluation.metrics import score_file
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.writing import json_text
 from bidaf.inference.loading import load_model
@@ -415,7 +415,7 @@ def test_what_was_scored_is_what_is_saved(whole_runs: Callable[[str], Path], cor
         answers = predict_spans(loaded.model, source, batch_tokens=120, max_answer_tokens=None)
         file = run / "predictions" / f"step-{step:06d}.{weights}.json"
         assert {question: best.text for question, (best,) in answers.items()} == read_json(file)
-        score = score_file(corpus / "dev.json", file)
+        score = score_file(corpus / "dev.json", file).score
         logged = next(line for line in events(run, "eval") if line["step"] == step)["scores"][weights]
         assert logged == {"exact_match": score.exact_match, "f1": score.f1}
 

@@ -47,16 +47,16 @@ def print_passage(context: str, answer: Prediction | None = None) -> None:
     console.print(Text.assemble("... " if begin else "", passage[begin:end], " ..." if end < len(context) else ""))
     if answer is not None:
         confidence = f"   confidence {answer.probability:.1%}"
-        console.print(Text.assemble("\n", (_shortened(answer.text), "bold"), (confidence, "dim"), "\n"))
+        console.print(Text.assemble("\n", (_shortened(answer.shown), "bold"), (confidence, "dim"), "\n"))
 
 
 def print_n_best(answers: Sequence[Prediction]) -> None:
     """Most probable first: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
     if not sys.stdout.isatty():
         for answer in answers:
-            print(f"{answer.probability:.4f}\t{one_line(answer.text)}", flush=True)
+            print(f"{answer.probability:.4f}\t{one_line(answer.shown)}", flush=True)
         return
-    rows = [(one_line(answer.text), f"{answer.probability:.1%}", f"{answer.start}-{answer.end}") for answer in answers]
+    rows = [(one_line(each.shown), f"{each.probability:.1%}", f"{each.start}-{each.end}") for each in answers]
     print_table("", ("answer", "confidence", "characters"), rows)
 
 

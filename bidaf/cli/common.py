@@ -47,6 +47,16 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JS
 
 
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
+AnswerableOnlyOption = Annotated[
+    bool, typer.Option("--answerable-only", help="Leave out questions without an answer and score by SQuAD v1.1.")
+]
+
+
+def say_rule(rule: str, left_out: int) -> None:
+    """Report the official rule that was used, and how many questions it has no score for."""
+    say(f"scored by the rule of {rule}")
+    if left_out:
+        say(f"{left_out:,} unanswerable questions are left out")
 
 
 def to_json(value: Any) -> str:

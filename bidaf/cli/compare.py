@@ -7,7 +7,15 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import DeviceOption, JsonOption, print_json, print_table, say_report
+from bidaf.cli.common import (
+    AnswerableOnlyOption,
+    DeviceOption,
+    JsonOption,
+    print_json,
+    print_table,
+    say_report,
+    say_rule,
+)
 from bidaf.cli.completion import complete_run
 from bidaf.cli.weights import AllowErrorOption
 from bidaf.errors import UsageError
@@ -42,6 +50,7 @@ def compare_command(
         Path | None,
         typer.Option("--output", "-o", help="Write a page (.html) or a plot (.png, .svg) of the differences."),
     ] = None,
+    answerable_only: AnswerableOnlyOption = False,
     allow_error: AllowErrorOption = False,
     device: DeviceOption = "auto",
     json: JsonOption = False,
@@ -64,16 +73,22 @@ def compare_command(
         check_suffix(output)
         check_output(output)
     pair = pair_names(names_a, names_b, weights or [])
-    comparison = compare_named(pair, data=data, device=device, allow_error=allow_error, on_report=say_report)
+    comparison = compare_named(
+        pair,
+        data=data,
+        device=device,
+        answerable_only=answerable_only,
+        allow_error=allow_error,
+        on_report=say_report,
+    )
     if output is not None:
         write_comparison(comparison, output)
         say(f"written: {output}")
+    say_rule(comparison.rule, comparison.unanswerable)
     if comparison.missing:
         say(f"{comparison.missing:,} questions are answered by neither and score 0")
     if comparison.unknown:
         say(f"{comparison.unknown:,} answered ids are not in the data and are ignored")
-    if comparison.unanswerable:
-        say(f"{comparison.unanswerable:,} questions without an answer are not scored")
     if json:
         print_json(comparison.to_dict())
         return

@@ -15,6 +15,7 @@ from bidaf.cli.common import (
     print_json,
     print_table,
     say_report,
+    say_rule,
     to_json,
 )
 from bidaf.cli.weights import (
@@ -28,7 +29,6 @@ from bidaf.cli.weights import (
 )
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output, write_output
-from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.inference.evaluate import Evaluation
@@ -52,7 +52,12 @@ def eval_command(
     strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
-    """Score a model by the official SQuAD v1.1 evaluation: exact match and F1, in percent."""
+    """Score a model by the official SQuAD evaluation: exact match and F1, in percent.
+
+    Models with model.no_answer are scored by v2.0, with HasAns and NoAns, others by v1.1. On the run's dev set the
+    threshold of each weight set is chosen, and the cross-fitted F1 is the one to quote; other data is scored at the
+    threshold that was stored.
+    """
     names = weight_sets(weights, use_ema, both=both)
     if predictions is not None:
         if names is not None and len(names) > 1:
@@ -61,8 +66,7 @@ def eval_command(
     evaluations = evaluate(model, names, at=at, data=data, device=device, allow_error=allow_error, strict=strict)
     if predictions is not None:
         write_output(predictions, to_json(evaluations[0].predictions))
-    if unanswerable := evaluations[0].unanswerable:
-        say(f"{unanswerable:,} unanswerable questions are left out")
+    say_rule(evaluations[0].rule, evaluations[0].unanswerable)
     if json:
         results = [_result(each) for each in evaluations]
         print_json(results if names is not None and len(names) > 1 else results[0])
@@ -98,6 +102,7 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
     return {
         **evaluation.scores,
         "questions": evaluation.questions,
+        "rule": evaluation.rule,
         "weights": evaluation.weights,
         "model": evaluation.model,
         "data": evaluation.data,
@@ -105,12 +110,12 @@ def _result(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def _print_scores(evaluations: list[Evaluation]) -> None:
-    from bidaf.evaluation.squad_v1 import METRIC_LABELS
+    from bidaf.evaluation.metrics import METRIC_LABELS, show_metric
 
     first = evaluations[0]
     columns = ["weights", *(METRIC_LABELS.get(name, name) for name in first.scores), "questions"]
     rows = [
-        [each.weights, *(f"{value:.2f}" for value in each.scores.values()), f"{each.questions:,}"]
+        [each.weights, *(show_metric(*metric) for metric in each.scores.items()), f"{each.questions:,}"]
         for each in evaluations
     ]
     print_table(f"{first.model} on {', '.join(first.data)}", columns, rows)

@@ -121,7 +121,11 @@ def _predict_lines(
         predictor = load(str(chosen))
         if file is not None:
             _say_model(predictor)
-            options = {"n_best": n_best, "max_answer_tokens": predictor.max_answer_tokens}
+            options = {
+                "n_best": n_best,
+                "max_answer_tokens": predictor.max_answer_tokens,
+                "no_answer_threshold": predictor.no_answer_threshold,
+            }
             file.begin({"input": questions.source.identity, **origin_of(predictor.loaded), "options": options})
         start = group.from_first(file.num_lines if file else 0)
         with _bar(len(questions), questions.num_passages) as bar, _saying_how_to_continue(file):

@@ -179,6 +179,7 @@ def _say_where(folder: Path, device: torch.device, group: Group) -> None:
 
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
     """Train and report how it ended, in the process that has the run's folder; the exit code."""
+    from bidaf.evaluation.metrics import show_metrics
     from bidaf.inference.verdict import judge_run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
@@ -191,7 +192,7 @@ def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool
         return interrupted.exit_code
     if folder is not None:
         for weights, score in (state.scores or {}).items():
-            say(f"{weights:>4}  EM {score['exact_match']:.2f}  F1 {score['f1']:.2f}")
+            say(f"{weights:>4}  {show_metrics(score)}")
         if verdict := judge_run(folder):
             say(f"verdict: {verdict.sentence}")
         say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")

@@ -39,7 +39,8 @@ def build(
     if config.language != "en":
         tokenizer.tokenize("a")  # a language that spaCy does not have is refused before anything is read
     corpora = {
-        split: read_corpus(each, on_report=report) for split, each in (("train", sources.train), ("dev", sources.dev))
+        split: read_corpus(each, unanswerable=config.unanswerable, on_report=report)
+        for split, each in (("train", sources.train), ("dev", sources.dev))
     }
     echo(", ".join(f"{split}: {len(corpus.examples):,} questions" for split, corpus in corpora.items()))
     with learning(tokenizer, _texts(corpora), workers):
@@ -89,6 +90,7 @@ def _split_counts(read: ReadCounts, indexed: FeatureCounts) -> dict[str, Any]:
         "read": read.read,
         "kept": indexed.kept,
         "unanswerable": read.unanswerable,
+        **({"kept_unanswerable": indexed.unanswerable} if indexed.unanswerable else {}),
         "skipped": read.skipped,
         "dropped": read.dropped | indexed.dropped,
         "realigned_answers": read.realigned,

@@ -20,7 +20,7 @@ class ReadCounts:
     read: int = 0
     kept: int = 0
     unanswerable: int = 0
-    """Questions that have no answer, as their source says."""
+    """Questions that were left out because they have no answer, as their source says."""
     realigned: int = 0
     """Answers that were not at their offset and got that of the nearest or only occurrence."""
     skipped: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -39,8 +39,10 @@ class Corpus:
     counts: ReadCounts
 
 
-def read_corpus(sources: Sequence[Source], *, strict: bool = False, on_report: OnReport = warn) -> Corpus:
-    """Read the sources of a split in their order; every question that is kept has an answer.
+def read_corpus(
+    sources: Sequence[Source], *, unanswerable: bool = False, strict: bool = False, on_report: OnReport = warn
+) -> Corpus:
+    """Read the sources of a split in their order; `unanswerable` questions are kept, or left out and counted.
 
     To be trained on, a question needs an answer at a known place of its context; to be scored on, any answer will do:
     one that stands nowhere has the offset -1. An id that an earlier source has gets the number of its source in front
@@ -65,7 +67,10 @@ def read_corpus(sources: Sequence[Source], *, strict: bool = False, on_report: O
                 id = f"{number}:{id}"
             ids.add(id)
             context = contexts.setdefault(example.context, example.context)
-            if kept := _kept(replace(example, id=id, context=context), counts, training=source.use == "train"):
+            example = replace(example, id=id, context=context)
+            if example.impossible and not unanswerable:
+                counts.unanswerable += 1
+            elif kept := _kept(example, counts, training=source.use == "train"):
                 examples.append(kept)
     if not examples:
         losses = {"unanswerable": counts.unanswerable}
@@ -80,8 +85,8 @@ def read_corpus(sources: Sequence[Source], *, strict: bool = False, on_report: O
 def _kept(example: Example, counts: ReadCounts, *, training: bool) -> Example | None:
     """The example with its answers in their places; None, and counted, if it can't be used."""
     if example.impossible:
-        counts.unanswerable += 1
-        return None
+        counts.kept += 1
+        return example
     outcomes = [align(answer, example.context) for answer in example.answers]
     answers = tuple(outcome for outcome in outcomes if isinstance(outcome, GoldAnswer))
     if training and not answers:

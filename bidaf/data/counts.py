@@ -8,6 +8,7 @@ SPLITS = ("train", "dev")
 ROWS = {
     "read": "read",
     "kept": "kept",
+    "kept_unanswerable": "of these unanswerable",
     "unanswerable": "left out: unanswerable",
     "realigned_answers": "answers moved to where their text is",
     "answers_not_in_context": "answers without a place in the context",
@@ -57,7 +58,8 @@ def count_rows(counts: dict[str, dict[str, Any]]) -> list[tuple[str, str, str]]:
     train, dev = (counts.get(split, {}) for split in SPLITS)
     rows: list[tuple[str, str, str]] = []
     for name, label in ROWS.items():
-        rows.append((label, _shown(train.get(name)), _shown(dev.get(name))))
+        if name != "kept_unanswerable" or name in train or name in dev:
+            rows.append((label, _shown(train.get(name)), _shown(dev.get(name))))
         if name == "unanswerable":
             for kind in ("skipped", "dropped"):
                 of_train, of_dev = _reasons(train, kind), _reasons(dev, kind)

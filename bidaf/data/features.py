@@ -24,6 +24,8 @@ from bidaf.errors import DataError
 from bidaf.files.reading import refuse_strange_files
 
 ARRAYS_FILE, TEXTS_FILE = "features.safetensors", "texts.json"
+NO_ANSWER = -1
+"""First and last token of the gold answer to a question that has none."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +39,7 @@ class Texts:
     contexts: list[str]
     """Whole texts, even where the tokens were cut: spans are offsets into these."""
     answers: list[list[str]]
-    """Every gold text of each question, as evaluation wants them."""
+    """Every gold text of each question, as evaluation wants them; none of a question that has no answer."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Features:
     question_context: Int32
     """`[questions]`, index of the context asked about."""
     answer_spans: Int32
-    """`[answers, 2]`, first and last token of each gold answer."""
+    """`[answers, 2]`, first and last token of each gold answer; `NO_ANSWER` twice where the question has none."""
     answer_offsets: Int64
     """`[questions + 1]`"""
     read_texts: Callable[[], Texts]
@@ -70,6 +72,11 @@ class Features:
     def __len__(self) -> int:
         """Number of questions."""
         return len(self.question_context)
+
+    def gold_spans(self, question: int) -> Int32:
+        """`[spans, 2]`, first and last token of each gold answer to a question; none where it has no answer."""
+        spans = self.answer_spans[self.answer_offsets[question] : self.answer_offsets[question + 1]]
+        return spans[~is_no_answer(spans)]
 
     @cached_property
     def texts(self) -> Texts:
@@ -187,7 +194,14 @@ def check_arrays(features: Features) -> None:
     _check(bool((lengths > 0).all()), "a context has no token")
     _check(bool((np.diff(features.question_offsets) > 0).all()), "a question has no token")
     tokens = np.repeat(lengths[features.question_context], np.diff(features.answer_offsets))
-    _check_range("answer_spans", features.answer_spans, tokens[:, None])
+    answered = ~is_no_answer(features.answer_spans)
+    _check_range("answer_spans", features.answer_spans[answered], tokens[answered, None])
+
+
+def is_no_answer(answer_spans: Int32) -> NDArray[np.bool_]:
+    """`[answers]`, which of the gold answers say that there is none."""
+    absent: NDArray[np.bool_] = (answer_spans == NO_ANSWER).all(axis=1)
+    return absent
 
 
 def check_texts(texts: Texts, *, questions: int, contexts: int) -> None:

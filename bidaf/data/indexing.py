@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from bidaf.data.features import Features, Texts
+from bidaf.data.features import NO_ANSWER, Features, Texts, is_no_answer
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
@@ -33,6 +33,8 @@ class FeatureCounts:
 
     read: int
     kept: int = 0
+    unanswerable: int = 0
+    """Of the kept questions, those that have no answer."""
     dropped: dict[str, list[str]] = field(default_factory=dict)
     """Reason -> question ids."""
     contexts: int = 0
@@ -105,7 +107,9 @@ def index_tokens(
         answer_offsets=answer_offsets,
         read_texts=lambda: texts,
     )
-    counts.kept, counts.contexts, counts.spans = len(kept), len(kept_contexts), len(answer_spans)
+    counts.unanswerable = int(is_no_answer(answer_spans).sum())
+    counts.kept, counts.contexts = len(kept), len(kept_contexts)
+    counts.spans = len(answer_spans) - counts.unanswerable
     counts.truncated_contexts = int(
         np.sum(np.diff(features.context_offsets) < np.diff(tokens.context_offsets)[kept_contexts])
     )
@@ -123,6 +127,11 @@ def _gold_spans(
     for index, example in enumerate(examples):
         if limits and lengths[index] > limits.max_question_tokens:
             counts.drop(f"question longer than {limits.max_question_tokens} tokens", example.id)
+            continue
+        if example.impossible:
+            kept.append(index)
+            spans.append((NO_ANSWER, NO_ANSWER))
+            offsets.append(offsets[-1] + 1)
             continue
         context = tokens.question_context[index]
         bounds = tokens.context_spans[tokens.context_offsets[context] : tokens.context_offsets[context + 1]]

@@ -11,13 +11,14 @@ from typing import Any
 
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
+from bidaf.evaluation.metrics import V1, V2, has_unanswerable, question_scores
 from bidaf.evaluation.questions import GoldQuestion
-from bidaf.evaluation.squad_v1 import QuestionScore, question_scores
+from bidaf.evaluation.squad_v1 import QuestionScore
 from bidaf.evaluation.statistics import Articles, Estimate, McNemar, estimate, mcnemar, why_no_interval
 from bidaf.files.reading import quote
 
 LISTED_IDS = 3
-PLAIN = ("a", "b", "seeds", "questions", "articles", "missing", "unknown", "unanswerable")
+PLAIN = ("a", "b", "seeds", "rule", "questions", "articles", "missing", "unknown", "unanswerable")
 
 Values = list[list[float]]
 """`[seeds, questions]`, percent."""
@@ -62,11 +63,13 @@ class Comparison:
     a: str
     b: str
     seeds: int
+    rule: str
+    """`SQuAD v1.1` or `SQuAD v2.0`."""
     questions: int
     articles: int | None
     """None where they are unknown."""
     metrics: dict[str, Metric]
-    """`exact_match` and `f1`."""
+    """`exact_match` and `f1`; by v2.0 also `answerable_f1` and `unanswerable_f1`, where there are such questions."""
     mcnemar: list[McNemar]
     """Exact matches of only one of the two, for each seed."""
     no_interval: str | None
@@ -77,7 +80,7 @@ class Comparison:
     unknown: int
     """Answered ids that are no question of the data; they change no figure."""
     unanswerable: int
-    """Questions without a gold answer, which are left out of every figure."""
+    """Questions without a gold answer that were left out."""
 
     @property
     def better(self) -> str | None:
@@ -122,18 +125,18 @@ def paired(a: Values, b: Values, articles: Articles) -> Metric:
     return Metric(estimate(a, articles), estimate(b, articles), estimate(differences, articles))
 
 
-def compare(questions: Sequence[GoldQuestion], a: System, b: System) -> Comparison:
-    """Score both systems by the official SQuAD v1.1 evaluation, and compare them question by question.
+def compare(questions: Sequence[GoldQuestion], a: System, b: System, *, answerable_only: bool = False) -> Comparison:
+    """Score both systems by the official SQuAD evaluation, and compare them question by question.
 
-    Seeds are paired in their order. Questions without a gold answer are left out. Raises `DataError` where the systems
-    answered different questions, or none of these.
+    The rule is v2.0 when any question has no gold answer, else v1.1; with `answerable_only`, those are left out. Seeds
+    are paired in their order. Raises `DataError` where the systems answered different questions, or none of these.
     """
     _refuse_different_questions(a, b)
-    gold = {question.id: question.answers for question in questions if question.answers}
+    scored = [question for question in questions if question.answers or not answerable_only]
+    gold = {question.id: question.answers for question in scored}
     answered = a.answers[0].keys()
     if gold.keys().isdisjoint(answered):
         raise DataError(f"{a.name} and {b.name} answer no question of this data; name the data that they answered")
-    scored = [question for question in questions if question.answers]
     articles = [question.article for question in scored]
     of_a, of_b = ([question_scores(gold, answers) for answers in system.answers] for system in (a, b))
     f1_a, f1_b = _values(of_a, "f1"), _values(of_b, "f1")
@@ -141,11 +144,13 @@ def compare(questions: Sequence[GoldQuestion], a: System, b: System) -> Comparis
         a=a.name,
         b=b.name,
         seeds=len(of_a),
+        rule=V2 if has_unanswerable(gold) else V1,
         questions=len(scored),
         articles=len(set(articles)) if all(articles) else None,
         metrics={
             "exact_match": paired(_values(of_a, "exact_match"), _values(of_b, "exact_match"), articles),
             "f1": paired(f1_a, f1_b, articles),
+            **_by_answerability(scored, f1_a, f1_b),
         },
         mcnemar=[
             mcnemar([score.exact_match for score in of_one], [score.exact_match for score in of_other])
@@ -180,6 +185,19 @@ def _listed(ids: set[str]) -> str:
 
 def _values(scores: list[list[QuestionScore]], metric: str) -> Values:
     return [[100.0 * getattr(score, metric) for score in of_seed] for of_seed in scores]
+
+
+def _by_answerability(questions: Sequence[GoldQuestion], a: Values, b: Values) -> dict[str, Metric]:
+    """F1 of the questions with an answer and of those without one; nothing where all have an answer."""
+    if all(question.answers for question in questions):
+        return {}
+    found = {}
+    for name, answerable in (("answerable_f1", True), ("unanswerable_f1", False)):
+        numbers = [number for number, question in enumerate(questions) if bool(question.answers) is answerable]
+        if numbers:
+            of_a, of_b = ([[of_seed[number] for number in numbers] for of_seed in values] for values in (a, b))
+            found[name] = paired(of_a, of_b, [questions[number].article for number in numbers])
+    return found
 
 
 def _mean(values: Values) -> list[float]:

@@ -20,6 +20,7 @@ from bidaf.threads import map_on_threads
 
 ALL = slice(None)
 ANY_WEIGHTS = "the model's weights"
+NO_ANSWER = "(no answer)"
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -32,7 +33,10 @@ class NonfiniteScores(BidafError):
 
 
 class Prediction(NamedTuple):
-    """A span of one question's context: its text, character offsets, probability p1[start] * p2[end] and score."""
+    """A span of one question's context: its text, character offsets, probability p1[start] * p2[end] and score.
+
+    "No answer" is the empty text at (0, 0), with its own probability and score.
+    """
 
     text: str
     start: int
@@ -44,6 +48,16 @@ class Prediction(NamedTuple):
     def to_dict(self) -> dict[str, Any]:
         """What users see, for JSON."""
         return {name: value for name, value in self._asdict().items() if name != "score"}
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it says that there is no answer."""
+        return not self.text
+
+    @property
+    def shown(self) -> str:
+        """What people read."""
+        return self.text or NO_ANSWER
 
 
 def predict_spans(
@@ -60,6 +74,7 @@ def predict_spans(
 ) -> dict[str, list[Prediction]]:
     """Up to `n` best spans of every question (or of a shard of the batches), most probable first, by id.
 
+    A model that knows "no answer" gives the empty answer too, ranked among them by its probability.
     `questions` are numbers of some, instead of all. The ids are in data set order. `on_progress` gets the number of
     questions of each batch that is done. Raises `NonfiniteScores` calling the model's weights `weights`.
     """
@@ -109,7 +124,7 @@ def find_spans(
     max_answer_tokens: int | None,
     weights: str = ANY_WEIGHTS,
 ) -> list[list[Prediction]]:
-    """Up to `n` best spans of the questions with these numbers, cut from their contexts.
+    """Up to `n` best spans of the questions with these numbers, cut from their contexts, and the empty answer.
 
     Raises `NonfiniteScores`: finite weights can diverge so far that all scores are NaN, and then no span is the best.
     """
@@ -121,10 +136,15 @@ def find_spans(
                 "earlier checkpoint, or train with a lower training.optimizer.lr"
             )
     totals = [0.0] * len(found) if scores.log_total is None else scores.log_total.tolist()
-    return [
+    answers = [
         [cut_answer(features, question, span, log_total) for span in spans]
         for question, spans, log_total in zip(questions, found, totals, strict=True)
     ]
+    if scores.no_answer is not None:
+        for ranked, log_probability, log_total in zip(answers, scores.no_answer.tolist(), totals, strict=True):
+            ranked.append(Prediction("", 0, 0, math.exp(log_probability), log_probability + log_total))
+            ranked.sort(key=lambda each: -each.probability)
+    return answers
 
 
 def cut_answer(features: Features, question: int, span: Span, log_total: float) -> Prediction:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from bidaf.data.documents import Unreadable, read_documents
 from bidaf.data.sources import Source
 from bidaf.errors import DataError
-from bidaf.files.reading import Place, kind_of, quote, show_place
+from bidaf.files.reading import Place, kind_of, quote, read_json, show_place
 
 SCHEMAS = '{id: text}, [{"id", "prediction_text"}] or [{"id", "answers": [{"text"}, ...]}]'
 
@@ -44,6 +44,25 @@ def check_predictions(predictions: Any, where: str) -> dict[str, str]:
         if not isinstance(text, str):
             raise DataError(f"{where}: the answer to {quote(str(id))} must be text, found {kind_of(text)}")
     return dict(predictions)
+
+
+def read_probabilities(path: Path, ids: Collection[str]) -> dict[str, float]:
+    """The probability of no answer by id, from `{id: probability}` or from an n-best file.
+
+    Raises `DataError` unless each of the ids has one, from 0 to 1.
+    """
+    where, values = str(path), read_json(path)
+    if isinstance(values, list):
+        records = [each for each in values if isinstance(each, Mapping) and isinstance(each.get("id"), str)]
+        values = {each["id"]: each["no_answer"] for each in records if "no_answer" in each}
+    if not isinstance(values, Mapping):
+        raise DataError(f"{where}: expected {{id: probability of no answer}}, found {kind_of(values)}")
+    for id in ids:
+        value = values.get(id)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1:
+            found = f"{value!r:.40}" if id in values else "none"
+            raise DataError(f"{where}: expected a probability of no answer for {quote(id)}, found {found}")
+    return {id: float(value) for id, value in values.items() if id in ids}
 
 
 def _is_record(document: Any) -> bool:

@@ -44,7 +44,7 @@ def questions_of_features(features: Features) -> list[GoldQuestion]:
     def question(number: int) -> GoldQuestion:
         context = int(features.question_context[number])
         base = int(features.context_offsets[context])
-        spans = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]]
+        spans = features.gold_spans(number)
         start = int(features.context_spans[base + int(spans[:, 0].min()), 0]) if len(spans) else None
         return GoldQuestion(
             id=features.ids[number],

@@ -1,7 +1,7 @@
 """Exact match and F1 as the official SQuAD v1.1 evaluator counts them, equal to the last digit.
 
-Every question of the raw data file counts once, with the best of its gold answers; one without a prediction
-counts as 0. The standard library alone is imported here, so that scoring a file is instant.
+Every question of the data counts once, with the best of its gold answers; one without a prediction counts as 0. The
+standard library alone is imported here, so that scoring a file is instant.
 """
 
 from __future__ import annotations
@@ -9,31 +9,17 @@ from __future__ import annotations
 import re
 import string
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.errors import DataError
-from bidaf.evaluation.predictions import read_predictions
-from bidaf.files.reading import kind_of, quote
 
-METRIC_LABELS = {"exact_match": "EM", "f1": "F1"}
-"""Name of each metric -> how tables call it."""
+Gold = Mapping[str, Sequence[str]]
+"""Question id -> its gold answers, in data set order. Questions without an answer have no score and are left out."""
 
 _PUNCTUATION = str.maketrans("", "", string.punctuation)
 _ARTICLE = re.compile(r"\b(?:a|an|the)\b")
-
-
-@dataclass(frozen=True, slots=True)
-class Gold:
-    """Questions in data set order, each with one gold answer or more."""
-
-    ids: Sequence[str]
-    answers: Sequence[Sequence[str]]
-    unanswerable: tuple[str, ...] = ()
-    """Ids of SQuAD 2.0 questions without an answer: v1.1 has no score for them, so they are left out."""
 
 
 class QuestionScore(NamedTuple):
@@ -81,10 +67,11 @@ def f1(prediction: str, gold: str) -> float:
     A text that normalizes to nothing shares no token with any other, itself included: 0, though it may match
     exactly.
     """
-    return _token_f1(normalize_answer(prediction).split(), normalize_answer(gold).split())
+    return token_f1(normalize_answer(prediction).split(), normalize_answer(gold).split())
 
 
-def _token_f1(predicted: list[str], gold: list[str]) -> float:
+def token_f1(predicted: list[str], gold: list[str]) -> float:
+    """Harmonic mean of precision and recall (0..1) over two multisets of tokens; 0 where they share none."""
     shared = sum((Counter(predicted) & Counter(gold)).values())
     if shared == 0:
         return 0.0
@@ -92,11 +79,9 @@ def _token_f1(predicted: list[str], gold: list[str]) -> float:
     return 2 * precision * recall / (precision + recall)
 
 
-def question_scores(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> list[QuestionScore]:
-    """Score every question against the best of its gold answers, in data set order."""
-    questions: Iterable[tuple[str, Sequence[str]]]
-    questions = zip(gold.ids, gold.answers, strict=True) if isinstance(gold, Gold) else gold.items()
-    return [_score_question(id, answers, predictions.get(id)) for id, answers in questions]
+def question_scores(gold: Gold, predictions: Mapping[str, str]) -> list[QuestionScore]:
+    """Score every question that has an answer against the best of them, in data set order."""
+    return [_score_question(id, answers, predictions.get(id)) for id, answers in gold.items() if answers]
 
 
 def _score_question(id: str, answers: Sequence[str], prediction: str | None) -> QuestionScore:
@@ -105,17 +90,15 @@ def _score_question(id: str, answers: Sequence[str], prediction: str | None) -> 
     predicted = normalize_answer(prediction)
     golds = {normalize_answer(answer) for answer in answers}
     tokens = predicted.split()
-    best = 1.0 if tokens and predicted in golds else max(_token_f1(tokens, gold.split()) for gold in golds)
+    best = 1.0 if tokens and predicted in golds else max(token_f1(tokens, gold.split()) for gold in golds)
     return QuestionScore(id, predicted in golds, best, answered=True)
 
 
-def score_answers(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping[str, str]) -> Score:
+def score_answers(gold: Gold, predictions: Mapping[str, str]) -> Score:
     """Average `question_scores`; raises `DataError` when there is no question to score."""
     scores = question_scores(gold, predictions)
     if not scores:
         raise DataError("there is no question with an answer to score")
-    unanswerable = gold.unanswerable if isinstance(gold, Gold) else ()
-    known = {score.id for score in scores}.union(unanswerable)
     # A loop: from Python 3.12 on sum() compensates for rounding, and would differ in the last digit.
     matches, overlap = 0, 0.0
     for score in scores:
@@ -126,39 +109,6 @@ def score_answers(gold: Gold | Mapping[str, Sequence[str]], predictions: Mapping
         f1=100.0 * overlap / len(scores),
         questions=len(scores),
         missing=tuple(score.id for score in scores if not score.answered),
-        unknown=tuple(id for id in predictions if id not in known),
-        unanswerable=len(unanswerable),
+        unknown=tuple(id for id in predictions if id not in gold),
+        unanswerable=len(gold) - len(scores),
     )
-
-
-def score_file(data: Path | str, predictions: Path, *, strict: bool = False, on_report: OnReport = warn) -> Score:
-    """Score a prediction file on a data set of any known schema; raises `DataError` for what is wrong with either."""
-    return score_answers(read_gold(data, strict=strict, on_report=on_report), read_predictions(predictions))
-
-
-def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> Gold:
-    """Read the gold answers of all questions of a data set, none aligned, cut or dropped; as `read_questions`.
-
-    Raises `DataError` for a data set that can't be read, and for one without any gold answer.
-    """
-    examples = read_questions(source, need_answers=True, passages=True, strict=strict, on_report=on_report)
-    answered = [example for example in examples if not example.impossible]
-    if not answered:
-        raise DataError(f"{source}: holds no question with an answer")
-    return Gold(
-        ids=[example.id for example in answered],
-        answers=[[answer.text for answer in example.answers] for example in answered],
-        unanswerable=tuple(example.id for example in examples if example.impossible),
-    )
-
-
-def check_gold(gold: Any, where: str) -> dict[str, list[str]]:
-    """Raise `DataError` unless these are `{id: gold answers}`, one answer or more each."""
-    if not isinstance(gold, Mapping):
-        raise DataError(f"{where}: expected {{id: list of gold answers}}, found {kind_of(gold)}")
-    for id, answers in gold.items():
-        if isinstance(answers, str) or not isinstance(answers, Sequence) or not answers:
-            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be a list of one text or more")
-        if not all(isinstance(answer, str) for answer in answers):
-            raise DataError(f"{where}: the gold answers to {quote(str(id))} must be texts")
-    return {id: list(answers) for id, answers in gold.items()}

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from bidaf.config import Config
-from bidaf.evaluation.squad_v1 import METRIC_LABELS
+from bidaf.evaluation.metrics import METRIC_LABELS, show_metric
+from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
 from bidaf.inference.exported import ExportInfo, ExportType
 from bidaf.runs.weight_sets import MovingAverage, RawWeights, Synthesis, WeightSet
 
@@ -35,13 +36,17 @@ word vectors are in `model.onnx.data`: keep the two together) takes any batch an
 | `context_chars` | int64 [batch, context, {word_chars}] | characters of each word; 0 beyond its end |
 | `question_words` | int64 [batch, question] | as for the context |
 | `question_chars` | int64 [batch, question, {word_chars}] | as for the context |
-| `start`, `end` | float32 [batch, context] | log-probability of the first and the last word; padding is -inf |
+| `start`, `end` | float32 [batch, context] | log-probability of first and last word; padding is -inf |{no_answer}
 
 Rows and character ids are positions in `vocabulary.json`: `trained_words`, then `fixed_words`; `chars`. When it was
 written, the graph was compared with the network; no log-probability differed by more than {difference:.1e}.
 `export.json` has that by shape, and what else a program needs to know.
 """,
 }
+
+
+_NO_ANSWER = """
+| `no_answer` | float32 [batch] | log-probability of no answer: the answer where it is above `no_answer_threshold` |"""
 
 
 def model_card(config: Config, info: ExportInfo) -> str:
@@ -114,10 +119,11 @@ def _scores(info: ExportInfo) -> str:
     rows = [["weights", *(METRIC_LABELS.get(name, name) for name in names)], ["---"] * (1 + len(names))]
     for weights, metrics in info.scores.items():
         label = f"{weights} (these)" if weights == info.weights else weights
-        rows.append([label, *(f"{metrics[name]:.2f}" if name in metrics else "" for name in names)])
+        rows.append([label, *(show_metric(name, metrics[name]) if name in metrics else "" for name in names)])
+    rule = "v2.0" if NO_ANSWER_THRESHOLD in names else "v1.1"
     table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
     return (
-        f"Metrics of the official SQuAD v1.1 evaluation, in percent, on {_names(info.dev)} "
+        f"Metrics of the official SQuAD {rule} evaluation, in percent, on {_names(info.dev)} "
         f"({info.dev_questions:,} questions):\n\n{table}"
     )
 
@@ -125,6 +131,7 @@ def _scores(info: ExportInfo) -> str:
 def _use(config: Config, info: ExportInfo) -> str:
     return _USE[info.type].format(
         word_chars=config.data.max_word_chars,
+        no_answer=_NO_ANSWER if config.model.no_answer else "",
         difference=max((each.difference for each in info.parity), default=0.0),
     )
 

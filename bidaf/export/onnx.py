@@ -5,6 +5,7 @@
     question_words  int64 [batch, question]
     question_chars  int64 [batch, question, word_chars]
     start, end      float32 [batch, context]             log-probability of first and last token; padding is -inf
+    no_answer       float32 [batch]                      log-probability of no answer, of a model that knows it
 
 Lengths are the numbers of words that are not 0. The tables of word vectors, fixed ones too, are in the graph.
 """
@@ -33,7 +34,7 @@ from bidaf.model.encoder import BiLstm
 
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("context_words", "context_chars", "question_words", "question_chars")
-OUTPUTS = ("start", "end")
+OUTPUTS = ("start", "end", "no_answer")
 OPSET = 18  # of 2022: what runs ONNX at all has it
 
 # Batch, context and question words of what a new graph is compared with the network on.
@@ -78,7 +79,7 @@ def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[ShapePar
             dynamo=True,
             opset_version=OPSET,
             input_names=INPUTS,
-            output_names=OUTPUTS,
+            output_names=OUTPUTS[: 2 if model.no_answer_bias is None else 3],
             dynamic_shapes=tuple(axes),
             verbose=False,
         )
@@ -128,7 +129,7 @@ class _Padded(nn.Module):
 
     def forward(
         self, context_words: Tensor, context_chars: Tensor, question_words: Tensor, question_chars: Tensor
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, ...]:
         # Every token counts as a word type of its own: finding the distinct ones pays in training only.
         tokens, others = context_words.numel(), question_words.numel()
         places = torch.arange(tokens + others)
@@ -142,7 +143,7 @@ class _Padded(nn.Module):
                 chars=torch.cat([context_chars.flatten(0, 1), question_chars.flatten(0, 1)]),
             )
         )
-        return scores.start, scores.end
+        return tuple(part for part in (scores.start, scores.end, scores.no_answer) if part is not None)
 
 
 class _OnnxLstm(nn.Module):
@@ -210,7 +211,7 @@ def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: 
     words = sizes.random_words(batch, context, question)
     with torch.inference_mode():
         ours = [scores.numpy() for scores in reader(*map(torch.from_numpy, words))]
-    theirs = session.run(OUTPUTS, dict(zip(INPUTS, words, strict=True)))
+    theirs = session.run(None, dict(zip(INPUTS, words, strict=True)))
     difference = 0.0
     for here, there in zip(ours, theirs, strict=True):
         real = np.isfinite(here)

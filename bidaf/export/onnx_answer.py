@@ -35,7 +35,10 @@ PAD, UNK, SPECIAL = 0, 1, 2
 
 
 class Answer(NamedTuple):
-    """A span of the context: its text, character offsets, and probability p1[first] * p2[last]."""
+    """A span of the context: its text, character offsets, and probability p1[first] * p2[last].
+
+    "No answer", of a model that knows it, is the empty text at (0, 0).
+    """
 
     text: str
     start: int
@@ -58,7 +61,7 @@ class Reader:
         self.session = onnxruntime.InferenceSession(folder / "model.onnx", providers=["CPUExecutionProvider"])
 
     def answer(self, context: str, questions: list[str]) -> list[Answer]:
-        """The best span of the context for each question, all in one batch."""
+        """The best span of the context for each question, or no answer; all in one batch."""
         tokens = list(self.tokens(context, self.reading["second_split"]))
         asked = [
             [question[a:b] for a, b in self.tokens(question, self.reading["split_questions"])] for question in questions
@@ -74,10 +77,13 @@ class Reader:
             "question_chars": question_chars,
         }
         answers = []
-        for first_scores, last_scores in zip(*self.session.run(["start", "end"], inputs), strict=True):
+        for first_scores, last_scores, *no_answer in zip(*self.session.run(None, inputs), strict=True):
             first, last, score = best_span(first_scores, last_scores, self.reading["max_answer_tokens"])
             begin, end = tokens[first][0], tokens[last][1]
-            answers.append(Answer(context[begin:end], begin, end, float(np.exp(score))))
+            best = Answer(context[begin:end], begin, end, float(np.exp(score)))
+            empty = [Answer("", 0, 0, float(np.exp(score))) for score in no_answer]
+            threshold = self.reading["no_answer_threshold"]
+            answers.append(empty[0] if empty and empty[0].probability > threshold else best)
         return answers
 
     def encode(self, texts: list[list[str]]) -> tuple[Int64, Int64]:
@@ -140,7 +146,7 @@ def main() -> None:
     arguments = parser.parse_args()
     context = arguments.context.read_text(encoding="utf-8")
     for answer in Reader(Path(__file__).parent).answer(context, arguments.question):
-        print(f"{answer.probability:.4f}\t{' '.join(answer.text.split())}")
+        print(f"{answer.probability:.4f}\t{' '.join(answer.text.split()) or '(no answer)'}")
 
 
 if __name__ == "__main__":

@@ -36,6 +36,7 @@ from bidaf.inference.exported import (
     open_export,
 )
 from bidaf.inference.loading import LoadedModel
+from bidaf.inference.predictor import Predictor
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.version import __version__
 
@@ -127,6 +128,7 @@ def _info(loaded: LoadedModel, checkpoint: Checkpoint, prepared: Prepared, type:
             second_split=data.second_split,
             split_questions=data.second_split and data.split_questions,
             max_answer_tokens=loaded.config.evaluation.max_answer_tokens,
+            no_answer_threshold=Predictor(loaded).no_answer_threshold,
         ),
     )
 

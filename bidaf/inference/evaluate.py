@@ -9,7 +9,9 @@ from bidaf.data.corpus import Corpus, read_corpus
 from bidaf.data.questions import OnReport, warn
 from bidaf.data.sources import find_source
 from bidaf.errors import DataError
-from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.evaluation.metrics import V1, V2
+from bidaf.evaluation.no_answer import score_predictions
+from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
 from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
 from bidaf.progress import bar
@@ -22,16 +24,21 @@ class Evaluation:
     weights: str
     """Name of the weight set."""
     scores: dict[str, float]
-    """Metric -> percent."""
+    """Metric -> percent; of a model that knows "no answer", the threshold too."""
     questions: int
     unanswerable: int
-    """Questions without an answer, which no metric counts."""
+    """Questions without an answer that were left out, as the model can't say so."""
     model: str
     """The folder of the checkpoint or export."""
     data: list[str]
     """The sources of the questions."""
     predictions: dict[str, str]
     """Question id -> answer."""
+
+    @property
+    def rule(self) -> str:
+        """The official evaluation that was used: v2.0 for a model that knows "no answer"."""
+        return V2 if NO_ANSWER_THRESHOLD in self.scores else V1
 
 
 def evaluate(
@@ -46,32 +53,33 @@ def evaluate(
     sources = [data] if data is not None else list(models[0].config.data.dev)
     features, unanswerable = models[0].dev_features() if data is None else None, 0
     if features is None:
-        corpus = _read(sources, named=data is not None, strict=strict, on_report=on_report)
+        keep = models[0].config.model.no_answer
+        corpus = _read(sources, named=data is not None, unanswerable=keep, strict=strict, on_report=on_report)
         features, unanswerable = predictors[0].features(corpus.examples), corpus.counts.unanswerable
-    gold = dict(zip(features.ids, features.answers, strict=True))
     evaluations = []
     with bar("answer", "question", len(features) * len(models)) as shown:
         for predictor in predictors:
-            answers = predictor.answer(features, on_progress=shown.update)
-            predictions = {id: best.text for id, (best, *_) in answers.items()}
-            score = score_answers(gold, predictions)
+            # On its dev set a weight set's threshold is chosen, and on other data it is applied.
+            threshold = None if data is None else predictor.no_answer_threshold
+            scored = score_predictions(features, predictor.predict(features, on_progress=shown.update), threshold)
             evaluations.append(
                 Evaluation(
                     weights=predictor.loaded.weights,
-                    scores=score.metrics,
-                    questions=score.questions,
+                    scores=scored.metrics,
+                    questions=len(scored.questions),
                     unanswerable=unanswerable,
                     model=str(predictor.loaded.origin),
                     data=sources,
-                    predictions=predictions,
+                    predictions={id: best.text for id, (best, *_) in scored.answers.items()},
                 )
             )
     return evaluations
 
 
-def _read(sources: list[str], *, named: bool, strict: bool, on_report: OnReport) -> Corpus:
+def _read(sources: list[str], *, named: bool, unanswerable: bool, strict: bool, on_report: OnReport) -> Corpus:
     try:
-        return read_corpus([find_source(source, "dev") for source in sources], strict=strict, on_report=on_report)
+        found = [find_source(source, "dev") for source in sources]
+        return read_corpus(found, unanswerable=unanswerable, strict=strict, on_report=on_report)
     except DataError as error:
         hint = "" if named else "\nThat is the dev set the model was trained with; name another one with --data."
         raise DataError(f"{error}{hint}") from None

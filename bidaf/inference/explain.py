@@ -19,6 +19,7 @@ from bidaf.data.squad import Example, GoldAnswer
 from bidaf.data.tokenizer import Offsets
 from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction, find_spans
+from bidaf.evaluation.no_answer import decide
 from bidaf.files.reading import quote
 from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
@@ -53,7 +54,7 @@ class Explanation:
     end: Float32
     """Probability `[T]` that it ends here."""
     answers: list[Prediction]
-    """The best spans, most probable first."""
+    """The answer, then the other best spans, most probable first."""
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _explain(predictor: Predictor, features: Features, batch: Batch, n_best: int
         to_context=_filled((context,), 0.0) if to_context is None else _numpy(to_context),
         start=_numpy(scores.start.exp()),
         end=_numpy(scores.end.exp()),
-        answers=answers,
+        answers=decide(answers, predictor.no_answer_threshold),
     )
 
 
@@ -156,10 +157,11 @@ def find_id(id: str, known: Mapping[str, T], where: str) -> T:
 def _dev_example(features: Features, number: int) -> Example:
     context = int(features.question_context[number])
     base = int(features.context_offsets[context])
-    spans = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]]
+    spans = features.gold_spans(number)
     starts = features.context_spans[base + spans[:, 0], 0].tolist()
     texts = features.answers[number]
     if len(starts) != len(texts):  # some of them had no token
         starts = [-1] * len(texts)
     answers = tuple(GoldAnswer(text, start) for text, start in zip(texts, starts, strict=True))
-    return Example(features.ids[number], features.questions[number], features.contexts[context], answers)
+    text, asked = features.contexts[context], features.questions[number]
+    return Example(features.ids[number], asked, text, answers, impossible=not answers)

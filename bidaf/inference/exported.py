@@ -53,6 +53,8 @@ class ReadingSettings(_Part):
     second_split: bool
     split_questions: bool
     max_answer_tokens: Count | None
+    no_answer_threshold: float | None = None
+    """Of a model that knows "no answer": the probability above which that is the answer."""
 
 
 class ShapeParity(_Part):
@@ -105,6 +107,10 @@ class ExportedModel:
     def weight_sets(self) -> dict[str, WeightSet]:
         """How the one weight set it holds was made, by name."""
         return {self.info.weights: self.info.made}
+
+    def no_answer_threshold(self, name: str) -> float | None:
+        """The probability of no answer above which that is the answer of this weight set; None where it has none."""
+        return self.info.reading.no_answer_threshold
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """The weights by name. Raises `DataError` for another set, and for an ONNX export, which holds a graph."""

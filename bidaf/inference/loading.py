@@ -67,6 +67,11 @@ class LoadedModel:
             folder = folder.parent.parent
         return f"{self.weights} weights of {folder}, step {self.source.step:,}"
 
+    @property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer, as it was chosen when these were scored."""
+        return self.source.no_answer_threshold(self.weights)
+
     def dev_features(self) -> Features | None:
         """The dev questions the run was scored on, if they are available."""
         return self.prepared.features("dev") if self.prepared else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import cached_property
 
 import numpy as np
 
@@ -14,7 +15,9 @@ from bidaf.data.tokenizer import Tokenizer
 from bidaf.device import free_memory, matrix_precision
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction, default_batch_tokens, predict_spans
+from bidaf.evaluation.no_answer import choose_threshold, decide
 from bidaf.inference.loading import LoadedModel
+from bidaf.messages import say
 
 OnProgress = Callable[[int], None]
 """Gets the number of questions of each batch that is done."""
@@ -77,17 +80,47 @@ class Predictor:
     def answer(
         self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
     ) -> dict[str, list[Prediction]]:
-        """Up to `n_best` answers to each question, most probable first, by id, in the order of the questions.
+        """Up to `n_best` answers to each question by id, in the order of the questions: the answer, then others.
+
+        Raises as `rank`.
+        """
+        return {id: each[:n_best] for id, each in self.rank(features, n_best, on_progress).items()}
+
+    def rank(
+        self, features: Features, n_best: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict` gives, with the answer in the first place: "no answer" where it is above its threshold.
 
         Raises `UsageError` for an `n_best` that is out of range, `BidafError` for weights that have diverged.
         """
         if not 1 <= n_best <= MOST_ANSWERS:
             raise UsageError(f"n_best must be from 1 to {MOST_ANSWERS:,}, not {n_best:,}")
+        predictions = self.predict(features, n_best, on_progress)
+        return {id: decide(each, self.no_answer_threshold) for id, each in predictions.items()}
+
+    @cached_property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer; None for a model that always has one.
+
+        A weight set that was never scored, such as one that was synthesised, gets its own here, on the dev questions.
+        """
+        loaded = self.loaded
+        if not loaded.config.model.no_answer or loaded.no_answer_threshold is not None:
+            return loaded.no_answer_threshold
+        if (dev := loaded.dev_features()) is None:
+            return None
+        say(f"choosing the no-answer threshold of the {loaded.description} on {len(dev):,} dev questions")
+        return choose_threshold(dev, self.predict(dev))
+
+    def predict(
+        self, features: Features, n: int = 1, on_progress: OnProgress = lambda questions: None
+    ) -> dict[str, list[Prediction]]:
+        """What `predict_spans` gives: the best spans and, if the model knows it, "no answer", none of them chosen."""
         with self.precision():
             return predict_spans(
                 self.loaded.model,
                 BatchSource(features, self.device),
-                n_best,
+                n,
                 batch_tokens=self._batch_tokens(),
                 max_answer_tokens=self.max_answer_tokens,
                 weights=f"the {self.loaded.description}",

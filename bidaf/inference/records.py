@@ -28,12 +28,12 @@ def answer_records(
 ) -> list[Record]:
     """A record per question, in their order: `{"id", "prediction_text"}`, or with `n_best` the answers with offsets.
 
-    An answer to a question on several passages has the number of its passage besides, from 0, and with `n_best` the
-    score that it was ranked by. `on_progress` gets the number of passages of each batch that is done. Raises as
-    `Predictor.answer`.
+    A model that knows "no answer" adds its probability as `no_answer`. An answer to a question on several passages has
+    the number of its passage, from 0, and with `n_best` the score that it was ranked by. `on_progress` gets the number
+    of passages of each batch that is done. Raises as `Predictor.rank`.
     """
     passages = _one_by_one(examples)
-    found = iter(predictor.answer(predictor.features(passages), 1 if n_best is None else n_best, on_progress).values())
+    found = iter(predictor.rank(predictor.features(passages), 1 if n_best is None else n_best, on_progress).values())
     return [_record(example, list(islice(found, len(example.passages))), n_best) for example in examples]
 
 
@@ -49,18 +49,28 @@ def _one_by_one(examples: Sequence[Example]) -> Sequence[Example]:
 
 
 def _record(example: Example, found: Sequence[Sequence[Prediction]], n_best: int | None) -> Record:
-    ranked = _rank(found)
-    (passage, best), several = ranked[0], len(found) > 1
+    several = len(found) > 1
+    ranked = _rank(found) if several else [(0, answer) for answer in found[0]]
+    empty = [answer.probability for answers in found for answer in answers if answer.is_empty]
+    no_answer = {"no_answer": min(empty)} if empty else {}
     if n_best is None:
-        return {"id": example.id, "prediction_text": best.text, **({"passage": passage} if several else {})}
+        passage, best = ranked[0]
+        place = {"passage": passage} if several else {}
+        return {"id": example.id, "prediction_text": best.text, **place, **no_answer}
     answers = [
         {**answer.to_dict(), **({"passage": passage, "score": answer.score} if several else {})}
         for passage, answer in ranked[:n_best]
     ]
-    return {"id": example.id, "question": example.question, "answers": answers}
+    return {"id": example.id, "question": example.question, "answers": answers, **no_answer}
 
 
 def _rank(found: Sequence[Sequence[Prediction]]) -> list[tuple[int, Prediction]]:
-    """All answers with the numbers of their passages, the best first; of equal scores that of the earlier passage."""
+    """The answers of all passages with the numbers of these, the best first; of equal scores the earlier passage's.
+
+    There is no answer where no passage has one; that is then the answer, as sure as the passage that is least sure.
+    """
     ranked = [(number, answer) for number, answers in enumerate(found) for answer in answers]
-    return sorted(ranked, key=lambda each: -each[1].score) if len(found) > 1 else ranked
+    spans = sorted((each for each in ranked if not each[1].is_empty), key=lambda each: -each[1].score)
+    if any(not answers[0].is_empty for answers in found):
+        return spans
+    return [min((each for each in ranked if each[1].is_empty), key=lambda each: each[1].probability), *spans]

@@ -11,8 +11,8 @@ import numpy as np
 from bidaf.device import choose_device
 from bidaf.ema.synthesis import Target
 from bidaf.errors import DataError, UsageError
+from bidaf.evaluation.no_answer import score_predictions
 from bidaf.evaluation.questions import questions_of_features
-from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.evaluation.sweep import Sweep, SweepSummary, SweptSet, summarize
 from bidaf.files.reading import sha256_of
 from bidaf.inference.exported import is_export
@@ -132,9 +132,7 @@ def _score(model: LoadedModel, articles: Sequence[str | None], on_progress: Call
         return swept
     features = model.dev_features()
     assert features is not None
-    answers = Predictor(model).answer(features, on_progress=on_progress)
-    gold = dict(zip(features.ids, features.answers, strict=True))
-    scores = question_scores(gold, {id: best.text for id, (best,) in answers.items()})
+    scores = score_predictions(features, Predictor(model).predict(features, on_progress=on_progress)).questions
     return swept.model_copy(
         update={
             "exact_match": [score.exact_match for score in scores],

@@ -57,14 +57,15 @@ def compare_named(
     *,
     data: str | None,
     device: str = "auto",
+    answerable_only: bool = False,
     allow_error: bool = False,
     on_report: OnReport = warn,
 ) -> Comparison:
     """Compare two systems on the questions of `data`, or on the dev questions of the first run that is named.
 
-    Answers that an evaluation of the run has stored are read; others are made now, on `device`, by averages with large
-    predicted errors only with `allow_error`. Raises `UsageError` where there are no questions, and `DataError` as
-    `compare` does.
+    `answerable_only` is that of `bidaf.evaluation.comparison.compare`. Answers that an evaluation of the run has stored
+    are read; others are made now, on `device`, by averages with large predicted errors only with `allow_error`. Raises
+    `UsageError` where there are no questions, and `DataError` as `compare` does.
     """
     a = [_open(name, pair.weights_a) for name in pair.a]
     b = [_open(name, pair.weights_b) for name in pair.b]
@@ -74,7 +75,7 @@ def compare_named(
         answers = [_answers(each, questions, device, allow_error) for each in side]
         return System(", ".join(map(str, side)), answers)
 
-    return compare(questions, system(a), system(b))
+    return compare(questions, system(a), system(b), answerable_only=answerable_only)
 
 
 def _open(name: str | None, weights: str | None) -> Path | StoredModel:
@@ -89,8 +90,7 @@ def _open(name: str | None, weights: str | None) -> Path | StoredModel:
 
 def _questions(data: str | None, systems: Sequence[Path | StoredModel], on_report: OnReport) -> list[GoldQuestion]:
     if data is not None:
-        examples = read_questions(data, need_answers=True, on_report=on_report)
-        return questions_of_examples(example for example in examples if not example.impossible)
+        return questions_of_examples(read_questions(data, need_answers=True, on_report=on_report))
     for system in systems:
         if not isinstance(system, Path) and (questions := system.dev_questions()):
             return questions

@@ -31,10 +31,15 @@ class Batch(NamedTuple):
 
 
 class SpanScores(NamedTuple):
-    """Log-probabilities [batch, T] of the answer's first and last token; padding is -inf. At least fp32."""
+    """Log-probabilities [batch, T] of the answer's first and last token; padding is -inf. At least fp32.
+
+    They add up to 1 over the tokens, or with "no answer", whose share is in both, over the tokens and that.
+    """
 
     start: Tensor
     end: Tensor
+    no_answer: Tensor | None = None
+    """Log-probability [batch] that there is no answer: the sum of its shares in `start` and in `end`."""
     log_total: Tensor | None = None
     """Log [batch] of what the two softmaxes divided by: a span's log-probability plus this is its unnormalised score,
     the sum of the two numbers that the output layer gives its ends."""
@@ -99,6 +104,8 @@ class Bidaf(nn.Module):
         self.end_lstm = BiLstm(2 * d if config.variant == "paper" else flow_size + 6 * d, d, p)
         self.start_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
         self.end_scorer = SpanScorer(flow_size, 2 * d, p, config.score_bias)
+        # One score for "no answer", joined to those of all starts and of all ends (Levy et al., 2017).
+        self.no_answer_bias = nn.Parameter(torch.zeros(1)) if config.no_answer else None
 
     def forward(self, batch: Batch) -> SpanScores:
         return self.score_and_attend(batch)[0]
@@ -119,8 +126,16 @@ class Bidaf(nn.Module):
             summary = (start_weights.unsqueeze(1) @ modeled).expand_as(modeled)
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
-        scores = SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
-        return scores._replace(log_total=_log_divisor(start, scores.start) + _log_divisor(end, scores.end)), attention
+        if self.no_answer_bias is None:
+            scores = SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
+        else:
+            bias = self.no_answer_bias.to(start.dtype).expand_as(start[:, :1])
+            joined = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            starts = _log_probabilities(torch.cat([start, bias], dim=1), joined)
+            ends = _log_probabilities(torch.cat([end, bias], dim=1), joined)
+            scores = SpanScores(starts[:, :-1], ends[:, :-1], starts[:, -1] + ends[:, -1])
+        log_total = _log_divisor(start, scores.start) + _log_divisor(end, scores.end)
+        return scores._replace(log_total=log_total), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -143,8 +158,15 @@ def _log_divisor(scores: Tensor, log_probabilities: Tensor) -> Tensor:
 
 
 def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
-    """Mean over the batch of -log p1[start] - log p2[end] (paper, equation 5). `start`, `end` [batch]."""
-    return F.nll_loss(scores.start, start) + F.nll_loss(scores.end, end)
+    """Mean over the batch of -log p1[start] - log p2[end] (paper, equation 5). `start`, `end` [batch].
+
+    Where they are negative, the question has no answer, and its loss is -log p1[no answer] - log p2[no answer].
+    """
+    if scores.no_answer is None:
+        return F.nll_loss(scores.start, start) + F.nll_loss(scores.end, end)
+    first, last = (places.clamp(min=0).unsqueeze(1) for places in (start, end))
+    span = (scores.start.gather(1, first) + scores.end.gather(1, last)).squeeze(1)
+    return -torch.where(start < 0, scores.no_answer, span).mean()
 
 
 def count_weights(model: nn.Module) -> dict[str, int]:

@@ -11,8 +11,8 @@ from pydantic import BaseModel, Field, ValidationError
 from bidaf.data.features import Features
 from bidaf.errors import DataError
 from bidaf.evaluation.breakdowns import group, kinds_of
+from bidaf.evaluation.metrics import question_scores
 from bidaf.evaluation.questions import questions_of_features
-from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.files.reading import read_regular
 from bidaf.runs.data import open_data
 from bidaf.runs.layout import N_BEST, PREDICTIONS
@@ -70,7 +70,7 @@ class DevAnswers:
         """Distinct gold answers of a question as characters of its context."""
         features = self.features
         base = int(features.context_offsets[features.question_context[number]])
-        found = features.answer_spans[features.answer_offsets[number] : features.answer_offsets[number + 1]].tolist()
+        found = features.gold_spans(number).tolist()
         bounds = features.context_spans
         spans = ((int(bounds[base + first, 0]), int(bounds[base + last, 1])) for first, last in found)
         return sorted(set(spans))

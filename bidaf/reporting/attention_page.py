@@ -9,7 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from bidaf.data.tokenizer import Offsets
-from bidaf.evaluation.squad_v1 import question_scores
+from bidaf.evaluation.evaluator import NO_ANSWER
+from bidaf.evaluation.metrics import question_scores
 from bidaf.inference.explain import ExplainedQuestion, Explanation
 from bidaf.reporting.html import render, script_json
 from bidaf.version import __version__
@@ -56,7 +57,7 @@ def verdict(explained: ExplainedQuestion) -> str:
     """One sentence: what the answers are, and whether the weight sets agree."""
     names = [label(each.weights) for each in explained.explanations]
     best = [each.answers[0] for each in explained.explanations]
-    texts = [f"\u201c{_short(answer.text)}\u201d" for answer in best]
+    texts = [f"\u201c{_short(answer.shown)}\u201d" for answer in best]
     confidences = [f"{answer.probability:.0%}" for answer in best]
     if len(best) == 1:
         return f"The {names[0]} weights answer {texts[0]} ({confidences[0]})."
@@ -77,7 +78,7 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
         "question": question,
         "verdict": verdict(explained),
         "lacks": explained.lacks,
-        "gold": list(dict.fromkeys(gold)),
+        "gold": [NO_ANSWER] if example.impossible else list(dict.fromkeys(gold)),
         "words": [context[start:end] for start, end in explained.context_words],
         "gaps": _gaps(context, explained.context_words),
         "questionWords": [question[start:end] for start, end in explained.question_words],
@@ -90,10 +91,10 @@ def _question(explained: ExplainedQuestion) -> dict[str, Any]:
 
 
 def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuestion, gold: list[str]) -> dict[str, Any]:
-    answers = [[answer.text, _short_float(answer.probability)] for answer in explanation.answers]
+    answers = [[answer.shown, _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
-    if gold:
+    if gold or explained.example.impossible:
         (score,) = question_scores({"": gold}, {"": best.text})
         exact = score.exact_match
     return {

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from bidaf.errors import UsageError
 from bidaf.evaluation.breakdowns import UNITS
 from bidaf.evaluation.comparison import Comparison, Row
+from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.statistics import Estimate
 from bidaf.files.writing import write_output
 from bidaf.reporting.words import signed
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from bidaf.reporting.svg import Palette
 
-NAMES = {"exact_match": "EM", "f1": "F1"}
 NONE, DIFFERENCE = "\N{EN DASH}", "B \N{MINUS SIGN} A"
 SUFFIXES = (".html", ".png", ".svg")
 # Inches of the plot: its margins, and a row of it.
@@ -42,7 +42,7 @@ def _scores(comparison: Comparison) -> Table:
     rows = []
     for name, metric in comparison.metrics.items():
         difference = metric.difference
-        row = [NAMES[name], _with_margin(metric.a), _with_margin(metric.b)]
+        row = [METRIC_LABELS[name], _with_margin(metric.a), _with_margin(metric.b)]
         row += [signed(difference.value, 2), interval(difference)]
         if comparison.seeds > 1:
             row += [f"± {part.margin:.2f}" if part else NONE for part in (difference.articles, difference.seeds)]

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from bidaf.data.counts import count_rows
 from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.breakdowns import UNITS
+from bidaf.evaluation.metrics import METRIC_LABELS, show_metric
 from bidaf.files.writing import write_output, write_text
 from bidaf.reporting import charts
 from bidaf.reporting.answers import Answer, DevAnswers, breakdowns, changes, read_answers
@@ -32,7 +33,6 @@ MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
 MAX_CHARACTERS = 2_500_000  # of contexts, likewise
 RELOAD_SECONDS = 15
 POLL_SECONDS = 2.0
-METRICS_SHORT = {"exact_match": "EM", "f1": "F1"}
 
 
 def write_report(folders: Sequence[Path], output: Path | None = None) -> Path:
@@ -143,13 +143,16 @@ def _evaluations(run: RunLog) -> tuple[list[str], list[list[tuple[str, object]]]
     columns = [
         "step",
         "epoch",
-        *(f"{weights} {METRICS_SHORT.get(metric, metric)}" for weights, metric in scores),
+        *(f"{weights} {METRIC_LABELS.get(metric, metric)}" for weights, metric in scores),
         "best",
     ]
     rows: list[list[tuple[str, object]]] = []
     for each in run.evaluations:
         values = [each.scores.get(weights, {}).get(metric) for weights, metric in scores]
-        cells = [("\N{EN DASH}" if value is None else f"{value:.2f}", value) for value in values]
+        cells = [
+            ("\N{EN DASH}" if value is None else show_metric(metric, value), value)
+            for (_, metric), value in zip(scores, values, strict=True)
+        ]
         best = "best" if each is run.best else "better" if each.best else ""
         rows.append([(f"{each.step:,}", each.step), (f"{each.epoch:.2f}", each.epoch), *cells, (best, best)])
     return columns, rows

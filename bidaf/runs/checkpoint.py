@@ -26,6 +26,7 @@ from torch import Tensor
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
 from bidaf.files.reading import refuse_strange_files, sha256_of
 from bidaf.files.writing import claim_folder, json_text, save_tensors, sync, write_json, write_text
 from bidaf.runs.checkpoint_folders import COMPLETE, STEP_NAME, entries_of, list_checkpoints, put_in_place
@@ -75,6 +76,10 @@ class Checkpoint:
     def scores(self) -> Scores | None:
         """Dev scores of these weights; None when they were saved between two evaluations."""
         return self.state.own_scores
+
+    def no_answer_threshold(self, name: str) -> float | None:
+        """The probability of no answer above which that is the answer of a weight set; None where it was not scored."""
+        return (self.scores or {}).get(name, {}).get(NO_ANSWER_THRESHOLD)
 
     def weights(self, name: str) -> dict[str, Tensor]:
         """A weight set by name. Raises `DataError` when the run kept none of this name."""

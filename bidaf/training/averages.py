@@ -14,8 +14,8 @@ from typing import Any
 from bidaf.config import MapConfig
 from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
+from bidaf.evaluation.no_answer import score_predictions
 from bidaf.evaluation.questions import drawn_evenly
-from bidaf.evaluation.squad_v1 import score_answers
 from bidaf.runs.averages import MAX_ERROR, Average
 from bidaf.training.run_writer import RunWriter
 from bidaf.training.scored_sets import ScoredSet, synthesised_set
@@ -64,7 +64,6 @@ class Averages:
             return None
         began = time.perf_counter()
         sample = drawn_evenly(features.titles, settings.questions)
-        gold = {features.ids[number]: features.answers[number] for number in sample}
         averages = self._synthesize(map_targets(self._trainer.total_steps))
         scores: dict[str, list[float | None]] = {"exact_match": [], "f1": []}
         for average in averages:
@@ -72,7 +71,7 @@ class Averages:
             if average.tensors is not None:
                 with ema.applied(average.tensors):
                     answers = self._answer(average.name, sample)
-                metrics = score_answers(gold, {id: best.text for id, (best, *_) in answers.items()}).metrics
+                metrics = score_predictions(features, answers).metrics
             for name, values in scores.items():
                 values.append(metrics.get(name))
         return {

@@ -195,14 +195,15 @@ class _Loop:
         for each in [*trainer.scored_sets, *trainer.averages]:
             with each.applied():
                 answers[each.name] = self._answer(each.name)
-        scores = self.group.from_first(self.writer.score(answers, trainer.dev_source.features, state.step))
+        scored = self.writer.score(answers, trainer.dev_source.features, state.step)
+        scores = self.group.from_first({name: each.metrics for name, each in scored.items()})
         seconds = time.perf_counter() - began
         state.scores, state.evaluated_step = scores, state.step
         f1 = ranking_f1(scores, self.config.evaluation.rank_by)
         improved = f1 > state.best_f1
         if improved:
             state.best_f1, state.best_step, state.evaluations_without_gain = f1, state.step, 0
-            self.writer.keep_n_best(answers, state.step)
+            self.writer.keep_n_best(scored, state.step)
         else:
             state.evaluations_without_gain += 1
         self._tick_clock()

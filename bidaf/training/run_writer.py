@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +11,12 @@ from bidaf.data.features import Features
 from bidaf.ema.average import trained_weights
 from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
-from bidaf.evaluation.squad_v1 import score_answers
+from bidaf.evaluation.no_answer import ScoredAnswers, score_predictions
 from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
-from bidaf.runs.state import Scores
 from bidaf.training.trainer import Trainer
 
 Answers = dict[str, dict[str, list[Prediction]]]
@@ -41,28 +40,26 @@ class RunWriter:
         if self.run is not None:
             self.run.log_event(**event)
 
-    def score(self, answers: Answers, features: Features, step: int) -> Scores:
-        """The metrics of each weight set, in percent; its answers are written to predictions/."""
+    def score(self, predictions: Answers, features: Features, step: int) -> dict[str, ScoredAnswers]:
+        """What each weight set answers, and its score; the answers are written to predictions/."""
         if self.run is None:
             return {}
-        gold = dict(zip(features.ids, features.answers, strict=True))
-        scores: Scores = {}
-        for name, given in answers.items():
-            predictions = {question: best[0].text for question, best in given.items()}
-            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", predictions)
-            scores[name] = score_answers(gold, predictions).metrics
-        return scores
+        scored = {name: score_predictions(features, given) for name, given in predictions.items()}
+        for name, each in scored.items():
+            texts = {question: best.text for question, (best, *_) in each.answers.items()}
+            self.run.files.write_json(f"{PREDICTIONS}/{predictions_file(step, name)}", texts)
+        return scored
 
-    def keep_n_best(self, answers: Answers, step: int) -> None:
+    def keep_n_best(self, scored: Mapping[str, ScoredAnswers], step: int) -> None:
         """The answers of the best evaluation as [start, end, probability], in place of those of the one before."""
         if self.run is None:
             return
         spans = {
             name: {
                 question: [[best.start, best.end, round(best.probability, 6)] for best in given]
-                for question, given in of_all.items()
+                for question, given in each.answers.items()
             }
-            for name, of_all in answers.items()
+            for name, each in scored.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
         self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)

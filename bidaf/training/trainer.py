@@ -9,6 +9,7 @@ import torch
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.cache import Prepared
+from bidaf.data.features import is_no_answer
 from bidaf.device import matrix_precision, set_deterministic, set_up
 from bidaf.distributed import ALONE, Group, require_same
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
@@ -68,6 +69,8 @@ class Trainer:
         self.step = TrainingStep(self.model, self.optimizer, self.ema, config.training, self.precision, group)
         self.train_source = BatchSource(prepared.features("train"), device)
         self.dev_source = BatchSource(prepared.features("dev"), device)
+        if not config.model.no_answer and is_no_answer(self.train_source.features.answer_spans).any():
+            raise DataError(f"{prepared.folder} holds questions without an answer, and model.no_answer is false")
         self.order = EpochOrder(
             self.train_source,
             config.training.batch_size,

@@ -1,5 +1,6 @@
 // Everything shown is made with textContent: data is text here, whatever it says.
 const PAGE = 20;
+const NO_ANSWER = "(no answer)";
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "%";
 const numbers = new Intl.NumberFormat("en");
 
@@ -22,7 +23,7 @@ const FILTERS = [
 function start(section, data) {
   // Offsets count characters; a JavaScript string counts some of them twice.
   const contexts = data.contexts.map((text) => Array.from(text));
-  const cut = (asked, span) => contexts[asked.context].slice(span[0], span[1]).join("");
+  const cut = (asked, span) => contexts[asked.context].slice(span[0], span[1]).join("") || NO_ANSWER;
   for (const asked of data.questions) {
     asked.final = asked.shadow || asked.raw;
     const [ours, theirs] = [asked.final.spans[0], asked.raw.spans[0]];
@@ -93,7 +94,7 @@ function start(section, data) {
     const command = make("code", {}, `bidaf explain ${quoted(asked.id)} --model ${quoted(data.run)}`);
     return make("div", { class: "body" },
       passage(contexts[asked.context], spans), key,
-      make("p", {}, make("b", {}, "Gold: "), asked.answers.join(" · ")),
+      make("p", {}, make("b", {}, "Gold: "), asked.answers.join(" · ") || NO_ANSWER),
       make("div", { class: "columns" }, nBest(asked, "raw"), ...(asked.shadow ? [nBest(asked, "shadow")] : [])),
       make("p", { class: "muted" }, "id ", make("code", {}, asked.id), "; see why: ", command));
   }
