@@ -94,7 +94,7 @@ class ModelConfig(Section):
     """Project the concatenation to this width before the highway (the paper's text says d); null keeps it whole."""
     modeling_layers: int = Field(2, ge=1, le=MAX_LAYERS)
     """BiLSTM layers that turn G into M."""
-    dropout: float = Field(0.2, ge=0.0, lt=1.0)
+    dropout: float = Field(0.2, ge=0.0, le=0.95)
     """Share of inputs dropped at the character CNN, every LSTM and the output scores."""
     context_dropout: bool = True
     """Drop inputs of the context's phrase LSTM too (the released code does so for the question only)."""
@@ -246,6 +246,8 @@ class TrainingConfig(Section):
     """Checkpoints that are kept for their dev F1 (`evaluation.rank_by`)."""
     deterministic: bool = False
     """Choose algorithms that give the same numbers every time, and leave time and memory out of metrics.jsonl."""
+    tensorboard: bool = False
+    """Write TensorBoard's event files to RUN/tensorboard; needs `pip install 'bidaf[tensorboard]'`."""
 
     @model_validator(mode="before")
     @classmethod

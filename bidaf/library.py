@@ -13,10 +13,11 @@ from bidaf.errors import UsageError
 
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
+    from bidaf.evaluation.ensemble import Rule
     from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.predictor import Answerer
 
 Questions = str | Path | Mapping[str, Any] | Iterable[Mapping[str, Any]]
 """A file, one question, several, or a pandas data frame of them."""
@@ -24,15 +25,20 @@ OnProgress = Callable[[int], None]
 
 
 def load(
-    model: str | Path | None = None,
+    model: str | Path | Sequence[str | Path] | None = None,
     *,
     weights: str | None = None,
     at: int | None = None,
     allow_error: bool = False,
+    rule: Rule | None = None,
     max_answer_tokens: int | None = None,
     device: str = "auto",
-) -> Predictor:
+) -> Answerer:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
+
+    The folder of an ensemble, and several names in a list, are an ensemble, which is used like one model; in a list the
+    folder of an experiment stands for its runs. `rule` says how a list answers: `sum` (the paper's, the default) or
+    `product`.
 
     `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
     where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
@@ -41,24 +47,25 @@ def load(
     for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
-    from bidaf.inference.loading import load_model
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.ensemble import load_named
+    from bidaf.inference.ensemble_predictor import predictor_for
 
-    name = None if model is None else str(model)
-    loaded = load_model(name, weights=weights, at=at, allow_error=allow_error, device=choose_device(device))
-    return Predictor(loaded, max_answer_tokens=max_answer_tokens)
+    name = model if model is None else str(model) if isinstance(model, str | Path) else [str(each) for each in model]
+    chosen = choose_device(device)
+    loaded = load_named(name, weights=weights, at=at, allow_error=allow_error, rule=rule, device=chosen)
+    return predictor_for(loaded, max_answer_tokens=max_answer_tokens)
 
 
 @overload
 def predict(
-    model: Predictor, questions: Questions, *, n_best: None = None, on_progress: OnProgress = ...
+    model: Answerer, questions: Questions, *, n_best: None = None, on_progress: OnProgress = ...
 ) -> dict[str, str]: ...
 @overload
 def predict(
-    model: Predictor, questions: Questions, *, n_best: int, on_progress: OnProgress = ...
+    model: Answerer, questions: Questions, *, n_best: int, on_progress: OnProgress = ...
 ) -> list[dict[str, Any]]: ...
 def predict(
-    model: Predictor,
+    model: Answerer,
     questions: Questions,
     *,
     n_best: int | None = None,
@@ -80,7 +87,7 @@ def predict(
 
 
 def predict_examples(
-    model: Predictor, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
+    model: Answerer, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
     from bidaf.inference.records import answer_records
@@ -89,7 +96,7 @@ def predict_examples(
     return {record["id"]: record["prediction_text"] for record in records} if n_best is None else records
 
 
-def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:
+def evaluate(model: Answerer, data: str | Path | None = None) -> Evaluation:
     """The official score of a model on a SQuAD file, a data set of the hub, or (None) the dev set of its run.
 
     Raises `DataError` for data that can't be read.
@@ -100,7 +107,7 @@ def evaluate(model: Predictor, data: str | Path | None = None) -> Evaluation:
     return evaluate([model.loaded], None if data is None else str(data))[0]
 
 
-def explain(model: Predictor, question: str, context: str, n_best: int = 5) -> ExplainedQuestion:
+def explain(model: Answerer, question: str, context: str, n_best: int = 5) -> ExplainedQuestion:
     """Attention and probabilities over the words of one question and its context, and the answers they lead to.
 
     Raises `DataError` for a question or a context without a word.
@@ -131,7 +138,7 @@ def score(data: str | Path | Mapping[str, Sequence[str]], predictions: str | Pat
 
 
 def _check_model(model: object) -> None:
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.predictor import Answerer
 
-    if not isinstance(model, Predictor):
+    if not isinstance(model, Answerer):
         raise UsageError(f"expected a model, found {type(model).__name__}; load one first: bidaf.load(PATH)")

@@ -19,7 +19,19 @@ from typing import Any
 from bidaf.errors import DataError
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.folder import MEASURED, Run
-from bidaf.runs.layout import BEST, CHECKPOINTS, ENVIRONMENT, LAST, LOG, METRICS, REPORT, SNAPSHOTS
+from bidaf.runs.layout import (
+    BEST,
+    CHECKPOINTS,
+    ENVIRONMENT,
+    LAST,
+    LOG,
+    METRICS,
+    N_BEST,
+    PREDICTIONS,
+    REPORT,
+    SNAPSHOTS,
+    n_best_file,
+)
 from bidaf.runs.snapshots import snapshot_path
 from bidaf.runs.state import STATE
 
@@ -33,8 +45,11 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
         for found in (ours, theirs):
             _drop(found, CHECKPOINTS, both)
             states = [found.get(f"{found.get(link)}/{STATE}") for link in (BEST, LAST)]  # others keep half of theirs
-            needed = {record["step"] for state in states if state for record in state["training"]["snapshots"]}
-            _drop(found, SNAPSHOTS, {snapshot_path(run, step).name for step in needed})
+            training = [state["training"] for state in states if state]
+            snapshots = {snapshot_path(run, record["step"]).name for state in training for record in state["snapshots"]}
+            _drop(found, SNAPSHOTS, snapshots)
+            answers = {n_best_file(state["best_step"]) for state in training if state["best_step"]}
+            _drop(found, PREDICTIONS, answers, ending=N_BEST)
     return [
         f"{name} is {'not there' if name not in ours else 'there' if name not in theirs else 'different'}"
         for name in sorted(ours.keys() | theirs.keys())
@@ -42,10 +57,12 @@ def differences(run: Path, other: Path, *, common_checkpoints: bool = False) -> 
     ]
 
 
-def _drop(found: dict[str, Any], folder: str, keep: set[str]) -> None:
-    """Leave out what lies in a folder of the run, but what has one of these names."""
-    for name in [name for name in found if name.startswith(f"{folder}/") and name.split("/")[1] not in keep]:
-        del found[name]
+def _drop(found: dict[str, Any], folder: str, keep: set[str], *, ending: str = "") -> None:
+    """Leave out what lies in a folder of the run and ends so, but what has one of these names."""
+    inside = [name for name in found if name.startswith(f"{folder}/") and name.endswith(ending)]
+    for name in inside:
+        if name.split("/")[1] not in keep:
+            del found[name]
 
 
 def contents(run: Path) -> dict[str, Any]:

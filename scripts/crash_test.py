@@ -2,11 +2,13 @@
 
     python scripts/crash_test.py --kills 200
 
-One process imports PyTorch and forks a child for each sitting, which runs `bidaf train ...` in a process group of its
-own: a sitting costs a second or two, and is as dead after SIGKILL as any process. Half of the kills come at any time
+One process imports PyTorch and forks a child for each session, which runs `bidaf train ...` in a process group of its
+own: a session costs a second or two, and is as dead after SIGKILL as any process. Half of the kills come at any time
 from start to end, a quarter while a checkpoint is being written, a quarter right before some operation on a file
-(create, rename, delete, link). Some sittings are ended by SIGTERM instead, so that there are checkpoints between the
-planned ones; they do not count as kills. `compare_runs.py` says what is compared; nothing else may be left behind.
+(create, rename, delete, link). Some sessions are ended by SIGTERM instead, so that there are checkpoints between the
+planned ones; they do not count as kills. In some, nobody reads standard output and error, or the disk behind them is
+full; in some, another process writes the run's report meanwhile. `compare_runs.py` says what is compared; nothing else
+may be left behind.
 """
 
 from __future__ import annotations
@@ -35,7 +37,7 @@ from bidaf.errors import DataError
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.checkpoint_folders import REPLACED, list_checkpoints
 from bidaf.runs.layout import CONFIG
-from bidaf.training.launch import resume_run  # noqa: F401  (all that a sitting imports, once)
+from bidaf.training.launch import resume_run  # noqa: F401  (all that a session imports, once)
 
 DATA = Path(__file__).parents[1] / "data" / "mini"
 PARAGRAPHS = {"train": 12, "dev": 4}
@@ -57,7 +59,7 @@ evaluation: {every_steps: 4, batch_tokens: 1000}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink"}
 UNFINISHED = re.compile(r"\.step-\d+\.\d+-[0-9a-f]+\.tmp")  # a checkpoint folder; files have an ending
 KINDS = {"at any time": 0.5, "in a save": 0.25, "before a file operation": 0.25}
-TERMINATIONS = 0.15  # share of the sittings
+TERMINATIONS, LOST, WATCHED = 0.15, 0.2, 0.15  # shares of the sessions
 
 
 @dataclass
@@ -66,9 +68,13 @@ class Report:
 
     kills: dict[str, int] = field(default_factory=lambda: dict.fromkeys(KINDS, 0))
     terminations: int = 0
-    sittings: int = 0
+    sessions: int = 0
     resumes: int = 0
-    starts_anew: int = 0
+    without_output: int = 0
+    """Sessions whose messages could not be shown."""
+    watched: int = 0
+    """Sessions during which another process wrote the report."""
+    restarts: int = 0
     """Kills before the run's folder was made."""
     incomplete_skipped: int = 0
     """Checkpoints that a resume met and that were not whole."""
@@ -81,8 +87,8 @@ class Report:
 
 
 @dataclass
-class Sitting:
-    """A child that trains, and the pipe in which it tells of its writes: `s` a save begins, `e` it is in place, `o`."""
+class Session:
+    """A child that trains, and the pipe in which it reports its writes: `s` a save begins, `e` it is in place, `o`."""
 
     pid: int
     said: int
@@ -114,19 +120,37 @@ class Sitting:
         return os.waitstatus_to_exitcode(status)
 
 
-def sit(arguments: list[str], log: Path, kill_before: int = 0) -> Sitting:
-    """Fork a child that runs `bidaf ARGUMENTS`; it kills its group before its write number `kill_before`."""
+def begin(arguments: list[str], output: int, kill_before: int = 0) -> Session:
+    """Fork a child that runs `bidaf ARGUMENTS`; it kills its group before its write number `kill_before`.
+
+    Its standard output and error go to the descriptor `output`, which is closed here.
+    """
     said, says = os.pipe()
     pid = os.fork()
     if pid:
         os.close(says)
+        os.close(output)
         os.setpgid(pid, pid)
-        return Sitting(pid, said)
+        return Session(pid, said)
     os.setpgid(0, 0)
-    with log.open("a") as file:
-        os.dup2(file.fileno(), 1)
-        os.dup2(file.fileno(), 2)
+    os.dup2(output, 1)
+    os.dup2(output, 2)
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")  # as a new process has them
     _run_command(arguments, says, kill_before)
+
+
+def logged(path: Path) -> int:
+    """A descriptor that appends to a file."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+
+
+def lost(source: random.Random) -> int:
+    """A descriptor that takes nothing: of a full disk, or of a pipe that nobody reads."""
+    if source.random() < 0.5:
+        return os.open("/dev/full", os.O_WRONLY)
+    reader, writer = os.pipe()
+    os.close(reader)
+    return writer
 
 
 def _run_command(arguments: list[str], says: int, kill_before: int) -> NoReturn:
@@ -150,8 +174,8 @@ def _run_command(arguments: list[str], says: int, kill_before: int) -> NoReturn:
         run_bidaf()
     except SystemExit as end:
         code = int(end.code or 0)
-    except BaseException:
-        traceback.print_exc()
+    except BaseException:  # in a file of its own: the output may be lost
+        Path(f"traceback-{os.getpid()}.log").write_text(traceback.format_exc(), encoding="utf-8")
     sys.stderr.flush()
     os._exit(code)
 
@@ -166,14 +190,14 @@ class CrashTest:
         write_data(folder)
         os.chdir(folder)  # the children's paths are relative, as a user's are
         self.whole = Path("whole")
-        if sit(["prepare", "--config", "crash.yaml"], Path("prepare.log")).end():
+        if begin(["prepare", "--config", "crash.yaml"], logged(Path("prepare.log"))).end():
             sys.exit(f"the data was not prepared; see {folder / 'prepare.log'}")
         began = time.monotonic()
-        sitting = sit(self._start(self.whole), Path("whole.log"))
+        session = begin(self._start(self.whole), logged(Path("whole.log")))
         told = []
-        while letter := sitting.hear():
+        while letter := session.hear():
             told.append((letter, time.monotonic()))
-        if sitting.end():
+        if session.end():
             sys.exit(f"the undisturbed run failed; see {folder / 'whole.log'}")
         self.seconds = time.monotonic() - began
         self.writes = len(told)
@@ -184,7 +208,7 @@ class CrashTest:
         self.save_seconds = sum(end - begin for begin, end in zip(saves, ends, strict=True)) / len(saves)
 
     def run(self, kills: int) -> None:
-        """Whole runs of killed sittings, until there were so many kills; the report is up to date all along."""
+        """Whole runs of killed sessions, until there were so many kills; the report is up to date all along."""
         began = time.monotonic()
         while sum(self.report.kills.values()) < kills:
             number = self.report.runs = self.report.runs + 1
@@ -207,12 +231,12 @@ class CrashTest:
         terminated = False
         while True:
             arguments = self._resume(run) if (run / CONFIG).exists() else self._start(run)
-            report.sittings += 1
+            report.sessions += 1
             left = kills - sum(report.kills.values())
             kind = self.random.choices(list(KINDS), list(KINDS.values()))[0] if left else None
             if kind and self.random.random() < TERMINATIONS:
                 kind = "terminated"
-            code = self._sit(arguments, log, kind, self._left(run))
+            code = self._run_session(run, arguments, kind)
             if code == 0:
                 log.unlink()
                 return terminated
@@ -222,27 +246,40 @@ class CrashTest:
                 report.terminations += 1
                 terminated = True
             else:
-                raise RuntimeError(f"`bidaf {' '.join(arguments)}` ended with {code}; see {self.folder / log}")
+                raise RuntimeError(f"`bidaf {' '.join(arguments)}` ended with {code}; see *.log in {self.folder}")
 
     def _left(self, run: Path) -> float:
-        """The share of the run that a sitting has before it; a little more, so that it can end by itself."""
+        """The share of the run that a session has before it; a little more, so that it can end by itself."""
         done = max((int(folder.name[5:]) for folder in list_checkpoints(run / "checkpoints")), default=0)
         return 1.1 - done / self.steps
 
-    def _sit(self, arguments: list[str], log: Path, kind: str | None, left: float) -> int:
+    def _run_session(self, run: Path, arguments: list[str], kind: str | None) -> int:
+        """One session, ended as `kind` says; its exit code."""
+        output = logged(run.with_suffix(".log"))
+        if self.random.random() < LOST:
+            os.close(output)
+            output = lost(self.random)
+            self.report.without_output += 1
+        left = self._left(run)
         at_write = self.random.randint(1, round(self.writes * left)) if kind == "before a file operation" else 0
-        sitting = sit(arguments, log, kill_before=at_write)
+        session = begin(arguments, output, kill_before=at_write)
+        watcher = None
+        if self.random.random() < WATCHED:
+            watcher = begin(["report", str(run)], logged(Path("report.log")))
+            self.report.watched += 1
         if kind == "in a save":
-            sitting.run_until_save(self.random.randint(1, round(1 + self.saves * left)))
-            sitting.run_until(time.monotonic() + self.random.uniform(0.0, 1.5 * self.save_seconds))
-            return sitting.end(signal.SIGKILL)
-        if kind in ("at any time", "terminated"):
-            sitting.run_until(time.monotonic() + self.random.uniform(0.0, self.seconds * left))
-            return sitting.end(signal.SIGKILL if kind == "at any time" else signal.SIGTERM)
-        return sitting.end()
+            session.run_until_save(self.random.randint(1, round(1 + self.saves * left)))
+            session.run_until(time.monotonic() + self.random.uniform(0.0, 1.5 * self.save_seconds))
+        elif kind in ("at any time", "terminated"):
+            session.run_until(time.monotonic() + self.random.uniform(0.0, self.seconds * left))
+        number = signal.SIGTERM if kind == "terminated" else signal.SIGKILL
+        code = session.end(number if kind and not at_write else None)
+        if watcher and (ended := watcher.end()) not in (0, 3):  # 3: there is no log yet
+            raise RuntimeError(f"`bidaf report {run}` ended with {ended}; see {self.folder / 'report.log'}")
+        return code
 
     def _start(self, run: Path) -> list[str]:
-        self.report.starts_anew += run.exists()
+        self.report.restarts += run.exists()
         return ["train", "--config", "crash.yaml", "--device", "cpu", "--run-dir", str(run)]
 
     def _resume(self, run: Path) -> list[str]:
@@ -288,7 +325,7 @@ def main() -> None:
         try:
             test.run(options.kills)
         except KeyboardInterrupt:
-            print("interrupted; what there is:", file=sys.stderr)
+            print("interrupted; so far:", file=sys.stderr)
         report = test.report
         if options.folder is None:
             os.chdir("/")
@@ -304,10 +341,12 @@ def print_report(report: Report) -> None:
     kills = ", ".join(f"{count} {kind}" for kind, count in report.kills.items())
     rows = {
         "kills": f"{sum(report.kills.values())} ({kills})",
-        "ended by SIGTERM beside": report.terminations,
+        "ended by SIGTERM": report.terminations,
+        "sessions whose messages could not be shown": report.without_output,
+        "sessions during which another process wrote the report": report.watched,
         "runs": report.runs,
         "resumes": report.resumes,
-        "begun anew (killed before the run's folder was made)": report.starts_anew,
+        "started over (killed before the run's folder was made)": report.restarts,
         "checkpoints found incomplete and skipped": report.incomplete_skipped,
         "half-written folders and files cleaned": report.stale_cleaned,
         "runs lost": len(report.lost),

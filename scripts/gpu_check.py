@@ -34,7 +34,7 @@ from bidaf.config_file import find_config, load_config
 from bidaf.data.prepare import prepare, use_prepared
 from bidaf.errors import BidafError
 from bidaf.messages import say
-from bidaf.runs.folder import environment
+from bidaf.runs.environment import environment
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run
 

@@ -2,8 +2,8 @@
 
     .venv/bin/python scripts/make_screenshots.py RUN
 
-RUN is a finished run of mini.yaml, such as the quickstart's. Writes docs/images/report.png and docs/images/explain.png.
-Needs the test extra (selenium) and Debian's chromium and chromium-driver.
+RUN is a finished run of mini.yaml, such as the quickstart's. Writes report.png, explain.png and serve.png in
+docs/images. Needs the test extra (selenium) and Debian's chromium and chromium-driver.
 """
 
 from __future__ import annotations
@@ -13,10 +13,13 @@ import io
 import sys
 import tempfile
 from pathlib import Path
+from urllib.parse import urlencode
 
 import torch
+from load_test import serving
 from PIL import Image
 from selenium import webdriver
+from selenium.webdriver.support.ui import WebDriverWait
 
 from bidaf.inference.explain import find_questions
 from bidaf.inference.loading import load_weight_sets
@@ -41,15 +44,20 @@ def main(run: Path) -> None:
         folder = Path(name)
         report = write_report([run], folder / "report.html")
         models = load_weight_sets(str(run), None, torch.device("cpu"))
-        write_explanation(models, find_questions(models[0], [_changed_question(run)]), folder / "explain.html")
+        (question,) = find_questions(models[0], [_changed_question(run)])
+        write_explanation(models, [question], folder / "explain.html")
         options = webdriver.ChromeOptions()
         options.binary_location = "/usr/bin/chromium"
         for flag in (*FLAGS.split(), f"--user-data-dir={folder / 'profile'}"):
             options.add_argument(flag)
         browser = webdriver.Chrome(options=options, service=webdriver.ChromeService("/usr/bin/chromedriver"))
         try:
-            _photograph(browser, report, "figure:nth-of-type(2)", IMAGES / "report.png")
-            _photograph(browser, folder / "explain.html", "main", IMAGES / "explain.png")
+            _photograph(browser, report.resolve().as_uri(), "figure:nth-of-type(2)", IMAGES / "report.png")
+            _photograph(browser, (folder / "explain.html").resolve().as_uri(), "main", IMAGES / "explain.png")
+            with serving(str(run), folder / "messages.txt") as server:
+                fragment = urlencode({"q": question.question, "c": question.context})
+                page = f"http://{server.host}:{server.port}/#{fragment}"
+                _photograph(browser, page, ".explanation .words", IMAGES / "serve.png")
         finally:
             browser.quit()
 
@@ -61,13 +69,14 @@ def _changed_question(run: Path) -> str:
     return answers.features.ids[ranked[0].number]
 
 
-def _photograph(browser: webdriver.Chrome, page: Path, last: str, output: Path) -> None:
-    """The page down to the element `last`, in its light scheme."""
+def _photograph(browser: webdriver.Chrome, page: str, last: str, output: Path) -> None:
+    """The page at this address down to the element `last`, once it is there, in its light scheme."""
     metrics = {"width": WIDTH, "height": 1000, "deviceScaleFactor": 1, "mobile": False}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
     light = {"name": "prefers-color-scheme", "value": "light"}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [light]})
-    browser.get(page.resolve().as_uri())
+    browser.get(page)
+    WebDriverWait(browser, 60).until(lambda browser: browser.find_elements("css selector", last))
     bottom = browser.execute_script("return document.querySelector(arguments[0]).getBoundingClientRect().bottom", last)
     clip = {"x": 0, "y": 0, "width": WIDTH, "height": bottom + MARGIN, "scale": 1}
     taken = browser.execute_cdp_cmd("Page.captureScreenshot", {"clip": clip, "captureBeyondViewport": True})

@@ -29,9 +29,9 @@ from results_page import COMPARISONS, NAMES, PLAIN, SHADOW, dev_label, draw, que
 from bidaf.data.questions import read_questions
 from bidaf.errors import BidafError, DataError
 from bidaf.evaluation.comparison import System, compare
+from bidaf.evaluation.metrics import question_scores
 from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_examples, questions_of_features
-from bidaf.evaluation.squad_v1 import question_scores
 from bidaf.files.writing import claim_folder, json_text, put_folder
 from bidaf.inference.stored import StoredModel
 from bidaf.runs.checkpoint_folders import checkpoint_name
@@ -85,15 +85,24 @@ def collect(folder: Path, target: Path, data: Mapping[str, str]) -> None:
 
 
 def dev_questions(run: RunLog) -> list[GoldQuestion]:
-    """The dev questions that the run holds, or else those of their sources."""
+    """The dev questions that the run holds, or those of their sources where it holds none or no articles (format 1)."""
     assert run.start is not None
     settings = run.settings("data")
     try:
         prepared = open_data(run.folder, run.start.features, settings["prepared_dir"])
+        questions = questions_of_features(prepared.features("dev"))
     except DataError:
-        examples = [example for source in settings["dev"] for example in read_questions(source, need_answers=True)]
-        return questions_of_examples(examples)
-    return questions_of_features(prepared.features("dev"))
+        questions = []
+    if questions and all(question.article for question in questions):
+        return questions
+    try:
+        return questions_of_examples(
+            example for source in settings["dev"] for example in read_questions(source, need_answers=True)
+        )
+    except DataError:
+        if not questions:
+            raise
+        return questions
 
 
 def stored_answers(run: RunLog, evaluation: Evaluation) -> Answers:
@@ -113,13 +122,12 @@ def comparison_line(
 
 def write_questions(folder: Path, label: str, questions: Sequence[GoldQuestion], answers: Answers) -> None:
     """EM and F1 (0 to 1) of each question by each weight set, with its article."""
-    asked = [question for question in questions if question.answers]
-    gold = {question.id: question.answers for question in asked}
+    gold = {question.id: question.answers for question in questions}
     scores = {name: question_scores(gold, of_set) for name, of_set in answers.items()}
     with (folder / questions_file(label)).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["id", "article", *(f"{name} {metric}" for name in scores for metric in NAMES)])
-        for number, question in enumerate(asked):
+        for number, question in enumerate(questions):
             found = [of_set[number] for of_set in scores.values()]
             values = [value for each in found for value in (int(each.exact_match), round(each.f1, 6))]
             writer.writerow([question.id, question.article or "", *values])

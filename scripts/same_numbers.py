@@ -181,7 +181,9 @@ def read_run(run: Path) -> dict[str, Values]:
                 found[f"{checkpoint.name} {kind}"] = load_file(file)
     found["metrics"] = dict(metrics(run / "metrics.jsonl"))
     for path in sorted((run / "predictions").glob("*.json")):
-        found[f"predictions {path.stem}"] = json.loads(path.read_bytes())
+        # Answers with probabilities: of the best evaluation so far, once without its step. The newest counts.
+        name = "n_best" if path.stem.endswith("n_best") else path.stem
+        found[f"predictions {name}"] = json.loads(path.read_bytes())
     kinds = {name.split()[-1] if name.startswith("step") else name.split()[0] for name in found if found[name]}
     if missing := {"raw", "optimizer", "metrics", "predictions"} - kinds:
         raise RuntimeError(f"{run} holds no {', '.join(sorted(missing))}")

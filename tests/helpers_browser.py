@@ -53,12 +53,12 @@ return [seen, found];
 
 
 class Browser:
-    """One Chromium; every page is opened from the disk."""
+    """One Chromium; pages are opened from the disk, or from a server of this machine."""
 
     def __init__(self, driver: Any) -> None:
         self.driver = driver
 
-    def open(self, page: Path, *, width: int = 1200, dark: bool = False) -> None:
+    def open(self, page: Path | str, *, width: int = 1200, dark: bool = False) -> None:
         """Load a page in a window of this width; what earlier pages logged is forgotten."""
         for log in ("browser", "performance"):
             self.driver.get_log(log)
@@ -66,7 +66,7 @@ class Browser:
         self.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
         scheme = {"name": "prefers-color-scheme", "value": "dark" if dark else "light"}
         self.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": [scheme]})
-        self.driver.get(page.resolve().as_uri())
+        self.driver.get(page if isinstance(page, str) else page.resolve().as_uri())
 
     def run(self, script: str, *arguments: Any) -> Any:
         """What a script returns."""

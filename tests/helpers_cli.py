@@ -18,6 +18,7 @@ import pytest
 
 from bidaf.cli.app import main
 from bidaf.files.reading import sha256_of
+from bidaf.files.sealed import SEAL, sealed
 from bidaf.inference.exported import INFO, PARTS
 from bidaf.runs.folder import Run
 
@@ -113,8 +114,13 @@ def sign_export(folder: Path) -> None:
     if not (folder / INFO).is_file():  # a link to an endless file, say
         return
     about = json.loads((folder / INFO).read_text(encoding="utf-8"))
-    about["files"] = {name: sha256_of(folder / name) for name in PARTS["safetensors"] if (folder / name).is_file()}
-    (folder / INFO).write_text(json.dumps(about), encoding="utf-8")
+    files = {name: sha256_of(folder / name) for name in PARTS["safetensors"] if (folder / name).is_file()}
+    write_sealed(folder / INFO, {**about, "files": files})
+
+
+def write_sealed(path: Path, document: dict[str, Any]) -> None:
+    """Write a file with its checksum, in place of the one that it may hold."""
+    path.write_text(sealed({name: value for name, value in document.items() if name != SEAL}), encoding="ascii")
 
 
 def squad(paragraphs: Sequence[tuple[str, list[Asked]]], prefix: str) -> dict[str, Any]:

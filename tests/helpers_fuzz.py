@@ -22,16 +22,17 @@ from typing import Any
 import strategies_fuzz as made
 import torch
 import yaml
-from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny
+from helpers_cli import DEV, Ran, bidaf, sign_export, squad, succeed, train_tiny, write_sealed
 from hypothesis.strategies import SearchStrategy
 from oracle import asked_in, unpack
 
-from bidaf.data.cache import MANIFEST_FILE, SEAL, sealed
+from bidaf.data.cache import MANIFEST_FILE
 from bidaf.files.reading import sha256_of
 from bidaf.inference.loading import find_checkpoint
 from bidaf.runs.checkpoint_folders import COMPLETE, list_checkpoints
 from bidaf.runs.state import WEIGHTS, read_state
 
+TINY_STEPS = 20  # of the run that `train_tiny` makes
 CPU_SECONDS, SECONDS = 20.0, 60.0
 """What one input may take; the second is for waiting, and long because the machine may be busy."""
 
@@ -382,19 +383,54 @@ def sign_prepared(folder: Path) -> None:
     if not (folder / MANIFEST_FILE).is_file():  # a link to an endless file, say
         return
     manifest = json.loads((folder / MANIFEST_FILE).read_text(encoding="ascii"))
-    del manifest[SEAL]
     files = {name: folder / name for name in manifest["files"]}
     manifest["files"] = {name: sha256_of(path) if path.is_file() else "0" * 64 for name, path in files.items()}
-    (folder / MANIFEST_FILE).write_text(sealed(manifest), encoding="ascii")
+    write_sealed(folder / MANIFEST_FILE, manifest)
+
+
+@functools.cache
+def _sound_scores(home: Home) -> dict[str, Any]:
+    scores: dict[str, Any] = bidaf("eval", "-m", home.run, "--json", cwd=home.folder).json
+    return {**scores, "model": None}
 
 
 def open_features(home: Home, damage: made.Damage, *, place: str) -> Ran:
-    """Features that somebody made so: a run's own, or prepared ones."""
+    """Features that somebody changed: a run's own, or prepared ones; unless signed, they change no score."""
     run, folder, here = home.features(place)
     damage.apply(folder, sign=sign_prepared)
     ran = bidaf("eval", "-m", run, "--json", cwd=here)
-    if ran.code == 0:
-        _expect(ran.json["questions"] == len(GOLD) or damage.signed, f"{ran.json['questions']} questions scored")
+    if ran.code == 0 and not damage.signed:
+        _expect({**ran.json, "model": None} == _sound_scores(home), f"damage changed the scores to {ran.json}")
+    return ran
+
+
+# A run's folder that somebody put things into: nothing outside of it changes, nothing hangs
+
+
+def _contents(folder: Path) -> dict[str, bytes]:
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def open_run(home: Home, meddling: made.Meddling) -> Ran:
+    """Links, pipes, devices and spoiled lines in a run: it is listed, reported, scored or resumed, or refused."""
+    run = home.copy(home.run, "meddled", "runs", "run")
+    folder = run.parents[1]
+    for name in ("runs/other", "others/folder"):
+        shutil.copytree(home.run, folder / name, symlinks=True)
+    (folder / "others" / "file").write_text("another's", encoding="utf-8")
+    made.make_device(folder / "others" / "zero")
+    before = _contents(folder / "others")
+    meddling.apply(run, folder / "others")
+    commands = {
+        "list": ("runs", "runs", "--json"),
+        "report": ("report", run),
+        "score": ("eval", "-m", run, "--json"),
+        "resume": ("train", "--resume", run, "--device", "cpu", "--set", f"training.max_steps={TINY_STEPS + 1}"),
+    }
+    ran = bidaf(*commands[meddling.command], cwd=folder)
+    _expect(_contents(folder / "others") == before, "something outside of the run changed")
+    if meddling.command == "list" and ran.code == 0:
+        _expect("other" in [Path(each["folder"]).name for each in ran.json], "another run is not listed")
     return ran
 
 
@@ -414,4 +450,6 @@ TARGETS = [
     Target("resume", made.damages, resume_run, frozenset({0, 1, 2, 3})),
     Target("prepared", made.damages, functools.partial(open_features, place="prepared"), DATA),
     Target("run-data", made.damages, functools.partial(open_features, place="run"), DATA),
+    # 1: a report that can't be written, 2: settings that are not the run's.
+    Target("run", made.meddlings, open_run, frozenset({0, 1, 2, 3})),
 ]

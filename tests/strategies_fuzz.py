@@ -11,6 +11,7 @@ import lzma
 import os
 import pickle
 import shutil
+import stat
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -537,6 +538,94 @@ damages = st.builds(
     Damage,
     st.lists(st.tuples(st.integers(0, 40), st.sampled_from(KINDS), spoilings, folder_values), min_size=1, max_size=2),
     st.booleans(),
+)
+
+
+@dataclass(frozen=True)
+class Meddling:
+    """Things put into a run's folder, and what is then asked of the run."""
+
+    changes: list[tuple[str, str, str, Spoiling, Any]]
+    command: str
+
+    def apply(self, run: Path, others: Path) -> None:
+        """Change the folder. Links lead to names in `others` alone: what follows one must not reach the system."""
+        for name, kind, target, spoiling, value in self.changes:
+            path = run / name
+            content = path.read_bytes() if path.is_file() and not path.is_symlink() else b""
+            if not path.parent.is_dir() or path.parent.is_symlink():
+                continue  # an earlier change was to the folder
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+            if kind == "link":
+                path.symlink_to(others / target)
+            elif kind == "pipe":
+                os.mkfifo(path)
+            elif kind == "device":
+                make_device(path)
+            elif kind == "folder":
+                path.mkdir()
+            elif kind == "line":
+                lines = content.split(b"\n")
+                at = int(spoiling.where * (len(lines) - 1))
+                lines[at] = _spoiled_line(lines[at], spoiling, value)
+                path.write_bytes(b"\n".join(lines))
+            elif kind == "bytes":
+                path.write_bytes(spoiling(content))
+
+
+def make_device(path: Path) -> None:
+    """A device without an end, as /dev/zero is; nothing where only root may make one."""
+    if os.geteuid() == 0:
+        os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
+
+
+def _spoiled_line(line: bytes, spoiling: Spoiling, value: Any) -> bytes:
+    """A line of JSON with one of its values replaced, or of other bytes."""
+    if len(spoiling.payload) % 3 and (document := _parsed(line)) is not None:
+        return json.dumps(_with_value(document, spoiling.where * 7 % 1, value)).encode()
+    return spoiling(line)
+
+
+RUN_PLACES = (
+    *("metrics.jsonl", "metrics.jsonl", "log.txt", ".lock", "config.yaml", "environment.json", "report.html"),
+    *("checkpoints", "predictions", "data", "snapshots", "sweeps", "best", "last"),
+    "checkpoints/step-000010",
+    "checkpoints/step-000020",
+    "checkpoints/step-000020/state.json",
+    "checkpoints/step-000020/weights",
+    "checkpoints/step-000021",
+    "checkpoints/.step-000020.replaced",
+    "checkpoints/.step-000021.1-00000000.tmp",
+    "predictions/step-000020.raw.json",
+    "predictions/step-000021.ema.json",
+    "predictions/step-000020.n_best.json",
+    "predictions/.step-000020.n_best.json.1.tmp",
+    "data/manifest.json",
+    "data/dev",
+    ".metrics.jsonl.1-00000000.tmp",
+    ".report.html.tmp",
+)
+TARGETS_OF_LINKS = (
+    *("nothing", "zero", "file", "folder", "folder/checkpoints", "folder/predictions", "folder/data"),
+    *("folder/checkpoints/step-000020", "folder/metrics.jsonl", "folder/predictions/step-000020.n_best.json"),
+)
+MEDDLINGS = ["link", "link", "link", "pipe", "device", "folder", "remove", "line", "line", "bytes"]
+meddlings = st.builds(
+    Meddling,
+    st.lists(
+        st.tuples(
+            st.sampled_from(RUN_PLACES),
+            st.sampled_from(MEDDLINGS),
+            st.sampled_from(TARGETS_OF_LINKS),
+            spoilings,
+            folder_values,
+        ),
+        min_size=1,
+        max_size=3,
+    ),
+    st.sampled_from(["list", "report", "score", "resume", "resume"]),
 )
 
 

@@ -24,7 +24,7 @@ from bidaf.files.reading import sha256_of
 from bidaf.files.writing import write_json
 from bidaf.model.weights import load_weights
 from bidaf.runs import checkpoint as checkpoints
-from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, open_checkpoint
+from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, CorruptedCheckpoint, open_checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import (
     COMPLETE,
     checkpoint_name,
@@ -172,6 +172,36 @@ def test_another_format_is_refused_with_both_numbers(saved: Path) -> None:
     rewrite(saved, STATE, json.dumps({**state, "format": 99}))
     with pytest.raises(DataError, match="has checkpoint format 99; this version reads formats 1 and 2"):
         open_checkpoint(saved)
+
+
+def test_a_folder_of_another_step_is_refused_and_any_other_name_is_not(saved: Path) -> None:
+    with pytest.raises(DataError, match="holds the checkpoint of step 2; rename it back"):
+        open_checkpoint(saved.rename(saved.with_name("step-000003")))
+    assert open_checkpoint(saved.with_name("step-000003").rename(saved.with_name("mine"))).step == 2
+
+
+def test_weights_that_it_does_not_hold_and_files_that_are_none_are_data_errors(saved: Path) -> None:
+    checkpoint = open_checkpoint(saved)
+    with pytest.raises(DataError, match=r"no tail weights, only .*raw"):
+        checkpoint.weights("tail")
+    (saved / RAW_FILE).write_bytes(b"x")
+    with pytest.raises(DataError, match=r"raw\.safetensors can't be read"):
+        checkpoint.weights("raw")
+
+
+def test_settings_of_another_version_are_a_data_error(saved: Path) -> None:
+    rewrite(saved, CONFIG, "nonesuch: 1\n")
+    with pytest.raises(DataError, match="written by another version"):
+        open_checkpoint(saved)
+
+
+def test_the_newest_valid_checkpoint_is_suggested_for_a_corrupted_one(saved: Path) -> None:
+    for name in ("step-000001", "step-000003", "step-000004"):
+        shutil.copytree(saved, saved.with_name(name))
+    for name in ("step-000001", "step-000003", "step-000004"):
+        (saved.with_name(name) / COMPLETE).unlink()
+    with pytest.raises(CorruptedCheckpoint, match=rf"\(this one is valid: {saved}\)"):
+        open_or_suggest(saved.with_name("step-000003"))
 
 
 def test_weights_of_another_model_are_refused_with_each_difference(

@@ -155,7 +155,7 @@ def test_a_page_or_a_plot_is_written_where_it_is_asked_for(files: Path, suffix: 
 
 
 def test_a_run_is_compared_by_the_answers_its_evaluation_stored(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("bidaf.inference.stored.load_model", lambda *args, **kwargs: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("bidaf.inference.stored.load_named", lambda *args, **kwargs: pytest.fail("a model was loaded"))
     found = succeed("compare", "--json", cwd=tiny.folder).json
     scores = tiny.last_scores()
     for side, weights in (("a", "raw"), ("b", "ema")):
@@ -186,7 +186,7 @@ def test_an_export_and_changed_questions_are_answered_now(
         loaded.append(name)
         return load_model(name, **options)
 
-    monkeypatch.setattr("bidaf.inference.stored.load_model", load)
+    monkeypatch.setattr("bidaf.inference.stored.load_named", load)
     succeed("compare", "tiny", "--data", tmp_path / "changed.json", "--json", cwd=tiny.folder)
     assert len(loaded) == 2
     succeed("compare", "tiny", "--data", "dev.json", "--json", cwd=tiny.folder)

@@ -72,7 +72,7 @@ def test_two_sources_are_all_a_config_has_to_say(tmp_path: Path) -> None:
         ("ema: {enabled: 'yes'}", "ema.enabled (c.yaml, line 2): should be a valid boolean, found 'yes'"),
         ("model: {variant: papr}", "model.variant (c.yaml, line 2): should be 'paper' or 'released', found 'papr'"),
         ("model: {hidden_size: 0}", "hidden_size (c.yaml, line 2): should be greater than or equal to 1, found 0"),
-        ("model: {dropout: 1.0}", "model.dropout (c.yaml, line 2): should be less than 1, found 1.0"),
+        ("model: {dropout: 0.96}", "model.dropout (c.yaml, line 2): should be less than or equal to 0.95, found 0.96"),
         ("ema: {decay: .nan}", "ema.decay (c.yaml, line 2): should be a finite number, found nan"),
         ("training: {clip_norm: .inf}", "training.clip_norm (c.yaml, line 2): should be a finite number, found inf"),
         ("training: {optimizer: {eps: 1e999}}", "optimizer.eps (c.yaml, line 2): should be a finite number, found inf"),

@@ -106,9 +106,10 @@ NOT_FOLLOWED = {
     "checkpoints/.step-000009.77.tmp": "folder",
     "predictions/step-000008.raw.json": "file",
     "predictions/step-000099.raw.json": "folder",
-    "predictions/.n_best.json.77.tmp": "file",
+    "predictions/.step-000006.n_best.json.77.tmp": "file",
     ".metrics.jsonl.tmp": "file",
-    "predictions/n_best.json": "file",
+    "predictions/step-000006.n_best.json": "file",
+    "predictions/step-000099.n_best.json": "folder",
 }
 
 
@@ -145,7 +146,7 @@ def make_device(path: Path) -> None:
 DEVICE = pytest.param(make_device, marks=pytest.mark.skipif(os.geteuid() != 0, reason="only root can make a device"))
 
 
-UNREAD = ("environment.json", "predictions/n_best.json", "checkpoints/step-000003/state.json")
+UNREAD = ("environment.json", "predictions/step-000006.n_best.json", "checkpoints/step-000003/state.json")
 
 
 @pytest.mark.parametrize("name", [".lock", "log.txt", "metrics.jsonl", "checkpoints", *UNREAD])

@@ -162,6 +162,15 @@ def test_checkpoints_that_changed_places_are_found(whole: Path, tmp_path: Path) 
     assert open_checkpoint(victim.rename(run / "mine")).step == 6  # any other name says nothing of a step
 
 
+@pytest.mark.parametrize(("old", "new"), [(b"\n", b"\r\n"), (b"\n", b"\r"), (b"{", b"\xef\xbb\xbf{")])
+def test_other_line_ends_and_a_byte_order_mark_are_found(whole: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
+    folder = shutil.copytree(whole / "checkpoints" / GOOD, tmp_path / GOOD)
+    marker = folder / COMPLETE
+    marker.write_bytes(marker.read_bytes().replace(old, new))
+    with pytest.raises(CorruptedCheckpoint):
+        open_checkpoint(folder)
+
+
 def test_hidden_files_of_the_system_are_no_damage(whole: Path, tmp_path: Path) -> None:
     shutil.copytree(whole / "checkpoints" / GOOD, tmp_path / GOOD)
     (tmp_path / GOOD / ".DS_Store").write_bytes(b"x")

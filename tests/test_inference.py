@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -10,10 +11,18 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_tiny
+from conftest import CPU
+from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_sealed, write_tiny
 from safetensors.numpy import load_file, save
 
+from bidaf.data.squad import Example
 from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
+from bidaf.errors import BidafError, DataError
+from bidaf.files.sealed import SEAL
+from bidaf.inference import predictor
+from bidaf.inference.exported import INFO, PARTS, open_export
+from bidaf.inference.loading import load_model
+from bidaf.inference.predictor import NUMBERS_PER_TOKEN, Predictor
 
 CONTEXT = "Erik lives in Rome. The zebra sailed to Kiel in 1815."
 ASKED = [("b", "Where does Erik live?"), ("a", "When did the zebra sail?"), ("c", "Who?")]
@@ -229,7 +238,7 @@ def test_an_export_holds_the_weights_it_names_and_its_card_says_so(tiny: Tiny, t
         folder = tmp_path / weights
         assert ran["folder"] == str(folder)
         about = json.loads((folder / "export.json").read_text())
-        assert {**about, "folder": str(folder)} == ran
+        assert {**about, "folder": str(folder)} == {**ran, SEAL: about[SEAL]}
         assert (about["weights"], about["step"]) == (weights, 20)
         assert about["scores"] == scores
         exported = load_file(folder / "model.safetensors")
@@ -319,7 +328,7 @@ def replace_with(text: str) -> Callable[[Path], None]:
 
 def about_with(**changes: Any) -> Callable[[Path], None]:
     def change(path: Path) -> None:
-        path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+        write_sealed(path, {**json.loads(path.read_text()), **changes})
 
     return change
 
@@ -375,6 +384,39 @@ def test_a_damaged_export_is_one_message(
         sign_export(folder)
     message = fail(3, "predict", "-", "-m", folder, stdin=json.dumps(RECORDS).encode(), cwd=tmp_path)
     assert str(folder) in message
+
+
+def test_a_context_that_the_memory_cannot_hold_is_refused_with_its_question(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Predictor(load_model(str(export), device=CPU))
+    examples = [Example("short", "Who?", "Erik.", ()), Example("long", "Who?", CONTEXT, ())]
+    tokens = len(model.tokenizer.tokenize(CONTEXT))
+    needed = 4 * NUMBERS_PER_TOKEN["paper"] * model.loaded.config.model.hidden_size * tokens
+    monkeypatch.setattr(predictor, "free_memory", lambda device: needed)
+    assert model.features(examples).ids == ["short", "long"]
+    monkeypatch.setattr(predictor, "free_memory", lambda device: needed - 1)
+    with pytest.raises(BidafError, match=f"question 'long': its context has {tokens} tokens.*ask on parts"):
+        model.features(examples)
+
+
+def test_every_changed_byte_of_an_export_is_found(export: Path, tmp_path: Path) -> None:
+    rng = random.Random(0)
+    folder = tmp_path / "model"
+    shutil.copytree(export, folder)
+    for name in (INFO, *PARTS["safetensors"]):
+        intact = (folder / name).read_bytes()
+        changed = [intact.replace(b"\n", b"\r\n"), b"\xef\xbb\xbf" + intact] if name.endswith(("json", "yaml")) else []
+        for _ in range(40):
+            flipped = bytearray(intact)
+            flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
+            changed.append(bytes(flipped))
+        for content in filter(lambda content: content != intact, changed):
+            (folder / name).write_bytes(content)
+            with pytest.raises(DataError):
+                open_export(folder)
+        (folder / name).write_bytes(intact)
+    open_export(folder)
 
 
 def test_without_its_marker_a_folder_is_no_export(export: Path, tmp_path: Path) -> None:

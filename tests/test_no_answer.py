@@ -10,10 +10,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from conftest import CPU, events
 from helpers_cli import CONFIG, DEV, TRAIN, fail, squad, succeed, write_tiny
+from helpers_serve import load_service, running
 
 from bidaf.config import Config
 from bidaf.config_file import load_config
@@ -67,6 +69,30 @@ def features(folder: Path, config: str, split: str) -> Features:
         found = prepare(load_config(Path(config)).data).features(split)
         _ = found.texts
     return found
+
+
+def test_it_is_served(folder: Path) -> None:
+    service = load_service(folder, "two")
+    question, context = "What is the zebra?", DEV[0][0]
+    for predictor in service.predictors.values():
+        predictor.no_answer_threshold = 0.0  # so that nothing else is answered
+    with running(service) as server:
+        asked = {"question": question, "context": context, "n_best": 2}
+        found = httpx.post(f"{server.address}answer", json=asked).json()
+        assert (found["answer"], found["start"], found["end"]) == ("", 0, 0)
+        assert found["no_answer"] == found["score"] > 0
+        assert found["answers"][1]["answer"] in context
+        shown = httpx.post(
+            f"{server.address}explain", json={"question": question, "context": context, "weights": ["raw"]}
+        ).json()
+        assert "(no answer)" in shown["verdict"]
+        assert (shown["explanations"][0]["isAnswer"], shown["explanations"][0]["exact"]) == ([], True)
+        assert shown["gold"] == ["(no answer)"]
+        for predictor in service.predictors.values():
+            predictor.no_answer_threshold = 1.0
+        found = httpx.post(f"{server.address}answer", json=asked).json()
+        assert found["answer"] in context
+        assert 0 < found["no_answer"] < 1
 
 
 # ---- Data
@@ -284,3 +310,32 @@ def test_the_report_counts_right_what_is_right(folder: Path) -> None:
             is_empty = each["raw"]["spans"][0][:2] == [0, 0]
             assert each["raw"]["exact"] is is_empty
             assert each["raw"]["f1"] == float(is_empty)
+
+
+def test_an_ensemble_has_its_own_threshold_wherever_it_answers(folder: Path, tmp_path: Path) -> None:
+    both, written = tmp_path / "both", tmp_path / "records.json"
+    members = ("two", "two", "-w", "raw", "-w", "ema")
+    printed = succeed(
+        *("ensemble", *members, "--export", both, "-p", written, "--n-best", 2, "--json"), cwd=folder
+    ).json
+    scored = succeed("eval", "-m", both, "-d", "dev.json", "--json", cwd=folder).json
+    assert scored["rule"] == "SQuAD v2.0"
+    for name in ("exact_match", "f1", "no_answer_threshold"):
+        assert scored[name] == pytest.approx(printed[name])
+    single = succeed("eval", "-m", "two", "-w", "raw", "--json", cwd=folder).json
+    assert printed["members"][0]["f1"] == pytest.approx(single["f1"])
+    records = json.loads(written.read_text())
+    assert succeed("predict", "dev.json", "-m", both, "--n-best", 2, cwd=folder).json == records
+    threshold = printed["no_answer_threshold"]
+    assert all((not each["answers"][0]["text"]) == (each["no_answer"] > threshold) for each in records)
+    files = [tmp_path / f"{name}.json" for name in ("raw", "ema")]
+    for path in files:
+        succeed("predict", "dev.json", "-m", "two", "-w", path.stem, "--n-best", 20, "-o", path, cwd=folder)
+    joined = succeed("ensemble", *files, "-d", "dev.json", "--json", cwd=folder).json
+    assert joined["sizes"] == printed["sizes"]
+    without = json.loads(files[0].read_text())
+    for each in without:
+        del each["no_answer"]
+        each["answers"] = [answer for answer in each["answers"] if answer["text"]]
+    files[0].write_text(json.dumps(without))
+    assert "probability" in fail(3, "ensemble", *files, "-d", "dev.json", cwd=folder)

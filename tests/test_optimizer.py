@@ -14,7 +14,7 @@ from torch import Tensor
 from bidaf.config import AdamConfig, AdamWConfig, ConstantSchedule, DecaySchedule, ModelConfig, ScheduleConfig, Section
 from bidaf.errors import UsageError
 from bidaf.model.bidaf import Bidaf
-from bidaf.training.launch import resume_run, start_run
+from bidaf.training.launch import check_changes, resume_run, start_run
 from bidaf.training.optimizer import build_optimizer, learning_rate_factor
 
 LINEAR = DecaySchedule(name="linear", warmup_steps=4, steps=14, final=0.2)
@@ -93,6 +93,15 @@ def test_a_resumed_run_keeps_its_schedule_to_the_bit(configure: Configure, tmp_p
     for name in ("weights/raw", "weights/ema", "optimizer"):
         files = [run / "last" / f"{name}.safetensors" for run in (whole, parted)]
         assert files[0].read_bytes() == files[1].read_bytes()
+
+
+def test_a_schedule_keeps_its_length_however_long_the_run_becomes(configure: Configure) -> None:
+    before = configure(training={"schedule": COSINE.model_dump(), "max_steps": 10})
+    longer = {"schedule": COSINE.model_dump(), "max_steps": 20}
+    check_changes(before, configure(training=longer))
+    longer["schedule"] = {**COSINE.model_dump(), "steps": COSINE.steps + 1}
+    with pytest.raises(UsageError, match=r"training\.schedule\.steps"):
+        check_changes(before, configure(training=longer))
 
 
 def test_a_resumed_run_refuses_another_schedule(configure: Configure, tmp_path: Path) -> None:

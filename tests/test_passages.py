@@ -13,6 +13,7 @@ from torch import Tensor
 
 import bidaf
 from bidaf.data.squad import Example
+from bidaf.errors import UsageError
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.records import answer_records
@@ -28,7 +29,9 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
 
 @pytest.fixture(scope="module")
 def predictor(tiny: Tiny) -> Predictor:
-    return bidaf.load(tiny.run, device="cpu")
+    predictor = bidaf.load(tiny.run, device="cpu")
+    assert isinstance(predictor, Predictor)
+    return predictor
 
 
 def test_a_score_is_what_the_output_layer_gives_both_ends(predictor: Predictor) -> None:
@@ -77,6 +80,12 @@ def test_there_is_no_answer_where_no_passage_has_one() -> None:
     first, second = answer_records(scripted, [none, one], 2)
     assert [answer["text"] for answer in first["answers"]] == ["", "a"]
     assert [answer["text"] for answer in second["answers"]] == ["a", "b"]
+
+
+def test_an_ensemble_does_not_rank_passages() -> None:
+    scripted = cast(Predictor, Scripted([[Prediction("a", 0, 1, 0.3)], [Prediction("b", 0, 1, 0.9)]]))
+    with pytest.raises(UsageError, match="one passage per question"):
+        answer_records(scripted, [Example("x", "?", "0", (), further_contexts=("1",))])
 
 
 def test_passages_are_ranked_by_score_and_not_by_probability() -> None:

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers_cli import fail, succeed, write_tiny
+from helpers_cli import fail, succeed, write_sealed, write_tiny
 
 from bidaf.config import DataConfig
 from bidaf.data import vectors
@@ -192,6 +192,9 @@ def test_every_missing_data_source_is_named_at_once(tmp_path: Path) -> None:
         prepare(settings(tmp_path, train=str(tmp_path / "no.json"), dev=str(tmp_path / "nor.json")))
     for part in ("data.train: ", "/no.json", "data.dev: ", "/nor.json", "--prepared FOLDER"):
         assert part in str(caught.value)
+    assert "rajpurkar" not in str(caught.value)  # where SQuAD is helps with SQuAD's own files alone
+    with pytest.raises(DataError, match="rajpurkar"):
+        prepare(settings(tmp_path, train=str(tmp_path / "no.json"), dev=str(tmp_path / "dev-v1.1.json")))
 
 
 def test_another_spacy_prepares_again_and_none_says_what_to_do(
@@ -320,10 +323,13 @@ def test_a_flipped_bit_is_found_wherever_it_is(made: Prepared) -> None:
     for name in [*made.manifest.files, MANIFEST_FILE]:
         path = made.folder / name
         intact = path.read_bytes()
+        changed = [b"\xef\xbb\xbf" + intact, intact.replace(b"\n", b"\r\n")] if name == MANIFEST_FILE else []
         for _ in range(FLIPS):
             flipped = bytearray(intact)
             flipped[rng.randrange(len(flipped))] ^= 1 << rng.randrange(8)
-            path.write_bytes(flipped)
+            changed.append(bytes(flipped))
+        for content in changed:
+            path.write_bytes(content)
             with pytest.raises(DataError, match=r"corrupted|can't be read|is not|is of format"):
                 open_by_key(made.folder.parent, made.folder.name).verify()
             path.write_bytes(intact)
@@ -377,6 +383,9 @@ def test_a_manifest_that_someone_made_is_one_message(made: Prepared) -> None:
         path.write_text(json.dumps(crafted))
         with pytest.raises(DataError, match="manifest"):
             open_prepared(made.folder)
+    write_sealed(path, {**document, "config": {**document["config"], "nonesuch": 1}})
+    with pytest.raises(DataError, match=r"manifest.*nonesuch"):
+        open_prepared(made.folder)
 
 
 def test_a_build_that_fails_leaves_nothing_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

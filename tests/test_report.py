@@ -254,7 +254,7 @@ def remove_features() -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.unlink(), "n_best.json is not at hand"),
+        (lambda path: path.unlink(), ".n_best.json is not at hand"),
         (lambda path: path.write_text("{"), "can't be read as answers"),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": []}}}'), "can't be read as answers"),
         (
@@ -270,7 +270,7 @@ def test_what_is_not_at_hand_is_said_in_its_place(
 ) -> None:
     shutil.copytree(tiny.folder, tmp_path / "home", symlinks=True)
     monkeypatch.chdir(tmp_path / "home")
-    spoil(Path("runs/tiny/predictions/n_best.json"))
+    spoil(Path("runs/tiny/predictions/step-000020.n_best.json"))
     page = report_page([read_run(Path("runs/tiny"))])
     assert "The dev questions are not shown: " in page
     assert said in page.replace("&#39;", "'")

@@ -13,7 +13,8 @@ from conftest import Configure
 
 from bidaf.config_file import load_config
 from bidaf.errors import BidafError, DataError, UsageError
-from bidaf.runs.folder import Run, find_run, new_run_folder
+from bidaf.runs.finding import find_run, new_run_folder
+from bidaf.runs.folder import Run
 
 
 @pytest.fixture
@@ -104,7 +105,7 @@ def test_new_runs_never_share_a_folder(here: Path) -> None:
 
 
 def test_runs_that_start_in_the_same_second_get_a_folder_each(here: Path) -> None:
-    code = "from bidaf.runs.folder import new_run_folder; [print(new_run_folder('squad')) for _ in range(40)]"
+    code = "from bidaf.runs.finding import new_run_folder; [print(new_run_folder('squad')) for _ in range(40)]"
     processes = [
         subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, cwd=here) for _ in range(2)
     ]

@@ -154,11 +154,9 @@ def features_of(gold: dict[str, list[str]], titles: list[str | None]) -> Feature
 
 def predictions_of(spans: dict[str, str], no_answer: dict[str, float]) -> dict[str, list[Prediction]]:
     """As `predict_spans` gives them: by probability, the empty one in its place."""
-    ranked = {
-        id: [Prediction(text, 1, 2, 0.3, 0.0), Prediction("other", 5, 6, 0.1, -1.0)] for id, text in spans.items()
-    }
+    ranked = {id: [Prediction(text, 1, 2, 0.3), Prediction("other", 5, 6, 0.1)] for id, text in spans.items()}
     for id, each in ranked.items():
-        each.append(Prediction("", 0, 0, no_answer[id], 0.0))
+        each.append(Prediction("", 0, 0, no_answer[id]))
         each.sort(key=lambda prediction: -prediction.probability)
     return ranked
 
@@ -214,8 +212,7 @@ def test_a_given_threshold_is_applied_and_not_chosen() -> None:
 
 
 def test_the_answer_comes_first_and_the_others_keep_their_order() -> None:
-    first, second = Prediction("x", 0, 1, 0.5, 3.0), Prediction("y", 2, 3, 0.2, 2.0)
-    empty = Prediction("", 0, 0, 0.3, 2.5)
+    first, second, empty = Prediction("x", 0, 1, 0.5), Prediction("y", 2, 3, 0.2), Prediction("", 0, 0, 0.3)
     ranked = [first, empty, second]
     assert decide(ranked, 0.3) == [first, empty, second]
     assert decide(ranked, 0.29) == [empty, first, second]

@@ -132,14 +132,15 @@ def test_evaluations_and_checkpoints_come_when_asked_for_and_at_the_end(
     assert [line["step"] for line in lines if line["event"] == "train"] == list(range(1, state.step + 1))
     assert checkpoint_steps(tmp_path) == saved
     expected = {f"step-{step:06d}.{weights}.json" for step in evaluated for weights in ("raw", "ema")}
-    assert set(predictions(tmp_path)) == {*expected, "n_best.json"}
+    best = {f"step-{line['step']:06d}.n_best.json" for line in lines if line.get("best")}
+    assert set(predictions(tmp_path)) == {*expected, *best}
     assert (tmp_path / "last").resolve() == (tmp_path / "checkpoints" / f"step-{saved[-1]:06d}").resolve()
 
 
 def test_without_a_shadow_the_raw_weights_alone_are_scored_and_saved(configure: Configure, tmp_path: Path) -> None:
     state = start(configure(ema={"enabled": False}, training={"epochs": 1}), tmp_path)
     assert set(state.scores or {}) == {"raw"}
-    assert set(predictions(tmp_path)) == {"step-000006.raw.json", "n_best.json"}
+    assert set(predictions(tmp_path)) == {"step-000006.raw.json", "step-000006.n_best.json"}
     assert set(open_checkpoint(tmp_path / "last").weight_sets) == {"raw"}
     assert events(tmp_path, "eval")[0]["distance"] is None
     assert events(tmp_path, "train")[0]["ema_decay"] is None
@@ -392,6 +393,25 @@ def test_as_many_of_the_best_are_kept_as_asked_for(
     start(config, tmp_path)
     assert checkpoint_steps(tmp_path) == kept
     assert open_checkpoint(tmp_path / "best").step == 4
+
+
+def test_n_best_answers_stay_with_the_checkpoints_whose_best_evaluation_they_are_of(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stored() -> list[int]:
+        answers = {name: value for name, value in predictions(tmp_path).items() if name.endswith("n_best.json")}
+        assert all(name == f"step-{value['step']:06d}.n_best.json" for name, value in answers.items())
+        return sorted(value["step"] for value in answers.values())
+
+    script_f1(monkeypatch, 10.0, 20.0, 5.0, 30.0)
+    start(configure(training={"keep_last": 2}, evaluation={"every_steps": 3}), tmp_path)
+    assert (checkpoint_steps(tmp_path), stored()) == ([9, 12], [6, 12])
+    shutil.rmtree(tmp_path / "checkpoints" / "step-000012")
+    script_f1(monkeypatch, 15.0)
+    state = resume(
+        tmp_path, config=configure(training={"max_steps": 10, "keep_last": 2}, evaluation={"every_steps": 9})
+    )
+    assert (state.best_step, stored()) == (6, [6])  # those of step 12 are of an evaluation that was not made again
 
 
 def test_patience_ends_the_run_after_so_many_evaluations_without_gain(

@@ -51,12 +51,15 @@ def print_passage(context: str, answer: Prediction | None = None) -> None:
 
 
 def print_n_best(answers: Sequence[Prediction]) -> None:
-    """Most probable first: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
+    """The answer, then the others: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
     if not sys.stdout.isatty():
         for answer in answers:
             print(f"{answer.probability:.4f}\t{one_line(answer.shown)}", flush=True)
         return
-    rows = [(one_line(each.shown), f"{each.probability:.1%}", f"{each.start}-{each.end}") for each in answers]
+    rows = [
+        (one_line(each.shown), f"{each.probability:.1%}", "" if each.is_empty else f"{each.start}-{each.end}")
+        for each in answers
+    ]
     print_table("", ("answer", "confidence", "characters"), rows)
 
 

@@ -17,14 +17,17 @@ from typer.core import TyperGroup
 from bidaf.cli.ask import ask_command
 from bidaf.cli.compare import compare_command
 from bidaf.cli.config import config_app
+from bidaf.cli.ensemble import ensemble_command
 from bidaf.cli.eval import eval_command
+from bidaf.cli.experiment import experiment_command
 from bidaf.cli.explain import explain_command
 from bidaf.cli.export import export_command
 from bidaf.cli.predict import predict_command
 from bidaf.cli.prepare import prepare_command
 from bidaf.cli.report import report_command
-from bidaf.cli.runs import runs_command
+from bidaf.cli.runs import runs_app
 from bidaf.cli.score import score_command
+from bidaf.cli.serve import serve_command
 from bidaf.cli.sweep import sweep_command
 from bidaf.cli.train import train_command
 from bidaf.errors import BidafError, UsageError
@@ -78,14 +81,17 @@ for command in (
     score_command,
     compare_command,
     sweep_command,
+    ensemble_command,
+    experiment_command,
     export_command,
     report_command,
     explain_command,
-    runs_command,
+    serve_command,
 ):
     # The overview shows what the command's module says of itself.
     summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
     app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
+app.add_typer(runs_app, name="runs")
 app.add_typer(config_app, name="config")
 
 # What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.

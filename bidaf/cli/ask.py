@@ -16,7 +16,7 @@ from bidaf.errors import DataError, UsageError
 from bidaf.messages import say
 
 if TYPE_CHECKING:
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.predictor import Answerer
 
 STDIN = "-"
 
@@ -71,7 +71,7 @@ def ask_command(
         Dialogue(predictor, text, n_best).run()
 
 
-def answer_each(predictor: Predictor, context: str, questions: Iterable[str], *, n_best: int, json: bool) -> None:
+def answer_each(predictor: Answerer, context: str, questions: Iterable[str], *, n_best: int, json: bool) -> None:
     """Print the answers to one question after the other, each as soon as it is known."""
     for question in questions:
         answers = predictor.ask(question, context, n_best)

@@ -36,7 +36,7 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A run, checkpoint or export folder. (default: the newest run's best)",
+        help="A run, checkpoint, export or ensemble folder. (default: the newest run's best)",
         autocompletion=complete_run,
     ),
 ]

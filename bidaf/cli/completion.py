@@ -29,3 +29,10 @@ def complete_setting_name(incomplete: str) -> list[str]:
 def complete_setting(incomplete: str) -> list[str]:
     """Dotted names of settings, ready for their value."""
     return [f"{name}=" for name in complete_setting_name(incomplete)]
+
+
+def complete_experiment(incomplete: str) -> list[str]:
+    """Names in `configs/experiments/`."""
+    from bidaf.experiments.definition import known_experiments
+
+    return [name for name in known_experiments() if name.startswith(incomplete)]

@@ -14,7 +14,7 @@ from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.evaluation.evaluator import Prediction
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.predictor import Answerer
 
 HELP = """\
   Type a question; the answer is marked in the passage.
@@ -37,7 +37,7 @@ class Leave(Exception):
 class Dialogue:
     """One session at the prompt; an error in one line is shown, and the next line is asked for."""
 
-    def __init__(self, predictor: Predictor, context: str | None, n_best: int) -> None:
+    def __init__(self, predictor: Answerer, context: str | None, n_best: int) -> None:
         self._predictor = predictor
         self._context = context
         self._n_best = n_best

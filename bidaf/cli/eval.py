@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -31,6 +32,7 @@ from bidaf.errors import UsageError
 from bidaf.files.writing import check_output, write_output
 
 if TYPE_CHECKING:
+    from bidaf.inference.ensemble import Loaded
     from bidaf.inference.evaluate import Evaluation
 
 
@@ -86,14 +88,14 @@ def evaluate(
 ) -> list[Evaluation]:
     """Load these weight sets of a model (None: its default one) and score them."""
     from bidaf.device import choose_device
+    from bidaf.inference.ensemble import load_named, load_named_sets
     from bidaf.inference.evaluate import evaluate
-    from bidaf.inference.loading import load_model, load_weight_sets
 
     chosen = choose_device(device)
     if names is None:
-        models = [load_model(model, at=at, device=chosen)]
+        models: Sequence[Loaded] = [load_named(model, at=at, device=chosen)]
     else:
-        models = load_weight_sets(model, names, chosen, at=at, allow_error=allow_error)
+        models = load_named_sets(model, names, chosen, at=at, allow_error=allow_error)
     say_notes(models)
     return evaluate(models, data, strict=strict, on_report=say_report)
 

@@ -51,7 +51,8 @@ def explain_command(
     """Show why a model answers what it answers, as a page that opens from the disk.
 
     Attention between context and question as a heat map, start and end probabilities under the text, the most probable
-    answers: of each weight set of the run, side by side, or of those named with --weights.
+    answers: of each weight set of the run, side by side, of those named with --weights, or of each member of an
+    ensemble.
     """
     if bool(ids) == bool(question):
         raise UsageError("name ids of a dev set, or give --context FILE with --question TEXT (and not both)")
@@ -68,11 +69,11 @@ def explain_command(
     examples = [] if context is None else _own_questions(context, question or [])
 
     from bidaf.device import choose_device
+    from bidaf.inference.ensemble import load_named_sets
     from bidaf.inference.explain import find_questions
-    from bidaf.inference.loading import load_weight_sets
     from bidaf.reporting.explain import write_explanation
 
-    models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
+    models = load_named_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
     say_notes(models)
     write_explanation(models, examples or find_questions(models[0], ids or [], data, on_report=say_report), output, png)
     if json:

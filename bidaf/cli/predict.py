@@ -19,7 +19,7 @@ from bidaf.messages import say
 
 if TYPE_CHECKING:
     from bidaf.files.growing import GrowingFile
-    from bidaf.inference.predictor import Predictor
+    from bidaf.inference.predictor import Answerer
     from bidaf.progress import Bar
 
 
@@ -59,7 +59,7 @@ def predict_command(
     if output is not None:
         check_output(output)
 
-    def load(device: str) -> Predictor:
+    def load(device: str) -> Answerer:
         from bidaf.library import load
 
         return load(
@@ -82,16 +82,16 @@ def predict_command(
 
 
 def _predict(
-    input: str, output: Path | None, load: Callable[[str], Predictor], n_best: int | None, device: str, *, strict: bool
+    input: str, output: Path | None, load: Callable[[str], Answerer], n_best: int | None, device: str, *, strict: bool
 ) -> None:
     from bidaf.data.questions import read_questions
     from bidaf.library import predict_examples
 
     examples = read_questions(input, passages=True, strict=strict, on_report=say_report)
-    predictor = load(device)
-    _say_model(predictor)
+    answerer = load(device)
+    _say_model(answerer)
     with _bar(len(examples), sum(len(example.passages) for example in examples)) as bar:
-        answers = predict_examples(predictor, examples, n_best=n_best, on_progress=bar.update)
+        answers = predict_examples(answerer, examples, n_best=n_best, on_progress=bar.update)
     if output is None:
         print_json(answers)
     else:
@@ -101,7 +101,7 @@ def _predict(
 def _predict_lines(
     input: str,
     output: Path,
-    load: Callable[[str], Predictor],
+    load: Callable[[str], Answerer],
     n_best: int | None,
     device: str,
     *,
@@ -118,18 +118,18 @@ def _predict_lines(
     with joined(device) as group, growing_file(output, resume=resume) if group.is_first else nullcontext() as file:
         chosen = device_of(group, device)
         questions = stream_questions(input, strict=strict, on_report=say_report if file else lambda report: None)
-        predictor = load(str(chosen))
+        answerer = load(str(chosen))
         if file is not None:
-            _say_model(predictor)
+            _say_model(answerer)
             options = {
                 "n_best": n_best,
-                "max_answer_tokens": predictor.max_answer_tokens,
-                "no_answer_threshold": predictor.no_answer_threshold,
+                "max_answer_tokens": answerer.max_answer_tokens,
+                "no_answer_threshold": answerer.no_answer_threshold,
             }
-            file.begin({"input": questions.source.identity, **origin_of(predictor.loaded), "options": options})
+            file.begin({"input": questions.source.identity, **origin_of(answerer.loaded), "options": options})
         start = group.from_first(file.num_lines if file else 0)
         with _bar(len(questions), questions.num_passages) as bar, _saying_how_to_continue(file):
-            chunks = stream_records(predictor, questions, n_best, start=start, group=group, on_progress=bar.update)
+            chunks = stream_records(answerer, questions, n_best, start=start, group=group, on_progress=bar.update)
             for records in chunks:
                 assert file is not None  # rank 0 alone has records
                 file.append(to_lines(records).encode(), len(records))
@@ -151,6 +151,6 @@ def _bar(questions: int, passages: int) -> Bar:
     return questions_bar(passages, "question" if passages == questions else "passage")
 
 
-def _say_model(predictor: Predictor) -> None:
-    say_notes([predictor.loaded])
-    say(f"answering with the {predictor.loaded.description}")
+def _say_model(answerer: Answerer) -> None:
+    say_notes([answerer.loaded])
+    say(f"answering with the {answerer.loaded.description}")

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, print_json, print_line
+from bidaf.errors import UsageError
 from bidaf.files.writing import check_output
 from bidaf.messages import say
 
@@ -25,6 +26,9 @@ def report_command(
     watch: Annotated[
         bool, typer.Option("--watch", help="Write it again as the runs train, until none does; Ctrl-C ends.")
     ] = False,
+    csv: Annotated[
+        bool, typer.Option("--csv", help="Print the scores of every evaluation as CSV, and write no page.")
+    ] = False,
     json: JsonOption = False,
 ) -> None:
     """Write one HTML page of a run, or of several side by side, and print its path.
@@ -33,11 +37,17 @@ def report_command(
     from the disk. `bidaf train` writes RUN/report.html itself at every evaluation.
     """
     from bidaf.reporting.report import watched_report, write_report
-    from bidaf.runs.folder import find_run, find_runs_named
+    from bidaf.reporting.scores import scores_csv
+    from bidaf.runs.finding import find_run, find_runs_named
 
+    if csv and (json or watch or output is not None):
+        raise UsageError("--csv prints the scores: leave out --json, --watch and --output")
     if output is not None:
         check_output(output)
     folders = find_runs_named(runs) if runs else [find_run(None)]
+    if csv:
+        print(scores_csv(folders), end="")
+        return
     pages = watched_report(folders, output, say) if watch else [write_report(folders, output)]
     for page in pages:
         if json:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from bidaf.config import Config
     from bidaf.distributed import Group
+    from bidaf.runs.labels import Labels
     from bidaf.runs.state import TrainingState
 
 
@@ -52,6 +53,9 @@ def train_command(
         Path | None,
         typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
     ] = None,
+    name: Annotated[str | None, typer.Option(help="What to call the run in lists.")] = None,
+    tag: Annotated[list[str] | None, typer.Option(help="A word to find the run by. Repeatable.")] = None,
+    notes: Annotated[str | None, typer.Option(help="What to remember of it; all three are in RUN/run.json.")] = None,
     strict: StrictOption = False,
     dry_run: Annotated[
         bool,
@@ -78,6 +82,9 @@ def train_command(
         raise UsageError("a resumed run finds its features itself, or in --set data.prepared_dir=FOLDER")
     if config is None and not resume:
         raise UsageError("name a config, as in: bidaf train --config squad.yaml")
+    from bidaf.runs.labels import Labels
+
+    labels = Labels.of(name, tag or [], notes)
     if sys.stderr.isatty():
         say("loading PyTorch")
     from bidaf.distributed import device_of, expected_size, joined
@@ -91,11 +98,11 @@ def train_command(
         if not group.is_first:
             code = _train(None, lambda: follow_run(chosen, group), json=json)
         elif resume:
-            code = _resume(run, config, overrides, run_dir, chosen, group, json=json)
+            code = _resume(run, config, overrides, run_dir, chosen, group, labels, json=json)
         else:
             assert config is not None
             code = _start(
-                config, overrides, run_dir, prepared, chosen, group, strict=strict, dry_run=dry_run, json=json
+                config, overrides, run_dir, prepared, chosen, group, labels, strict=strict, dry_run=dry_run, json=json
             )
     raise typer.Exit(code)
 
@@ -107,11 +114,12 @@ def _resume(
     run_dir: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     json: bool,
 ) -> int:
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import find_run
+    from bidaf.runs.finding import find_run
     from bidaf.training.launch import resume_run
 
     source = find_run(name)
@@ -120,7 +128,9 @@ def _resume(
     _say_where(folder, device, group)
     return _train(
         folder,
-        lambda: resume_run(source, device, say, write_run_report, config=settings, folder=run_dir, group=group),
+        lambda: resume_run(
+            source, device, say, write_run_report, config=settings, folder=run_dir, labels=labels, group=group
+        ),
         json=json,
     )
 
@@ -132,6 +142,7 @@ def _start(
     prepared: Path | None,
     device: torch.device,
     group: Group,
+    labels: Labels,
     *,
     strict: bool,
     dry_run: bool,
@@ -140,7 +151,7 @@ def _start(
     from bidaf.config_file import explain_missing, find_config, load_config
     from bidaf.data.prepare import prepare, use_prepared
     from bidaf.reporting.report import write_run_report
-    from bidaf.runs.folder import new_run_folder
+    from bidaf.runs.finding import new_run_folder
     from bidaf.training.launch import start_run
 
     path = find_config(config)
@@ -159,7 +170,9 @@ def _start(
     try:
         return _train(
             folder,
-            lambda: start_run(settings, folder, device, say, write_run_report, features=features, group=group),
+            lambda: start_run(
+                settings, folder, device, say, write_run_report, features=features, labels=labels, group=group
+            ),
             json=json,
         )
     except DataError as error:

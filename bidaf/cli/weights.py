@@ -11,7 +11,7 @@ from bidaf.errors import UsageError
 from bidaf.messages import say
 
 if TYPE_CHECKING:
-    from bidaf.inference.loading import LoadedModel
+    from bidaf.inference.ensemble import Loaded
 
 WeightsOption = Annotated[
     list[str] | None,
@@ -74,7 +74,7 @@ def one_weight_set(weights: list[str] | None, use_ema: bool | None, command: str
     return names[0] if names else None
 
 
-def say_notes(models: Iterable[LoadedModel]) -> None:
+def say_notes(models: Iterable[Loaded]) -> None:
     """What to know about weights that were synthesised, on stderr."""
     for note in dict.fromkeys(note for model in models for note in model.notes):
         say(note)

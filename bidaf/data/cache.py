@@ -9,8 +9,6 @@ The manifest, written last, holds the SHA-256 of every file and of itself. Openi
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterable
@@ -21,7 +19,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from bidaf.config import DataConfig
 from bidaf.data import format2
@@ -29,11 +27,11 @@ from bidaf.data.features import Features, check_rows
 from bidaf.data.identity import FORMAT_VERSION, key_of
 from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError
-from bidaf.files.reading import parse_json, read_text, refuse_strange_files, sha256_of
+from bidaf.files.reading import parse_json, read_regular, refuse_strange_files, sha256_of
+from bidaf.files.sealed import is_intact, sealed
 from bidaf.files.writing import claim_folder, put_folder
 
 MANIFEST_FILE = "manifest.json"
-SEAL = "sha256"  # the manifest's checksum of itself
 
 
 class Skipped(BaseModel):
@@ -169,10 +167,10 @@ def open_prepared(folder: Path) -> Prepared:
     path = folder / MANIFEST_FILE
     try:
         refuse_strange_files(folder, [MANIFEST_FILE])
-        text = read_text(path)
+        text = read_regular(path).decode("ascii")
         document = parse_json(text, str(path))
         found = document["material"]["format"]
-        if found == FORMAT_VERSION and text != sealed({name: document[name] for name in document if name != SEAL}):
+        if found == FORMAT_VERSION and not is_intact(text, document):
             raise DataError(f"{path} is corrupted: it changed since it was written")
         if found not in (FORMAT_VERSION, format2.FORMAT_VERSION):
             raise DataError(
@@ -181,7 +179,7 @@ def open_prepared(folder: Path) -> Prepared:
         return Prepared(folder, Manifest.model_validate(document))
     except FileNotFoundError:
         raise DataError(f"there is no prepared data in {folder.absolute()}") from None
-    except (OSError, KeyError, TypeError, AttributeError, ValidationError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         reason = getattr(error, "strerror", None) or str(error).replace("\n", " ")
         raise DataError(f"{path} can't be read as the manifest of prepared data: {reason}") from None
 
@@ -205,12 +203,6 @@ def checksums(folder: Path) -> dict[str, str | int]:
     """The SHA-256 of every file in a folder, by the name it has there."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-
-
-def sealed(body: dict[str, Any]) -> str:
-    """The text of a manifest, with its own SHA-256 in it: a change of any byte makes another text."""
-    text = json.dumps(body, indent=1)
-    return json.dumps({**body, SEAL: hashlib.sha256(text.encode()).hexdigest()}, indent=1) + "\n"
 
 
 def _is_intact(folder: Path, name: str, expected: str | int | None) -> bool:

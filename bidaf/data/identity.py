@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import PurePath
 from typing import Any
 
 from bidaf.config import DataConfig
@@ -19,6 +20,7 @@ from bidaf.errors import BidafError, DataError
 
 FORMAT_VERSION = 3
 ELSEWHERE = "to train on features that were prepared elsewhere: bidaf train --prepared FOLDER"
+SQUAD_FILES = {"train-v1.1.json", "dev-v1.1.json"}
 WHERE_SQUAD_IS = (
     "SQuAD v1.1 is train-v1.1.json and dev-v1.1.json from https://rajpurkar.github.io/SQuAD-explorer/dataset/; put the "
     "files there, or name yours with --set data.train=FILE --set data.dev=FILE (rajpurkar/squad is the hub's copy); "
@@ -45,14 +47,16 @@ def find_sources(config: DataConfig) -> Sources:
         dev=tuple(find_source(name, "dev") for name in config.dev),
         vectors=None,
     )
-    problems = []
+    problems, hint = [], ELSEWHERE
     for source in (*found.train, *found.dev):
         try:
             _ = source.identity
         except DataError as error:
             problems.append(f"data.{source.use}: {error}")
+            if PurePath(source.name).name in SQUAD_FILES:
+                hint = WHERE_SQUAD_IS + ELSEWHERE
     if problems:
-        raise DataError("\n".join([*problems, WHERE_SQUAD_IS + ELSEWHERE]))
+        raise DataError("\n".join([*problems, hint]))
     vectors = find_vectors(config.vectors) if config.vectors else None
     return Sources(found.train, found.dev, vectors)
 

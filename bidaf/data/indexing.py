@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -13,6 +13,8 @@ from bidaf.data.features import NO_ANSWER, Features, Texts, is_no_answer
 from bidaf.data.tokenizer import Tokenizer
 from bidaf.data.tokens import Int32, Int64, Tokens, tokenize_examples
 from bidaf.data.vocabulary import PAD, Vocabulary
+from bidaf.errors import DataError
+from bidaf.files.reading import quote
 from bidaf.progress import watched
 
 if TYPE_CHECKING:
@@ -82,10 +84,7 @@ def index_tokens(
     used, context_types, question_types = _renumber(
         tokens.context_types[context_mask], tokens.question_types[question_mask]
     )
-    words = [tokens.types[number - 1] for number in used.tolist()]
-    chars = np.full((len(words) + 1, vocabulary.max_word_chars), PAD, dtype=np.int16)
-    for index, word in enumerate(words, 1):
-        chars[index] = vocabulary.char_ids(word)
+    word_rows, chars = _tables([tokens.types[number - 1] for number in used.tolist()], vocabulary)
     questions = [examples[index] for index in kept]
     texts = Texts(
         ids=[example.id for example in questions],
@@ -95,7 +94,7 @@ def index_tokens(
         answers=[[answer.text for answer in example.answers] for example in questions],
     )
     features = Features(
-        word_rows=np.array([PAD, *map(vocabulary.word_row, words)], dtype=np.int32),
+        word_rows=word_rows,
         chars=chars,
         context_types=context_types,
         context_offsets=_offsets(tokens.context_offsets, kept_contexts, context_mask),
@@ -114,6 +113,42 @@ def index_tokens(
         np.sum(np.diff(features.context_offsets) < np.diff(tokens.context_offsets)[kept_contexts])
     )
     return features, counts
+
+
+def with_vocabulary(features: Features, tokenizer: Tokenizer, vocabulary: Vocabulary) -> Features:
+    """The same tokens, which this tokenizer made, with the rows and characters of another vocabulary.
+
+    Raises `DataError` where the tokenizer now splits a question differently.
+    """
+    words: dict[int, str] = {}
+    types, places = np.unique(features.context_types, return_index=True)
+    owners = np.searchsorted(features.context_offsets, places, side="right") - 1
+    for number, place, owner in zip(types.tolist(), places.tolist(), owners.tolist(), strict=True):
+        start, end = features.context_spans[place].tolist()
+        words[number] = features.contexts[owner][start:end]
+    bounds = features.question_offsets.tolist()
+    for question, first, last in zip(features.questions, bounds, bounds[1:], strict=False):
+        own = features.question_types[first:last].tolist()
+        if words.keys() >= set(own):
+            continue
+        spans = tokenizer.tokenize_question(question) or [(0, len(question))]
+        if len(spans) != len(own):
+            raise DataError(
+                f"the question {quote(question)} had {len(own)} words when it was prepared and has {len(spans)} now: "
+                "another version of spaCy prepared it; name the questions with --data"
+            )
+        words.update(zip(own, (question[start:end] for start, end in spans), strict=True))
+    listed = [words.get(number, "") for number in range(1, len(features.word_rows))]
+    word_rows, chars = _tables(listed, vocabulary)
+    return replace(features, word_rows=word_rows, chars=chars)
+
+
+def _tables(words: Sequence[str], vocabulary: Vocabulary) -> tuple[Int32, NDArray[np.int16]]:
+    """Row and characters of word types 1, 2, ...; those of padding come first."""
+    chars = np.full((len(words) + 1, vocabulary.max_word_chars), PAD, dtype=np.int16)
+    for index, word in enumerate(words, 1):
+        chars[index] = vocabulary.char_ids(word)
+    return np.array([PAD, *map(vocabulary.word_row, words)], dtype=np.int32), chars
 
 
 def _gold_spans(

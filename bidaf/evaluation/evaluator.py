@@ -20,7 +20,7 @@ from bidaf.threads import map_on_threads
 
 ALL = slice(None)
 ANY_WEIGHTS = "the model's weights"
-NO_ANSWER = "(no answer)"
+NO_ANSWER_LABEL = "(no answer)"
 
 
 def default_batch_tokens(device: torch.device) -> int:
@@ -42,8 +42,9 @@ class Prediction(NamedTuple):
     start: int
     end: int
     probability: float
-    score: float
-    """Log of the probability before it is normalised over the context, and so comparable between passages."""
+    score: float | None = None
+    """Log of the probability before it is normalised over the context, and so comparable between passages. None where
+    that is not known: ensembles join probabilities."""
 
     def to_dict(self) -> dict[str, Any]:
         """What users see, for JSON."""
@@ -57,7 +58,7 @@ class Prediction(NamedTuple):
     @property
     def shown(self) -> str:
         """What people read."""
-        return self.text or NO_ANSWER
+        return self.text or NO_ANSWER_LABEL
 
 
 def predict_spans(

@@ -37,6 +37,13 @@ def score_predictions(features: Features, predictions: Predictions, threshold: f
     Without a `threshold` it is chosen here, and the cross-fitted F1 is one of the metrics.
     """
     gold, articles = _gold(features, predictions)
+    return score_ranked(gold, articles, predictions, threshold)
+
+
+def score_ranked(
+    gold: Gold, articles: Articles, predictions: Predictions, threshold: float | None = None
+) -> ScoredAnswers:
+    """`score_predictions` of questions by id, which come with the article of each."""
     if not any(each.is_empty for ranked in predictions.values() for each in ranked):
         texts = {id: best.text for id, (best, *_) in predictions.items()}
         questions = squad_v1.question_scores(gold, texts)

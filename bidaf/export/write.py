@@ -20,7 +20,8 @@ from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import find_spans
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
-from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_json, write_text
+from bidaf.files.sealed import sealed
+from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_text
 from bidaf.inference.exported import (
     ANSWER,
     CARD,
@@ -73,31 +74,53 @@ def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safet
     that have diverged and for what can't be written.
     """
     check_export(folder, type)
-    checkpoint, prepared = loaded.source, loaded.prepared
-    if not isinstance(checkpoint, Checkpoint) or prepared is None:
+    if isinstance(loaded.source, ExportedModel):
         raise UsageError(f"{loaded.origin} is an export already; copy the folder, or export the run it came from")
     if type == "onnx":
         from bidaf.export.onnx import check_network
 
         check_network(loaded.config.model)
-    _check_scores(loaded, prepared.features("dev"))
-    info = _info(loaded, checkpoint, prepared, type)
     try:
         with claim_folder(folder) as unfinished:
-            loaded.vocabulary.save(unfinished, prepared.vectors())
-            if type == "onnx":
-                info.parity = _write_onnx(loaded, unfinished)
-            else:
-                save_tensors(dict(trained_weights(loaded.model)), unfinished / MODEL)
-            write_text(unfinished / CONFIG, dump_config(loaded.config))
-            write_text(unfinished / CARD, model_card(loaded.config, info))
-            info.files = {name: sha256_of(unfinished / name) for name in PARTS[type]}
-            write_json(unfinished / INFO, info.model_dump())
+            write_parts(loaded, unfinished, type)
             if not put_folder(unfinished, folder):
                 raise UsageError(f"{folder} was written by another process in the meantime; name a new folder")
     except (OSError, SafetensorError) as error:
         raise BidafError(f"the export {folder} can't be written: {error}") from None
     return open_export(folder)
+
+
+def write_parts(loaded: LoadedModel, folder: Path, type: ExportType = "safetensors") -> ExportInfo:
+    """Write all files of an export into an existing, empty folder; what was exported before is written again.
+
+    Raises `NonfiniteScores` for the weights of a run that have diverged, `OSError` and `SafetensorError`.
+    """
+    source, prepared = loaded.source, loaded.prepared
+    if isinstance(source, ExportedModel):
+        info, vectors = source.info.model_copy(), source.vectors()
+    else:
+        assert prepared is not None  # a checkpoint is loaded with it
+        _check_scores(loaded, prepared.features("dev"))
+        info, vectors = _info(loaded, source, prepared, type), prepared.vectors()
+    loaded.vocabulary.save(folder, vectors)
+    if type == "onnx":
+        info.parity = _write_onnx(loaded, folder)
+    else:
+        save_tensors(dict(trained_weights(loaded.model)), folder / MODEL)
+    write_text(folder / CONFIG, dump_config(loaded.config))
+    write_text(folder / CARD, model_card(loaded.config, info))
+    info.files = {name: sha256_of(folder / name) for name in PARTS[type]}
+    write_text(folder / INFO, sealed(info.model_dump()))
+    return info
+
+
+def card_of(loaded: LoadedModel) -> str:
+    """The model card of an export; of a run's weight set, the one that its export would have."""
+    source = loaded.source
+    if isinstance(source, ExportedModel):
+        return model_card(source.config, source.info)
+    assert loaded.prepared is not None
+    return model_card(loaded.config, _info(loaded, source, loaded.prepared, "safetensors"))
 
 
 def _check_scores(loaded: LoadedModel, dev: Features) -> None:

@@ -12,8 +12,8 @@ from bidaf.errors import DataError
 from bidaf.evaluation.metrics import V1, V2
 from bidaf.evaluation.no_answer import score_predictions
 from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
-from bidaf.inference.loading import LoadedModel
-from bidaf.inference.predictor import Predictor
+from bidaf.inference.ensemble import Loaded
+from bidaf.inference.ensemble_predictor import predictor_for
 from bidaf.progress import bar
 
 
@@ -42,14 +42,15 @@ class Evaluation:
 
 
 def evaluate(
-    models: Sequence[LoadedModel], data: str | None = None, *, strict: bool = False, on_report: OnReport = warn
+    models: Sequence[Loaded], data: str | None = None, *, strict: bool = False, on_report: OnReport = warn
 ) -> list[Evaluation]:
-    """Score weight sets of one run on the dev set it was trained with, or on `data` (a file, a folder or a hub name).
+    """Score weight sets of one run, or an ensemble, on the dev set of its training, or on `data` (a file, a folder or
+    a hub name).
 
     The questions are read and tokenized once for all sets; `strict` and `on_report` as for `read_questions`. Raises
     `DataError` for data that can't be read, `BidafError` for weights that have diverged.
     """
-    predictors = [Predictor(model) for model in models]
+    predictors = [predictor_for(model) for model in models]
     sources = [data] if data is not None else list(models[0].config.data.dev)
     features, unanswerable = models[0].dev_features() if data is None else None, 0
     if features is None:

@@ -21,9 +21,9 @@ from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction, find_spans
 from bidaf.evaluation.no_answer import decide
 from bidaf.files.reading import quote
-from bidaf.inference.loading import LoadedModel
-from bidaf.inference.predictor import Predictor
-from bidaf.model.bidaf import Batch
+from bidaf.inference.ensemble import Ensemble, Loaded
+from bidaf.inference.ensemble_predictor import predictor_for
+from bidaf.inference.predictor import Answerer, Member
 
 Float32 = NDArray[np.float32]
 # What a variant's attention lacks, in words. By `model.attention`; the full network lacks nothing.
@@ -42,7 +42,7 @@ class Explanation:
     """How one weight set answers a question of J tokens on a context of T: all of it from one forward pass."""
 
     weights: str
-    """Name of the weight set."""
+    """Name of the weight set, or of a member of an ensemble."""
     to_question: Float32
     """Context-to-question attention `[T, J]`: what each context word attends to; rows add up to 1. Uniform where the
     variant has none."""
@@ -59,7 +59,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ExplainedQuestion:
-    """One question with its words, and an explanation per weight set."""
+    """One question with its words, and an explanation per weight set, or per member of an ensemble."""
 
     example: Example
     context_words: list[Offsets]
@@ -69,28 +69,40 @@ class ExplainedQuestion:
     explanations: list[Explanation]
     lacks: str = ""
     """One sentence on what the variant's attention lacks; empty for the full network."""
+    ensemble: list[Prediction] | None = None
+    """What the members answer together; None where they are no ensemble but weight sets of one run."""
 
 
-def explain(models: Sequence[LoadedModel], examples: Sequence[Example], n_best: int = 5) -> Iterator[ExplainedQuestion]:
-    """Explain one question after the other, as each of these weight sets of one run answers it.
+def explain(models: Sequence[Loaded], examples: Sequence[Example], n_best: int = 5) -> Iterator[ExplainedQuestion]:
+    """Explain one question after the other, as each of these weight sets of one run, or each member of an ensemble,
+    answers it.
 
     Raises `BidafError` for a context that this machine's memory can't hold, and for weights that have diverged.
     """
-    predictors = [Predictor(model) for model in models]
+    return explain_with([predictor_for(model) for model in models], examples, n_best)
+
+
+def explain_with(
+    predictors: Sequence[Answerer], examples: Sequence[Example], n_best: int = 5
+) -> Iterator[ExplainedQuestion]:
+    """`explain` for programs that keep what answers."""
+    first = predictors[0].loaded
     for example in examples:
         features = predictors[0].features([example])
-        batch = BatchSource(features, predictors[0].device).gather(np.array([0]))
+        members = [member for predictor in predictors for member in predictor.members(features)]
         yield ExplainedQuestion(
             example,
             [(start, end) for start, end in features.context_spans.tolist()],
             predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
-            [_explain(predictor, features, batch, n_best) for predictor in predictors],
-            LACKS.get(models[0].config.model.attention, ""),
+            [_explain(member, n_best) for member in members],
+            LACKS.get(first.config.model.attention, ""),
+            predictors[0].answer(features, n_best)[example.id] if isinstance(first, Ensemble) else None,
         )
 
 
-def _explain(predictor: Predictor, features: Features, batch: Batch, n_best: int) -> Explanation:
-    loaded = predictor.loaded
+def _explain(member: Member, n_best: int) -> Explanation:
+    predictor, features, loaded = member.predictor, member.features, member.predictor.loaded
+    batch = BatchSource(features, predictor.device).gather(np.array([0]))
     with predictor.precision(), torch.inference_mode():
         scores, attention = loaded.model.score_and_attend(batch)
     (answers,) = find_spans(
@@ -104,7 +116,7 @@ def _explain(predictor: Predictor, features: Features, batch: Batch, n_best: int
     (_, context), (_, question) = batch.context.shape, batch.question.shape
     to_question, to_context = attention
     return Explanation(
-        loaded.weights,
+        member.name,
         to_question=_filled((context, question), 1 / question) if to_question is None else _numpy(to_question),
         to_context=_filled((context,), 0.0) if to_context is None else _numpy(to_context),
         start=_numpy(scores.start.exp()),
@@ -122,7 +134,7 @@ def _numpy(batch_of_one: Tensor) -> Float32:
 
 
 def find_questions(
-    model: LoadedModel, ids: Sequence[str], data: str | None = None, *, on_report: OnReport = warn
+    model: Loaded, ids: Sequence[str], data: str | None = None, *, on_report: OnReport = warn
 ) -> list[Example]:
     """The questions with these ids: of the file `data`, or of the dev set that the model was scored on.
 

@@ -1,7 +1,8 @@
 """An export: one folder with all that answering takes, and nothing that needs the run it came from.
 
 config.yaml  vocabulary.json
-export.json         which weight set and how it was made, scores, how text is read; the checksum of each file below
+export.json         which weight set and how it was made, scores, how text is read; checksums of itself, the files above
+                    and below but README.md
 README.md           the same for people
 model.safetensors   the weight set under its plain names, and
 vectors.safetensors the fixed word vectors; or
@@ -27,7 +28,8 @@ from bidaf.config import Config
 from bidaf.config_file import load_config
 from bidaf.data.vocabulary import OLD_VECTORS_FILE, VECTORS_FILE, VOCABULARY_FILE, Vocabulary, load_vectors_matrix
 from bidaf.errors import DataError, UsageError
-from bidaf.files.reading import read_json, refuse_strange_files, sha256_of
+from bidaf.files.reading import parse_json, read_regular, refuse_strange_files, sha256_of
+from bidaf.files.sealed import is_intact
 from bidaf.runs.weight_sets import Count, Name, WeightSet
 
 FORMAT_VERSION: Literal[2] = 2
@@ -150,7 +152,8 @@ def open_export(folder: Path) -> ExportedModel:
     """
     try:
         refuse_strange_files(folder, [INFO])
-        info = _read_info(read_json(folder / INFO), folder)
+        text = read_regular(folder / INFO).decode()
+        info = _read_info(text, parse_json(text, str(folder / INFO)), folder)
         parts = [name if (folder / name).exists() else OLD_NAMES.get(name, name) for name in PARTS[info.type]]
         refuse_strange_files(folder, parts)
         if corrupted := [name for name in parts if sha256_of(folder / name) != info.files.get(name)]:
@@ -166,12 +169,14 @@ def open_export(folder: Path) -> ExportedModel:
         raise DataError(f"{folder} can't be read as an export: {error}") from None
 
 
-def _read_info(found: Any, folder: Path) -> ExportInfo:
+def _read_info(text: str, found: Any, folder: Path) -> ExportInfo:
     version = found["format"]
     if version == 1:
         found = _translate_format1(found)
     elif version != FORMAT_VERSION:
         raise DataError(f"{folder} has export format {version!r}; this version reads 1 and {FORMAT_VERSION}")
+    elif not is_intact(text, found):
+        raise DataError(f"{folder} is corrupted: {INFO} changed since it was written; copy it again")
     return ExportInfo.model_validate(found)
 
 

@@ -19,7 +19,8 @@ from bidaf.data.features import Features
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
-from bidaf.errors import DataError
+from bidaf.errors import DataError, UsageError
+from bidaf.inference.ensemble_folder import is_ensemble, member_folder
 from bidaf.inference.exported import ExportedModel, is_export, open_export
 from bidaf.model.bidaf import Bidaf
 from bidaf.model.build import build_model, outline_model
@@ -28,7 +29,8 @@ from bidaf.runs.averages import Resolved, resolve_weights
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE, checkpoint_name, list_checkpoints
 from bidaf.runs.data import open_data
-from bidaf.runs.folder import Run, find_run
+from bidaf.runs.finding import find_run
+from bidaf.runs.folder import Run
 from bidaf.runs.layout import BEST, CHECKPOINTS
 from bidaf.runs.weight_sets import WeightSet
 
@@ -125,8 +127,10 @@ def default_weights(source: Checkpoint | ExportedModel) -> str:
 def find_checkpoint(folder: Path, at: int | None = None) -> Path:
     """The folder itself if it is a checkpoint; else the run's checkpoint of step `at`, its best one, or its newest.
 
-    Raises `DataError` when the run holds none.
+    Raises `DataError` when the run holds none, and `UsageError` for an ensemble, which is no one model.
     """
+    if is_ensemble(folder):
+        raise UsageError(f"{folder} is an ensemble; name one model, such as its member {member_folder(folder, 0)}")
     if os.path.lexists(folder / COMPLETE):
         return folder
     run = Run.open(folder)

@@ -12,30 +12,32 @@ from bidaf.data.squad import Example
 from bidaf.device import choose_device
 from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
+from bidaf.inference.ensemble import load_named
+from bidaf.inference.ensemble_folder import is_ensemble
+from bidaf.inference.ensemble_predictor import predictor_for
 from bidaf.inference.exported import is_export
-from bidaf.inference.loading import default_weights, find_checkpoint, find_features, load_model
-from bidaf.inference.predictor import Predictor
+from bidaf.inference.loading import default_weights, find_checkpoint, find_features
 from bidaf.messages import say
 from bidaf.progress import bar
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
-from bidaf.runs.folder import find_run
+from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS, PREDICTIONS, predictions_file
 
 
 @dataclass(frozen=True)
 class StoredModel:
-    """A checkpoint or an export, and one of its weight sets. The model itself is loaded when it has to answer."""
+    """A checkpoint, an export or an ensemble, and one of its weight sets; loaded when it has to answer."""
 
     folder: Path
     weights: str | None
     checkpoint: Checkpoint | None
-    """None for an export, which holds neither questions nor answers."""
+    """None for what was exported, which holds neither questions nor answers."""
 
     @classmethod
     def open(cls, name: str | None, weights: str | None) -> StoredModel:
-        """What `load_model` finds under a name. Raises `DataError` where that is nothing."""
+        """What `load_named` finds under a name. Raises `DataError` where that is nothing."""
         folder = find_run(name)
-        if is_export(folder):
+        if is_export(folder) or is_ensemble(folder):
             return cls(folder, weights, None)
         checkpoint = open_or_suggest(find_checkpoint(folder))
         return cls(checkpoint.folder, weights or default_weights(checkpoint), checkpoint)
@@ -58,17 +60,17 @@ class StoredModel:
     def answers(self, questions: Sequence[GoldQuestion], device: str, allow_error: bool) -> dict[str, str]:
         """Its answer to every question by id: stored ones where the questions are the run's own, else made now.
 
-        `allow_error` as for `load_model`.
+        `allow_error` as for `load_named`.
         """
         own = self._dev is not None and _same_texts(questions, self._dev[1])
         if own and (stored := self.stored_answers()) is not None:
             return stored
-        loaded = load_model(
+        loaded = load_named(
             str(self.folder), weights=self.weights, allow_error=allow_error, device=choose_device(device)
         )
         for note in loaded.notes:
             say(note)
-        predictor = Predictor(loaded)
+        predictor = predictor_for(loaded)
         if own and self._dev:
             features = self._dev[0]
         else:

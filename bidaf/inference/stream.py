@@ -15,8 +15,8 @@ from itertools import islice
 
 from bidaf.data.squad import Example
 from bidaf.distributed import ALONE, Group
-from bidaf.inference.loading import LoadedModel
-from bidaf.inference.predictor import OnProgress, Predictor
+from bidaf.inference.ensemble import Ensemble, Loaded
+from bidaf.inference.predictor import Answerer, OnProgress
 from bidaf.inference.records import Record, answer_records
 
 CHUNK_CHARACTERS = 1 << 20
@@ -24,7 +24,7 @@ CHUNK_CHARACTERS = 1 << 20
 
 
 def stream_records(
-    predictor: Predictor,
+    answerer: Answerer,
     questions: Iterable[Example],
     n_best: int | None = None,
     *,
@@ -35,13 +35,13 @@ def stream_records(
     """The records of all questions but the first `start`, a chunk at a time; of several processes rank 0 has them all.
 
     All processes of the group have to iterate to the end. `on_progress` gets the number of passages that are done,
-    those that `start` left out included. Raises as `Predictor.answer`, and `LostProcess`.
+    those that `start` left out included. Raises as `answer_records`, and `LostProcess`.
     """
     left = iter(questions)
     for example in islice(left, start):
         on_progress(len(example.passages))
     for chunk in _share(_chunks(left), group):
-        records = answer_records(predictor, chunk, n_best, on_progress) if chunk else []
+        records = answer_records(answerer, chunk, n_best, on_progress) if chunk else []
         shares = group.gather([records, sum(len(example.passages) for example in chunk)])
         on_progress(sum(passages for rank, (_, passages) in enumerate(shares) if rank != group.rank))
         if group.is_first:
@@ -53,22 +53,23 @@ def to_lines(records: Iterable[Record], *, ascii_only: bool = False) -> str:
     return "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records)
 
 
-def origin_of(model: LoadedModel) -> dict[str, str]:
-    """Hashes of what decides a model's answers: settings, vocabulary and vectors as `model`, the rest as `weights`."""
-    config, data = model.config, model.config.data
-    settings = {
-        "model": config.model.model_dump(mode="json"),
-        "tokenizer": [data.second_split, data.split_questions, data.language],
-        "precision": config.training.precision,
-        "vocabulary": asdict(model.vocabulary),
-    }
-    hashes = {
-        "model": hashlib.sha256(json.dumps(settings).encode("utf-8", "surrogatepass")),
-        "weights": hashlib.sha256(),
-    }
-    for name, tensors in (("weights", model.model.named_parameters()), ("model", model.model.named_buffers())):
-        for _, tensor in tensors:
-            hashes[name].update(tensor.detach().cpu().contiguous().flatten().numpy().data)
+def origin_of(loaded: Loaded) -> dict[str, str]:
+    """Hashes of what decides the answers: settings, vocabulary and vectors as `model`, the rest as `weights`."""
+    hashes = {"model": hashlib.sha256(), "weights": hashlib.sha256()}
+    rule = loaded.rule if isinstance(loaded, Ensemble) else None
+    for member in loaded.members if isinstance(loaded, Ensemble) else [loaded]:
+        config, data = member.config, member.config.data
+        settings = {
+            "model": config.model.model_dump(mode="json"),
+            "tokenizer": [data.second_split, data.split_questions, data.language],
+            "precision": config.training.precision,
+            "vocabulary": asdict(member.vocabulary),
+            "rule": rule,
+        }
+        hashes["model"].update(json.dumps(settings).encode())
+        for name, tensors in (("weights", member.model.parameters()), ("model", member.model.buffers())):
+            for tensor in tensors:
+                hashes[name].update(tensor.detach().cpu().contiguous().flatten().numpy().data)
     return {name: digest.hexdigest() for name, digest in hashes.items()}
 
 

@@ -22,7 +22,7 @@ from bidaf.progress import bar
 from bidaf.runs.averages import MAX_ERROR, decays_of
 from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE
-from bidaf.runs.folder import find_run
+from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS
 from bidaf.runs.sweeps import read_sweep, sweep_path, write_sweep
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, Synthesis

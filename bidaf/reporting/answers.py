@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, NamedTuple
@@ -15,7 +16,7 @@ from bidaf.evaluation.metrics import question_scores
 from bidaf.evaluation.questions import questions_of_features
 from bidaf.files.reading import read_regular
 from bidaf.runs.data import open_data
-from bidaf.runs.layout import N_BEST, PREDICTIONS
+from bidaf.runs.layout import N_BEST, PREDICTIONS, n_best_file
 from bidaf.runs.log import RunLog
 
 # Where a span starts and ends in its context, in characters, and its probability.
@@ -95,7 +96,10 @@ def read_answers(run: RunLog) -> DevAnswers:
     """The answers of the run's best checkpoint. Raises `DataError` saying what is not at hand."""
     if run.best is None:
         raise DataError("nothing is scored yet")
-    path = run.folder / PREDICTIONS / N_BEST
+    folder = run.folder / PREDICTIONS
+    path = folder / n_best_file(run.best.step)
+    if not os.path.lexists(path) and os.path.lexists(folder / N_BEST):
+        path = folder / N_BEST
     try:
         stored = StoredAnswers.model_validate_json(read_regular(path))
     except OSError:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bidaf.data.tokenizer import Offsets
 from bidaf.inference.explain import ExplainedQuestion, Explanation
-from bidaf.reporting.attention_page import Tone, label, tones, verdict
+from bidaf.reporting.attention_page import Tone, title_of, tones, verdict, word_window
 from bidaf.reporting.svg import drawing
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def attention_image(explained: ExplainedQuestion) -> bytes:
     """A PNG of the context-to-question attention, the start and end probabilities and the answers."""
     from matplotlib.figure import Figure
 
-    first, last = _window(explained)
+    first, last = word_window(explained, MAX_WORDS)
     size = -(-(last - first) // -(-(last - first) // WORDS_PER_ROW))  # rows of equal length, the last maybe shorter
     rows = [slice(begin, min(begin + size, last)) for begin in range(first, last, size)]
     map_height = CELL * len(explained.question_words)
@@ -52,7 +52,7 @@ def attention_image(explained: ExplainedQuestion) -> bytes:
         figure.text(0.5, 1 - 0.1 / height, f"{title}\n{verdict(explained)}", fontsize=10, ha="center", va="top")
         for number, (explanation, tone) in enumerate(zip(explained.explanations, tones(explained), strict=True)):
             left = number * column + LEFT
-            name = f"{label(explanation.weights)} weights"
+            name = title_of(explained, explanation.weights)
             figure.text(left / width, 1 - (TOP - 0.2) / height, name, color=tone.value, fontsize=10)
             for place, words in enumerate(rows):
                 top = TOP + place * row
@@ -67,17 +67,6 @@ def attention_image(explained: ExplainedQuestion) -> bytes:
         image = BytesIO()
         figure.savefig(image, format="png")
     return image.getvalue()
-
-
-def _window(explained: ExplainedQuestion) -> tuple[int, int]:
-    """The context words to draw: all, or as many as fit around the first answer."""
-    count = len(explained.context_words)
-    if count <= MAX_WORDS:
-        return 0, count
-    start = explained.explanations[0].answers[0].start
-    middle = next(number for number, (_, end) in enumerate(explained.context_words) if end > start)
-    first = min(max(0, middle - MAX_WORDS // 2), count - MAX_WORDS)
-    return first, first + MAX_WORDS
 
 
 def _draw_probabilities(axes: Axes, explanation: Explanation, words: slice, *, named: bool) -> None:

@@ -60,10 +60,11 @@ def _breakdowns(comparison: Comparison) -> Iterator[Table]:
             ]
             for row in rows
         ]
-        yield f"F1 by {_with_unit(kind)}", columns, cells
+        yield f"F1 by {with_unit(kind)}", columns, cells
 
 
-def _with_unit(kind: str) -> str:
+def with_unit(kind: str) -> str:
+    """The name of a breakdown, such as `context length (words)`."""
     return f"{kind} ({UNITS[kind]})" if kind in UNITS else kind
 
 
@@ -132,12 +133,13 @@ def comparison_page(comparison: Comparison) -> str:
         verdict=verdict(comparison),
         remarks=remarks(comparison)[:-1],
         tables=tables(comparison),
-        charts=[(_with_unit(kind), _chart(kind, rows)) for kind, rows in comparison.breakdowns.items()],
+        charts=[(with_unit(kind), difference_chart(kind, rows)) for kind, rows in comparison.breakdowns.items()],
         version=__version__,
     )
 
 
-def _chart(kind: str, rows: list[Row]) -> Any:
+def difference_chart(kind: str, rows: list[Row]) -> Any:
+    """The rows of a breakdown for a page: a dot and an interval each."""
     from bidaf.reporting.svg import IN_PAGE, WIDTH, drawing, style, to_svg
 
     title = f"F1 of B minus F1 of A by {kind}"
@@ -154,7 +156,7 @@ def _image(comparison: Comparison, format: str) -> bytes:
         figure, every_axes = _figure(list(comparison.breakdowns.values()), width=7.0, above=0.35)
         for axes, (kind, rows) in zip(every_axes, comparison.breakdowns.items(), strict=True):
             _draw(axes, rows, ON_PAPER)
-            axes.set_title(f"by {_with_unit(kind)}", loc="left", fontsize=10)
+            axes.set_title(f"by {with_unit(kind)}", loc="left", fontsize=10)
         return to_image(figure, format)
 
 

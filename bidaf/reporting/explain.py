@@ -7,16 +7,17 @@ from pathlib import Path
 
 from bidaf.data.squad import Example
 from bidaf.files.writing import write_output
+from bidaf.inference.ensemble import Loaded
 from bidaf.inference.explain import explain
-from bidaf.inference.loading import LoadedModel
 from bidaf.reporting.attention_image import attention_image
 from bidaf.reporting.attention_page import attention_page
 
 
 def write_explanation(
-    models: Sequence[LoadedModel], examples: Sequence[Example], page: Path, image: Path | None = None
+    models: Sequence[Loaded], examples: Sequence[Example], page: Path, image: Path | None = None
 ) -> None:
-    """Explain these questions as weight sets of one run answer them, in an HTML page and (the first one) a PNG image.
+    """Explain these questions as weight sets of one run, or an ensemble, answer them: in an HTML page, and the first
+    one in a PNG image.
 
     Raises `BidafError` for weights that have diverged, and when a file can't be written.
     """

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
@@ -18,11 +19,32 @@ TEMPLATES = Path(__file__).parent / "templates"
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
-def render(template: str, **values: Any) -> str:
-    """A page of `templates/NAME.html`, with the style sheet and the script of all pages and `NAME.js`, if any.
+class Page(NamedTuple):
+    """A page, and the policy in its head: one that a server also sends as a header."""
 
-    Every value is escaped where it stands (jinja's autoescape). A policy in the page's head allows the one script by
-    its hash, no other, and no request of any kind: should an escape ever fail, nothing runs and nothing leaves.
+    html: str
+    policy: str
+
+
+def render(template: str, **values: Any) -> str:
+    """A page of `templates/NAME.html` that stands alone: see `make_page`."""
+    return make_page(template, **values).html
+
+
+def make_page(
+    template: str,
+    *,
+    shares: Sequence[str] = (),
+    inline_styles: bool = True,
+    asks_server: bool = False,
+    **values: Any,
+) -> Page:
+    """A page of `templates/NAME.html` with the style sheet and the script of all pages, those it `shares` with others,
+    and `NAME.js`, if any.
+
+    Every value is escaped where it stands (jinja's autoescape). The policy allows the one script by its hash, no other,
+    and no request, or with `asks_server` only requests to the server the page came from: should an escape ever fail,
+    nothing runs and nothing leaves. Charts, which are SVG with `style` attributes, need `inline_styles`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -34,25 +56,34 @@ def render(template: str, **values: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters["signed"] = signed
-    scripts = ("page.js", f"{template}.js")
+    scripts = ("page.js", *shares, f"{template}.js")
     script = "".join(_source(name) for name in scripts if (TEMPLATES / name).is_file())
-    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    style = _source("page.css")
+    allowed = {
+        "default-src": "'none'",
+        "style-src": "'unsafe-inline'" if inline_styles else _digest(style),
+        "script-src": _digest(script),
+        "img-src": "data:",
+        "connect-src": "'self'" if asks_server else "'none'",
+        "base-uri": "'none'",
+        "form-action": "'none'",
+    }
+    policy = "; ".join(f"{name} {value}" for name, value in allowed.items())
     page = environment.get_template(f"{template}.html").render(
-        style=Markup(_source("page.css")),
-        script=Markup(script),
-        policy=(
-            f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'; img-src data:; "
-            "base-uri 'none'; form-action 'none'"
-        ),
-        **values,
+        style=Markup(style), script=Markup(script), policy=policy, **values
     )
     # File names may hold bytes that are no characters.
-    return page.encode("utf-8", "replace").decode()
+    return Page(page.encode("utf-8", "replace").decode(), policy)
 
 
 def script_json(value: Any) -> Markup:
     """JSON for the inside of a `<script type="application/json">` element."""
     return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES))
+
+
+def _digest(text: str) -> str:
+    """A source of a policy that allows exactly this text."""
+    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 def _source(name: str) -> str:

@@ -27,7 +27,7 @@ from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.squad_v2 import NO_ANSWER_THRESHOLD
-from bidaf.files.reading import refuse_strange_files, sha256_of
+from bidaf.files.reading import read_regular, refuse_strange_files, sha256_of
 from bidaf.files.writing import claim_folder, json_text, save_tensors, sync, write_json, write_text
 from bidaf.runs.checkpoint_folders import COMPLETE, STEP_NAME, entries_of, list_checkpoints, put_in_place
 from bidaf.runs.state import STATE, WEIGHTS, SavedState, Scores, TrainingState, read_state, weights_file
@@ -160,7 +160,7 @@ def _check_files(folder: Path) -> frozenset[str]:
     """The names of all files, their checksums compared with those in the marker."""
     try:
         refuse_strange_files(folder, [COMPLETE])
-        text = (folder / COMPLETE).read_text(encoding="utf-8")
+        text = read_regular(folder / COMPLETE).decode()
         expected = json.loads(text)
         names = sorted({STATE, CONFIG, *expected})
         refuse_strange_files(folder, names)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bidaf.errors import DataError
 from bidaf.files.writing import remove, remove_stale, sync
-from bidaf.runs.state import ranking_f1, read_state
+from bidaf.runs.state import TrainingState, ranking_f1, read_state
 
 COMPLETE = "complete.json"  # the marker, written last
 STEP_NAME = re.compile(r"step-(\d{6,})")
@@ -60,14 +60,17 @@ def rank_checkpoints(folders: list[Path], rank_by: str) -> list[Path]:
     """Those that were scored, best first by the weight set `rank_by`; of equals the earlier, as a run's `best`."""
     ranked = []
     for folder in folders:
-        try:
-            state = read_state(folder)[0].training
-            complete = (folder / COMPLETE).exists()
-        except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
-            continue  # half removed or corrupted: no candidate
-        if complete and (scores := state.own_scores):
+        if (state := state_of(folder)) and (scores := state.own_scores):
             ranked.append((-ranking_f1(scores, rank_by), state.step, folder))
     return [folder for *_, folder in sorted(ranked)]
+
+
+def state_of(folder: Path) -> TrainingState | None:
+    """The state that a checkpoint holds, without its checksum; None for one that is half removed or corrupted."""
+    try:
+        return read_state(folder)[0].training if (folder / COMPLETE).exists() else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
+        return None
 
 
 def put_in_place(unfinished: Path, folder: Path) -> None:

@@ -5,18 +5,11 @@ from __future__ import annotations
 import fcntl
 import json
 import os
-import platform
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime
-from functools import cache
-from importlib.metadata import PackageNotFoundError, version
-from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +17,10 @@ import torch
 
 from bidaf.config import Config
 from bidaf.config_file import dump_config, load_config
-from bidaf.device import describe
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.reading import read_regular
-from bidaf.files.writing import claim_folder, is_utf8, point_link, put_folder, remove, remove_stale, sync
+from bidaf.files.writing import claim_folder, put_folder, remove, remove_stale, sync
 from bidaf.runs.checkpoint import Checkpoint
 from bidaf.runs.checkpoint_folders import (
     checkpoint_name,
@@ -36,8 +28,12 @@ from bidaf.runs.checkpoint_folders import (
     list_checkpoints,
     rank_checkpoints,
     remove_checkpoint,
+    state_of,
     step_of,
 )
+from bidaf.runs.environment import environment
+from bidaf.runs.finding import point_latest, refuse_copy, refuse_existing_run
+from bidaf.runs.labels import LABELS
 from bidaf.runs.layout import (
     BEST,
     CHECKPOINTS,
@@ -46,16 +42,15 @@ from bidaf.runs.layout import (
     ENVIRONMENT,
     FOLDERS,
     LAST,
-    LATEST,
     LOCK,
     LOG,
     METRICS,
+    N_BEST,
     PREDICTIONS,
     REPORT,
-    RUNS_FOLDER,
     SNAPSHOTS,
     SWEEPS,
-    find_runs,
+    n_best_file,
     write_log,
 )
 from bidaf.runs.log import read_events
@@ -64,7 +59,6 @@ from bidaf.runs.snapshots import rewind_snapshots, thin_snapshots
 # What a line of metrics says of the clock and the machine; all else in it follows from settings and data.
 MEASURED = frozenset({"elapsed", "seconds", "questions_per_second", "memory_bytes"})
 LOCK_TRIES = 10
-PACKAGES = ("bidaf", "torch", "numpy", "spacy", "datasets", "pydantic", "safetensors")
 
 
 class Run:
@@ -164,7 +158,7 @@ class Run:
         """Undo what a crash left half done. For the holder of the lock."""
         clean_checkpoints(self.files.path(CHECKPOINTS))
         # By name: a folder that is to become a run's may hold what is not ours.
-        for name in (CONFIG, ENVIRONMENT, METRICS, REPORT, BEST, LAST, DATA):
+        for name in (CONFIG, ENVIRONMENT, LABELS, METRICS, REPORT, BEST, LAST, DATA):
             remove_stale(self.folder, name)
         remove_stale(self.files.path(PREDICTIONS), "*.json")
 
@@ -227,13 +221,17 @@ class Run:
         return self.folder / os.readlink(link) if link.is_symlink() and link.exists() else None
 
     def prune(self, config: Config) -> None:
-        """Delete all checkpoints but the newest ones and the best ones, and the snapshots that only those needed."""
+        """Delete all checkpoints but the newest and the best ones, and the answers and snapshots only those needed."""
         found = list_checkpoints(self.files.path(CHECKPOINTS))
         best = {self.linked(BEST), *rank_checkpoints(found, config.evaluation.rank_by)[: config.training.keep_best]}
         kept = [path for path in found if path in best or path in found[-config.training.keep_last :]]
         for path in found:
             if path not in kept:
                 remove_checkpoint(path)
+        needed = {n_best_file(state.best_step) for path in kept if (state := state_of(path)) and state.best_step}
+        for path in self.files.entries(PREDICTIONS):
+            if path.name.endswith(f".{N_BEST}") and path.name not in needed:
+                remove(path)
         if config.ema.snapshots:
             full = [step_of(path) for path in kept if path in best or path == kept[-1]]
             thin_snapshots(self.files, config.ema.snapshots, full, [step_of(path) for path in kept])
@@ -276,104 +274,3 @@ def _lock(handle: int) -> bool:
         except BlockingIOError:
             time.sleep(0.02)
     return False
-
-
-def point_latest(folder: Path) -> None:
-    """Let `runs/latest` name this run, if it is one in `runs/`."""
-    if folder.parent.name == RUNS_FOLDER:
-        point_link(folder.parent / LATEST, folder.name)
-
-
-def refuse_existing_run(folder: Path) -> None:
-    """Raise `UsageError` where a run stands already, or none can be."""
-    if not is_utf8(folder):
-        raise UsageError(f"{folder}: the name of a run's folder must be UTF-8; name another --run-dir")
-    if (folder / CONFIG).exists():
-        raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
-
-
-def refuse_copy(source: Path, folder: Path) -> None:
-    """Raise `UsageError` where a run can't be copied to: a folder that exists, or one within the run itself."""
-    refuse_existing_run(folder)
-    if folder.exists():
-        raise UsageError(f"{folder} exists; name a new --run-dir for the copy of {source}")
-    if folder.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"{folder} lies inside {source}, which would be copied into itself; name another --run-dir")
-
-
-def new_run_folder(config_name: str) -> Path:
-    """Make the folder `runs/<config>-<time>`, with a number behind it where another process has that."""
-    base = Path(RUNS_FOLDER, f"{config_name}-{datetime.now():%Y%m%d-%H%M%S}")
-    for number in count(1):
-        folder = base if number == 1 else base.with_name(f"{base.name}-{number}")
-        with suppress(FileExistsError):
-            folder.mkdir(parents=True)
-            break
-    return folder
-
-
-def find_run(name: str | None) -> Path:
-    """A run by path, or by name within `runs/`; without a name the newest. Raises `DataError` when there is none."""
-    if name is None:
-        return _newest_run()
-    for path in (Path(name), Path(RUNS_FOLDER, name)):
-        if os.path.isdir(path):
-            return path
-    raise DataError(f"no run {name}, neither as a path nor in {RUNS_FOLDER}/")
-
-
-def find_runs_named(names: Sequence[str]) -> list[Path]:
-    """The runs of these names, each once: `runs/*` also names the link `latest`, and the page of an earlier report."""
-    folders = [find_run(name) for name in names if Path(name).name != REPORT]
-    if not folders:
-        raise DataError(f"no run among {', '.join(names)}")
-    found: dict[Path, Path] = {}
-    for folder in folders:
-        if os.path.islink(found.get(folder.resolve(), folder)) or folder.resolve() not in found:
-            found[folder.resolve()] = folder
-    return list(found.values())
-
-
-def _newest_run() -> Path:
-    latest = Path(RUNS_FOLDER, LATEST)
-    if latest.exists():
-        return latest.parent / os.readlink(latest) if latest.is_symlink() else latest
-    runs = find_runs(latest.parent)  # the newest one was deleted
-    if not runs:
-        raise DataError(f"no run yet in {latest.parent}/; start one with `bidaf train --config mini.yaml`")
-    return max(runs, key=lambda run: (run / CONFIG).stat().st_mtime)
-
-
-def environment(device: str, processes: int = 1) -> dict[str, Any]:
-    """What the run runs on, for whoever reads its numbers later."""
-    packages = {}
-    for package in PACKAGES:
-        try:
-            packages[package] = version(package)
-        except PackageNotFoundError:
-            packages[package] = "not installed"
-    return {
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": sys.argv,
-        "python": platform.python_version(),
-        "packages": packages,
-        "platform": platform.platform(),
-        "processors": os.cpu_count(),
-        "device": device,
-        **describe(torch.device(device)),
-        "processes": processes,
-        "threads": torch.get_num_threads(),
-        "commit": _commit(),
-    }
-
-
-@cache
-def _commit() -> str | None:
-    """The source's git commit, with `+` when it was changed since; None outside a checkout."""
-    git = ["git", "-C", str(Path(__file__).parent)]
-    try:
-        commit = subprocess.run([*git, "rev-parse", "--short", "HEAD"], capture_output=True, text=True, check=True)
-        status = subprocess.run([*git, "status", "--porcelain", "-uno"], capture_output=True, text=True, check=True)
-    except (OSError, subprocess.CalledProcessError):
-        return None
-    return commit.stdout.strip() + ("+" if status.stdout.strip() else "")

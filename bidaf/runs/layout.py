@@ -13,15 +13,16 @@ from bidaf.runs.weight_sets import file_stem
 RUNS_FOLDER = "runs"
 CONFIG, ENVIRONMENT, METRICS, LOG = "config.yaml", "environment.json", "metrics.jsonl", "log.txt"
 LOCK = ".lock"
-CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS = FOLDERS = (
+CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS, TENSORBOARD = FOLDERS = (
     "checkpoints",
     "predictions",
     "data",
     "snapshots",
     "sweeps",
+    "tensorboard",
 )
 REPORT = "report.html"
-N_BEST = "n_best.json"  # in predictions/: the best evaluation's answers, with offsets and probabilities
+N_BEST = "n_best.json"  # the end of `n_best_file`; its whole name in runs of format 1
 BEST, LAST, LATEST = "best", "last", "latest"
 
 _TIME = "%Y-%m-%d %H:%M:%S"
@@ -30,6 +31,11 @@ _TIME = "%Y-%m-%d %H:%M:%S"
 def predictions_file(step: int, weights: str) -> str:
     """Where predictions/ holds the answers of a weight set at the evaluation of a step."""
     return f"step-{step:06d}.{file_stem(weights)}.json"
+
+
+def n_best_file(step: int) -> str:
+    """Where predictions/ holds the answers of an evaluation better than those before it: offsets and probabilities."""
+    return f"step-{step:06d}.{N_BEST}"
 
 
 def write_log(folder: Path, message: str) -> None:

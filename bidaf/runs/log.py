@@ -165,7 +165,7 @@ def read_run(folder: Path, *, intervals: bool = True) -> RunLog:
         maps,
         skipped,
         unread,
-        _environment(folder),
+        read_environment(folder),
     )
 
 
@@ -211,7 +211,8 @@ def _logged_ending(path: Path) -> Status:
     return next((status for prefix, status in _ENDINGS.items() if message.startswith(prefix)), "stopped")
 
 
-def _environment(folder: Path) -> dict[str, Any]:
+def read_environment(folder: Path) -> dict[str, Any]:
+    """What environment.json says; empty where that can't be read."""
     try:
         environment = parse_json(read_regular(folder / ENVIRONMENT).decode())
     except (OSError, ValueError, RecursionError):

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from bidaf.errors import DataError
+from bidaf.runs.labels import Labels, read_labels
 from bidaf.runs.layout import find_runs
 from bidaf.runs.log import RunLog, Status, read_run
 
@@ -36,6 +37,7 @@ class RunSummary:
     size_bytes: int
     failure: str | None
     """What a failed run reported."""
+    labels: Labels
     problem: str | None = None
     """Why the folder could not be read, where it could not."""
 
@@ -52,6 +54,10 @@ def summarize(folder: Path) -> RunSummary:
         log, problem = read_run(folder, intervals=False), None
     except DataError as error:
         log, problem = RunLog(folder, [], [], [], None), str(error)
+    try:
+        labels = read_labels(folder)
+    except DataError as error:
+        labels, problem = Labels(), problem or str(error)
     return RunSummary(
         folder=folder,
         status=log.status,
@@ -61,6 +67,7 @@ def summarize(folder: Path) -> RunSummary:
         started=_started(log.environment),
         size_bytes=_size(folder),
         failure=log.failure,
+        labels=labels,
         problem=problem,
     )
 

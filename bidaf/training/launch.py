@@ -24,12 +24,15 @@ from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
 from bidaf.runs.checkpoint_folders import list_checkpoints
 from bidaf.runs.data import keep_data
-from bidaf.runs.folder import Run, refuse_copy, refuse_existing_run
+from bidaf.runs.finding import refuse_copy, refuse_existing_run
+from bidaf.runs.folder import Run
+from bidaf.runs.labels import Labels, add_labels
 from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.loop import train
 from bidaf.training.run_writer import Report
+from bidaf.training.tensorboard import require_tensorboard
 from bidaf.training.trainer import Trainer
 
 Echo = Callable[[str], None]
@@ -44,6 +47,7 @@ MAY_CHANGE = {
     "training.keep_last",
     "training.keep_best",
     "training.nonfinite",
+    "training.tensorboard",
     "evaluation.every_steps",
     "evaluation.batch_tokens",
     "evaluation.patience",
@@ -53,6 +57,7 @@ MAY_CHANGE = {
 }
 # Sources may have moved: a checkpoint's features are found by their key, and sources compared by their content.
 SOURCES = {"data.train", "data.dev", "data.vectors"}
+NO_LABELS = Labels()
 
 
 @dataclass(frozen=True)
@@ -77,6 +82,7 @@ def start_run(
     report: Report = lambda folder: None,
     *,
     features: str | None = None,
+    labels: Labels = NO_LABELS,
     group: Group = ALONE,
 ) -> TrainingState:
     """Prepare the data where needed and train in a new folder; the other processes of the group `follow_run`.
@@ -84,12 +90,14 @@ def start_run(
     `features` is the key of prepared data to train on, whose sources may be missing here; `report` as for `train`.
     """
     refuse_existing_run(folder)
+    _check_extras(config)
     config, prepared = _prepare_together(config, features, group, echo)
     trainer = Trainer(config, prepared, device, group)
     run = Run(folder)
     with run.locked():
         run.clean_up()
         run = Run.create(folder, config, str(device), processes=group.size)
+        add_labels(folder, labels)
         keep_data(folder, prepared)
         if features is not None:
             made_from = ", ".join((*prepared.manifest.config.train, *prepared.manifest.config.dev))
@@ -110,12 +118,14 @@ def resume_run(
     *,
     config: Config | None = None,
     folder: Path | None = None,
+    labels: Labels = NO_LABELS,
     group: Group = ALONE,
 ) -> TrainingState:
     """Resume from the newest valid checkpoint of the run in `source`, there or in a copy of it in `folder`.
 
     A run that was stopped before its first checkpoint starts over. Without `config` the run's own settings are used.
-    Raises `UsageError` listing settings that may not change, or for a `folder` that can't take the copy.
+    `labels` are added to those of the run. Raises `UsageError` listing settings that may not change, or for a `folder`
+    that can't take the copy.
     """
     run = Run.open(source)
     copying = folder is not None and folder.resolve() != source.resolve()
@@ -133,6 +143,7 @@ def resume_run(
             echo(f"{run.folder} keeps no snapshots: it began without, and the first ones would be missing")
             config = config.model_copy(update={"ema": config.ema.model_copy(update={"snapshots": None})})
         check_changes(began_with, config, MAY_CHANGE | SOURCES if checkpoint else MAY_CHANGE)
+        _check_extras(config)
         features = checkpoint.features if checkpoint else None
         config, prepared = _prepare_together(config, features, group, echo)
         trainer = Trainer(config, prepared, device, group)
@@ -148,6 +159,7 @@ def resume_run(
         keep_data(run.folder, prepared)
         run.deterministic = config.training.deterministic
         run.files.write_text(CONFIG, dump_config(config))
+        add_labels(run.folder, labels)
         echo(_sizes(trainer))
         echo(f"resuming {run.folder} at step {trainer.state.step} of {trainer.total_steps}")
         if trainer.state.step >= trainer.total_steps:
@@ -158,6 +170,12 @@ def resume_run(
         trainer.take_from_first()
         _log_start(run, trainer, prepared)
         return _train(trainer, run, report)
+
+
+def _check_extras(config: Config) -> None:
+    """Raise `UsageError` where the settings need a package that is not installed."""
+    if config.training.tensorboard:
+        require_tensorboard()
 
 
 def _train(trainer: Trainer, run: Run, report: Report) -> TrainingState:

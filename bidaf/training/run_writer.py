@@ -15,8 +15,9 @@ from bidaf.evaluation.no_answer import ScoredAnswers, score_predictions
 from bidaf.runs.averages import Average, decays_of, readers_of, sources_of, synthesize
 from bidaf.runs.checkpoint_folders import checkpoint_name
 from bidaf.runs.folder import Run
-from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, N_BEST, PREDICTIONS, SNAPSHOTS, predictions_file
+from bidaf.runs.layout import BEST, CHECKPOINTS, LAST, PREDICTIONS, SNAPSHOTS, n_best_file, predictions_file
 from bidaf.runs.snapshots import SnapshotWriter
+from bidaf.training.tensorboard import EventFiles
 from bidaf.training.trainer import Trainer
 
 Answers = dict[str, dict[str, list[Prediction]]]
@@ -32,6 +33,7 @@ class RunWriter:
         self.run = run
         settings, known = trainer.config.ema.snapshots, trainer.state.snapshots
         self._snapshots = SnapshotWriter(run.files, settings, known) if run and settings else None
+        self._events = EventFiles(run) if run and trainer.config.training.tensorboard else None
         self._report = report
         self._report_failed = False
 
@@ -39,6 +41,8 @@ class RunWriter:
         """Append a line to metrics.jsonl."""
         if self.run is not None:
             self.run.log_event(**event)
+        if self._events:
+            self._events.follow()
 
     def score(self, predictions: Answers, features: Features, step: int) -> dict[str, ScoredAnswers]:
         """What each weight set answers, and its score; the answers are written to predictions/."""
@@ -51,7 +55,7 @@ class RunWriter:
         return scored
 
     def keep_n_best(self, scored: Mapping[str, ScoredAnswers], step: int) -> None:
-        """The answers of the best evaluation as [start, end, probability], in place of those of the one before."""
+        """The answers of an evaluation better than those before it, as [start, end, probability]."""
         if self.run is None:
             return
         spans = {
@@ -62,7 +66,7 @@ class RunWriter:
             for name, each in scored.items()
         }
         text = json.dumps({"step": step, "answers": spans}, separators=(",", ":"))
-        self.run.files.write_text(f"{PREDICTIONS}/{N_BEST}", text)
+        self.run.files.write_text(f"{PREDICTIONS}/{n_best_file(step)}", text)
 
     def take_snapshot(self, trainer: Trainer) -> None:
         """Keep a copy of the shadow, if one of this step is due."""
@@ -102,6 +106,8 @@ class RunWriter:
         """Wait for what is still being written."""
         if self._snapshots:
             self._snapshots.close()
+        if self._events:
+            self._events.close()
 
     def report(self, say: Callable[[str], None]) -> None:
         """Write the report. That it can't be written is reported once, and ends nothing."""

@@ -33,7 +33,7 @@ from bidaf.data.prepare import prepare
 from bidaf.device import choose_device
 from bidaf.errors import BidafError, UsageError
 from bidaf.messages import say
-from bidaf.runs.folder import environment
+from bidaf.runs.environment import environment
 
 BATCH_SIZES = (1, 15, 60)
 CONTEXT_LENGTHS = (50, 100, 200, 400, 800)

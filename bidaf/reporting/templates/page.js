@@ -1,5 +1,15 @@
 "use strict";
-// What all pages can do: read a chart's values by pointer and keyboard, and save a table as CSV.
+// What all pages can do: make elements, read a chart's values by pointer and keyboard, and save a table as CSV.
+function make(tag, attributes, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name === "style") element.style.cssText = value; // an attribute would need a policy that allows inline styles
+    else element.setAttribute(name, value);
+  }
+  element.append(...children);
+  return element;
+}
+
 for (const chart of document.querySelectorAll("svg.chart")) {
   const dots = [...chart.querySelectorAll(".values circle")];
   if (!dots.length) continue;

@@ -4,13 +4,6 @@ const NO_ANSWER = "(no answer)";
 const percent = (p) => (p < 0.0005 ? "<0.1" : (100 * p).toFixed(1)) + "%";
 const numbers = new Intl.NumberFormat("en");
 
-function make(tag, attributes, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
 const FILTERS = [
   ["all", "all", () => true],
   ["wrong", "wrong", (asked) => !asked.final.exact],

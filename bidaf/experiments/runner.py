@@ -1,0 +1,183 @@
+"""Training the runs of an experiment, several at a time, each in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from bidaf.data.prepare import prepare
+from bidaf.data.workers import usable_cpus
+from bidaf.device import choose_device
+from bidaf.errors import UsageError
+from bidaf.experiments.definition import Experiment, Job
+from bidaf.files.reading import read_regular
+from bidaf.runs.layout import CONFIG
+from bidaf.training.interrupt import Interrupted, InterruptRequests
+
+Echo = Callable[[str], None]
+
+OUTPUTS = "output"  # in the experiment's folder: what each process printed
+POLL_SECONDS = 0.1
+VISIBLE = "CUDA_VISIBLE_DEVICES"
+ENDED_BY_SIGNAL = {128 + signal.SIGINT, 128 + signal.SIGTERM, -signal.SIGINT, -signal.SIGTERM}
+
+
+@dataclass(frozen=True)
+class Resources:
+    """What the runs share: processor threads, or GPUs."""
+
+    device: str
+    threads: int
+    processes: int
+    at_once: int
+    gpus: tuple[tuple[str, ...], ...] = ()
+    """One group of GPUs per run; none on other devices, and where `device` names a GPU itself."""
+
+    @classmethod
+    def of(cls, experiment: Experiment, device: str, at_once: int | None) -> Resources:
+        """`at_once` runs (default: as processors or GPUs allow). Raises `UsageError` as `choose_device` does."""
+        processes = experiment.processes
+        gpus: tuple[tuple[str, ...], ...] = ()
+        if choose_device(device).type == "cuda" and device in ("auto", "cuda"):
+            names = os.environ.get(VISIBLE) or ",".join(map(str, range(torch.cuda.device_count())))
+            visible = names.split(",")
+            if len(visible) < processes:
+                raise UsageError(f"each run takes {processes} processes, and there are {len(visible)} GPUs")
+            gpus = tuple(
+                tuple(visible[first : first + processes]) for first in range(0, len(visible) - processes + 1, processes)
+            )
+        fitting = len(gpus) or usable_cpus() // (experiment.threads * processes)
+        return cls(device, experiment.threads, processes, at_once or max(1, fitting), gpus)
+
+    def environment(self, place: int) -> dict[str, str]:
+        """Variables for the run in one of `at_once` places."""
+        variables = {"OMP_NUM_THREADS": str(self.threads)}
+        if self.gpus:
+            variables[VISIBLE] = ",".join(self.gpus[place % len(self.gpus)])
+        return variables
+
+
+def command_of(job: Job, resources: Resources, launcher: Sequence[str] = ("bidaf",)) -> list[str]:
+    """What trains or resumes this run; `launcher` starts `bidaf`."""
+    where = ["--resume", str(job.folder)] if (job.folder / CONFIG).is_file() else ["--run-dir", str(job.folder)]
+    device = [] if resources.device == "auto" else ["--device", resources.device]
+    return [*launcher, "train", *where, *job.arguments, *device]
+
+
+def shown_command(job: Job, resources: Resources) -> str:
+    """`command_of` as a line for a shell or a scheduler, which chooses the devices."""
+    processes = f"--nproc-per-node={resources.processes}"
+    several = ("torchrun", "--standalone", processes, "-m", "bidaf")
+    command = command_of(job, resources, several if resources.processes > 1 else ("bidaf",))
+    return f"OMP_NUM_THREADS={resources.threads} {shlex.join(command)}"
+
+
+def train(jobs: Sequence[Job], resources: Resources, echo: Echo) -> dict[str, str]:
+    """Train or resume these runs; name of each that failed -> what it reported.
+
+    Their data is prepared first, so that runs that start together find it. Raises as `prepare` does, and `Interrupted`
+    on SIGINT or SIGTERM, once every run has saved and ended.
+    """
+    for data in dict.fromkeys(job.config.data for job in jobs):
+        prepare(data, echo=echo)
+    runner = _Runner(resources, echo)
+    runner.run(jobs)
+    return runner.failures
+
+
+@dataclass
+class _Running:
+    job: Job
+    place: int
+    process: subprocess.Popen[bytes]
+    output: Path
+    """What the process prints."""
+    printed: int
+    """Bytes of that file before this session."""
+
+
+@dataclass
+class _Runner:
+    """Trains runs, each in a subprocess; a failure of one does not stop the others."""
+
+    resources: Resources
+    echo: Echo
+    failures: dict[str, str] = field(default_factory=dict)
+    """Name of a run that failed -> what it reported."""
+
+    def run(self, jobs: Sequence[Job]) -> None:
+        """Returns when all have ended, raises `Interrupted` when all have been stopped."""
+        waiting, running = deque(jobs), list[_Running]()
+        places = list(range(self.resources.at_once))
+        with InterruptRequests() as requests:
+            try:
+                while waiting or running:
+                    while waiting and places:
+                        running.append(self._start(waiting.popleft(), places.pop(0)))
+                    time.sleep(POLL_SECONDS)
+                    for each in [each for each in running if each.process.poll() is not None]:
+                        running.remove(each)
+                        places.append(each.place)
+                        self._end(each, left=len(waiting) + len(running))
+                    requests.check_own()
+            except Interrupted:
+                self.echo(f"stopping {', '.join(each.job.name for each in running)}: saving first")
+                for each in running:
+                    each.process.terminate()
+                for each in running:
+                    each.process.wait()
+                raise
+            finally:  # a second signal, or an error of ours
+                for each in running:
+                    with suppress(ProcessLookupError):
+                        each.process.kill()
+                    each.process.wait()
+
+    def _start(self, job: Job, place: int) -> _Running:
+        output = job.folder.parent / OUTPUTS / f"{job.name}.txt"
+        output.parent.mkdir(parents=True, exist_ok=True)
+        python = (sys.executable, "-m")
+        processes = self.resources.processes
+        launcher = (
+            (*python, "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", "-m", "bidaf")
+            if processes > 1
+            else (*python, "bidaf")
+        )
+        command = command_of(job, self.resources, launcher)
+        with output.open("ab") as file:
+            printed = file.tell()
+            # A session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once.
+            process = subprocess.Popen(
+                command,
+                env=os.environ | self.resources.environment(place),
+                stdin=subprocess.DEVNULL,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.echo(f"{job.name}: {'resumed' if '--resume' in command else 'started'}")
+        return _Running(job, place, process, output, printed)
+
+    def _end(self, ended: _Running, left: int) -> None:
+        code, name = ended.process.returncode, ended.job.name
+        if code == 0:
+            self.echo(f"{name}: finished; {left} left")
+            return
+        lines = read_regular(ended.output)[ended.printed :].decode("utf-8", "replace").splitlines()
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        reason = errors[-1] if errors else f"ended with exit code {code}"
+        if code in ENDED_BY_SIGNAL:
+            reason = "was stopped by a signal"
+        self.failures[name] = reason
+        self.echo(f"{name}: failed: {reason} (see {ended.output})")

@@ -1,0 +1,447 @@
+"""The API of `bidaf serve`: answers, limits, batches, errors, and who may ask."""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import pytest
+import torch
+from helpers_cli import DEV, Tiny, fail, train_tiny
+from helpers_serve import Running, load_service, running
+
+from bidaf.errors import DataError
+from bidaf.evaluation.evaluator import Prediction
+from bidaf.inference.predictor import Predictor
+from bidaf.serve.batching import Batcher, Busy
+from bidaf.serve.limits import Limits
+from bidaf.serve.service import Outcome, Question, Service
+
+CONTEXT = DEV[0][0]
+ASKED = [(question, context) for context, asked in DEV for question, _ in asked]
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def service(tiny: Tiny) -> Service:
+    return load_service(tiny.folder)
+
+
+@pytest.fixture(scope="module")
+def server(service: Service) -> Iterator[Running]:
+    with running(service) as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> Iterator[httpx.Client]:
+    with httpx.Client(base_url=server.address, timeout=30) as opened:
+        yield opened
+
+
+def expected(predictor: Predictor, question: str, context: str, n_best: int = 1) -> list[dict[str, Any]]:
+    found = predictor.ask(question, context, n_best)
+    return [
+        {"answer": each.text, "score": pytest.approx(each.probability, rel=1e-5), "start": each.start, "end": each.end}
+        for each in found
+    ]
+
+
+# Answers
+
+
+def test_one_question_is_answered_as_the_library_answers_it(client: httpx.Client, service: Service) -> None:
+    response = client.post("/answer", json={"question": "Where does Dora live?", "context": CONTEXT})
+    assert response.status_code == 200
+    best = expected(service.predictors["ema"], "Where does Dora live?", CONTEXT)
+    assert response.json() == {**best[0], "weights": "ema", "answers": best, "no_answer": None}
+
+
+def test_lists_are_answered_in_their_order(client: httpx.Client, service: Service) -> None:
+    questions, contexts = zip(*ASKED, strict=True)
+    asked = {"question": questions, "context": contexts, "weights": "raw", "n_best": 3}
+    answers = client.post("/answer", json=asked).json()
+    assert [each["answers"] for each in answers] == [
+        expected(service.predictors["raw"], question, context, 3) for question, context in ASKED
+    ]
+    assert {each["weights"] for each in answers} == {"raw"}
+
+
+def test_several_questions_share_one_context(client: httpx.Client) -> None:
+    questions = ["Where does Dora live?", "How many?"]
+    together = client.post("/answer", json={"question": questions, "context": CONTEXT}).json()
+    alone = [client.post("/answer", json={"question": each, "context": CONTEXT}).json() for each in questions]
+    assert [each["answer"] for each in together] == [each["answer"] for each in alone]
+    assert client.post("/answer", json={"question": questions[:1], "context": CONTEXT}).json() == together[:1]
+
+
+def test_offsets_count_code_points(client: httpx.Client) -> None:
+    context = f"\U0001f600\U0001f600 Zoë é {CONTEXT}"
+    found = client.post("/answer", json={"question": "Where does Dora live?", "context": context}).json()
+    assert found["answer"] == context[found["start"] : found["end"]] != ""
+
+
+def test_a_context_far_longer_than_any_batch_is_answered(client: httpx.Client) -> None:
+    context = f"{CONTEXT} " * 800
+    found = client.post("/answer", json={"question": "Where does Dora live?", "context": context}).json()
+    assert found["answer"] == context[found["start"] : found["end"]]
+
+
+# Refusals
+
+
+@pytest.mark.parametrize(
+    ("asked", "words"),
+    [
+        ({"question": "Where?", "context": " \n\t"}, "context is empty"),
+        ({"question": "", "context": CONTEXT}, "question is empty"),
+        ({"question": "Where?"}, "context: Field required"),
+        ({"question": 3, "context": CONTEXT}, "question: .* valid string"),
+        ({"question": ["Where?", None], "context": CONTEXT}, r"question\[1\]: .*valid string"),
+        ({"question": [], "context": []}, "question: "),
+        ({"question": ["a", "b"], "context": ["a"]}, "1 contexts for 2 questions"),
+        ({"question": "a", "context": ["a", "b"]}, "2 contexts for 1 questions"),
+        ({"question": "a", "context": "b", "n_best": 0}, "n_best: .*greater"),
+        ({"question": "a", "context": "b", "n_best": 10**30}, "n_best: "),
+        ({"question": "a", "context": "b", "n_best": "2"}, "n_best: "),
+        ({"question": "a", "context": "b", "top_k": 2}, "top_k: "),
+        ({"question": "a", "context": "b", "weights": "\x1b[31m"}, "only raw, ema"),
+        ({"question": "\ud800", "context": "b"}, "question: .*surrogate"),
+        ([1, 2], "the body: "),
+        ("Where?", "the body: "),
+    ],
+)
+def test_what_can_not_be_answered_is_one_message(client: httpx.Client, asked: Any, words: str) -> None:
+    response = client.post("/answer", content=json.dumps(asked), headers={"content-type": "application/json"})
+    assert response.status_code == 422
+    assert list(response.json()) == ["error"]
+    assert re.search(words, response.json()["error"])
+
+
+@pytest.mark.parametrize("body", [b"", b"{", b"\xff\xfe", b"[" * 100_000, b'{"question": NaN, "context": "a"}'])
+def test_what_is_no_question_is_refused(client: httpx.Client, body: bytes) -> None:
+    response = client.post("/answer", content=body, headers={"content-type": "application/json"})
+    assert response.status_code in (400, 422)
+    assert "error" in response.json()
+
+
+def test_another_site_can_not_send_a_question(client: httpx.Client) -> None:
+    body = json.dumps({"question": "Where?", "context": CONTEXT})
+    # What a form or a script elsewhere can send without being asked for permission first.
+    for content_type in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data", ""):
+        response = client.post("/answer", content=body, headers={"content-type": content_type})
+        assert response.status_code == 415
+    permission = {"origin": "http://evil.example", "access-control-request-method": "POST"}
+    response = client.options("/answer", headers=permission)
+    assert response.status_code == 405
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_a_name_of_another_site_that_leads_here_is_refused(client: httpx.Client, server: Running) -> None:
+    for host in ("evil.example", "127.0.0.1.evil.example", "localhost.evil.example:80", "", "[::2]"):
+        assert client.get("/model", headers={"host": host}).status_code == 400
+    for host in ("localhost", "127.0.0.1:1", "LOCALHOST:8000", "[::1]:8000"):
+        assert client.get("/model", headers={"host": host}).status_code == 200
+
+
+def test_an_origin_may_ask_when_it_was_named(service: Service) -> None:
+    with running(service, cors=["http://app.example"]) as server, httpx.Client(base_url=server.address) as client:
+        for origin, allowed in (("http://app.example", "http://app.example"), ("http://evil.example", None)):
+            headers = {"origin": origin, "access-control-request-method": "POST"}
+            assert client.options("/answer", headers=headers).headers.get("access-control-allow-origin") == allowed
+            assert client.get("/healthz", headers=headers).headers.get("access-control-allow-origin") == allowed
+
+
+def test_a_body_is_limited_also_where_it_does_not_say_its_size(service: Service) -> None:
+    limits = Limits(body_bytes=1000, questions=3)
+    with running(service, limits) as server, httpx.Client(base_url=server.address) as client:
+        large = json.dumps({"question": "Where?", "context": "a" * 1000}).encode()
+        headers = {"content-type": "application/json"}
+        assert client.post("/answer", content=large, headers=headers).status_code == 413
+        pieces = (large[at : at + 100] for at in range(0, len(large), 100))
+        assert client.post("/answer", content=pieces, headers=headers).status_code == 413
+        many = client.post("/answer", json={"question": ["a"] * 4, "context": "b"})
+        assert (many.status_code, "at most 3 questions" in many.json()["error"]) == (413, True)
+        assert client.post("/answer", json={"question": ["a"] * 3, "context": "b"}).status_code == 200
+
+
+def test_a_head_without_end_is_refused(server: Running) -> None:
+    url = httpx.URL(server.address)
+    with socket.create_connection((url.host, url.port or 0), timeout=10) as endless:
+        endless.sendall(b"GET /healthz HTTP/1.1\r\nx: " + b"x" * 100_000)
+        assert endless.recv(1000).startswith(b"HTTP/1.1 400 ")
+
+
+def test_a_body_that_does_not_arrive_ends(service: Service) -> None:
+    with running(service, Limits(request_seconds=0.3)) as server:
+        url = httpx.URL(server.address)
+        with socket.create_connection((url.host, url.port or 0), timeout=10) as slow:
+            head = f"POST /answer HTTP/1.1\r\nhost: {url.host}\r\ncontent-type: application/json\r\n"
+            slow.sendall(f"{head}content-length: 9\r\n\r\n{{".encode())
+            assert slow.recv(1000).startswith(b"HTTP/1.1 408 ")
+            while slow.recv(1000):
+                pass  # until the server hangs up
+
+
+# What the server says of itself
+
+
+def test_every_response_tells_browsers_to_trust_nothing(client: httpx.Client) -> None:
+    for path in ("/", "/api", "/model", "/none"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff"
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "frame-ancestors 'none'" in policy
+        assert "unsafe" not in policy
+
+
+def test_the_model_is_described(client: httpx.Client, tiny: Tiny) -> None:
+    found = client.get("/model").json()
+    assert (found["model"], found["step"], found["default_weights"]) == ("tiny", 20, "ema")
+    assert {name: each["scores"] for name, each in found["weights"].items()} == {
+        name: pytest.approx(scores) for name, scores in tiny.last_scores().items()
+    }
+    assert "# BiDAF" in found["card"]
+    assert str(tiny.folder) not in json.dumps(found)
+    assert client.get("/healthz").json() == {"status": "ok"}
+
+
+def test_the_api_is_described_for_programs_and_people(client: httpx.Client, server: Running) -> None:
+    schema = client.get("/openapi.json").json()
+    assert {path: list(methods) for path, methods in schema["paths"].items()} == {
+        "/answer": ["post"],
+        "/healthz": ["get"],
+        "/model": ["get"],
+    }
+    page = client.get("/api").text
+    for path in schema["paths"]:
+        assert path in page
+    for word in ("n_best", "question", "start", "503", "default_weights", f"curl {server.address}answer"):
+        assert word in page
+    for path in ("/docs", "/redoc"):
+        assert client.get(path).status_code == 404
+
+
+# Batches and queue
+
+
+class Model:
+    """Answers with the question itself, and counts."""
+
+    def __init__(self) -> None:
+        self.batches: list[list[str]] = []
+        self.free = threading.Event()
+        self.free.set()
+
+    def answer(self, asked: Sequence[Question]) -> list[Outcome]:
+        assert self.free.wait(30)
+        self.batches.append([each.question for each in asked])
+        return [
+            DataError("bad") if each.question == "bad" else [Prediction(each.question, 0, 1, 1.0)] for each in asked
+        ]
+
+
+def ask_together(model: Model, limits: Limits, requests: Sequence[Sequence[Question]]) -> list[Any]:
+    """The answers of all requests, or their errors, asked at the same time."""
+
+    async def main() -> list[Any]:
+        batcher = Batcher(model.answer, limits, torch.device("cpu"))
+        answering = asyncio.create_task(batcher.run())
+        try:
+            return await asyncio.gather(*(batcher.ask(each) for each in requests), return_exceptions=True)
+        finally:
+            answering.cancel()
+            batcher.close()
+
+    return asyncio.run(main())
+
+
+def test_questions_of_several_requests_are_answered_together() -> None:
+    model = Model()
+    requests = [[Question(name, "text", "raw") for name in names] for names in (("a",), ("b", "bad", "c"), ("d",))]
+    first, second, third = ask_together(model, Limits(), requests)
+    assert model.batches == [["a", "b", "bad", "c", "d"]]
+    assert [first[0][0].text, third[0][0].text] == ["a", "d"]
+    assert isinstance(second, DataError)
+
+
+def test_a_batch_is_limited_by_its_contexts() -> None:
+    model = Model()
+    requests = [[Question(name, "x" * size, "raw")] for name, size in (("a", 60), ("b", 60), ("c", 40), ("d", 500))]
+    assert [found[0][0].text for found in ask_together(model, Limits(batch_characters=100), requests)] == list("abcd")
+    assert model.batches == [["a"], ["b", "c"], ["d"]]
+
+
+def test_too_many_questions_are_turned_away_and_later_ones_answered() -> None:
+    model = Model()
+    requests = [[Question(name, "text", "raw")] * count for name, count in (("a", 2), ("b", 2), ("c", 1))]
+    first, second, third = ask_together(model, Limits(waiting=3), requests)
+    assert isinstance(second, Busy)
+    assert (len(first), third[0][0].text) == (2, "c")
+    assert isinstance(ask_together(model, Limits(waiting=3), requests)[1], Busy)
+
+
+def test_one_question_that_fails_takes_no_other_with_it(service: Service, monkeypatch: pytest.MonkeyPatch) -> None:
+    features = Predictor.features
+
+    def failing(self: Predictor, examples: Any) -> Any:
+        if any("fails" in each.question for each in examples):
+            raise MemoryError
+        return features(self, examples)
+
+    monkeypatch.setattr(Predictor, "features", failing)
+    asked = [Question(each, CONTEXT, "raw") for each in ("Where does Dora live?", "this fails", " ", "How many?")]
+    outcomes = service.answer(asked)
+    assert [type(each) for each in outcomes] == [list, MemoryError, DataError, list]
+
+
+@pytest.fixture
+def stuck(service: Service) -> Iterator[tuple[Service, Model]]:
+    """The service with a model that answers when it is set free."""
+    model = Model()
+    model.free.clear()
+    slow = copy.copy(service)
+    slow.answer = model.answer  # type: ignore[method-assign]
+    yield slow, model
+    model.free.set()
+
+
+def post(server: Running, question: str) -> httpx.Response:
+    return httpx.post(f"{server.address}answer", json={"question": question, "context": "text"}, timeout=30)
+
+
+def wait_for(condition: Any) -> None:
+    deadline = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_a_full_queue_answers_503_and_says_when_to_ask_again(stuck: tuple[Service, Model]) -> None:
+    slow, model = stuck
+    with running(slow, Limits(waiting=2)) as server, ThreadPoolExecutor(5) as pool:
+        found = [pool.submit(post, server, str(number)) for number in range(5)]
+        wait_for(lambda: sum(each.done() for each in found) == 3)
+        for refused in (each.result() for each in found if each.done()):
+            assert refused.status_code == 503
+            assert int(refused.headers["retry-after"]) > 0
+            assert "waiting" in refused.json()["error"]
+        assert httpx.get(f"{server.address}healthz").status_code == 200
+        model.free.set()
+        assert sorted(each.result().status_code for each in found) == [200, 200, 503, 503, 503]
+        assert post(server, "again").json()["answer"] == "again"
+
+
+def test_a_question_that_takes_too_long_is_given_up(stuck: tuple[Service, Model]) -> None:
+    slow, model = stuck
+    with running(slow, Limits(request_seconds=0.3)) as server:
+        late = post(server, "a")
+        assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+        assert post(server, "b").status_code == 503  # it waited behind the first
+        model.free.set()
+        assert post(server, "c").json()["answer"] == "c"
+    assert model.batches == [["a"], ["c"]]
+
+
+def test_the_end_waits_for_what_was_accepted(stuck: tuple[Service, Model]) -> None:
+    slow, model = stuck
+    with running(slow) as server, ThreadPoolExecutor(1) as pool:
+        found = pool.submit(post, server, "a")
+        wait_for(lambda: not model.free.is_set() and server.server.server_state.tasks)
+        server.stop()
+        wait_for(lambda: not _accepts(server))
+        assert not found.done()
+        model.free.set()
+        assert found.result().json()["answer"] == "a"
+        server.thread.join(20)
+
+
+def _accepts(server: Running) -> bool:
+    url = httpx.URL(server.address)
+    with socket.socket() as tried:
+        return tried.connect_ex((url.host, url.port)) == 0
+
+
+def test_a_fault_is_one_response_and_its_message_forges_none(
+    service: Service, capfd: pytest.CaptureFixture[str]
+) -> None:
+    broken = copy.copy(service)
+    text = "\x1b[31m\nerror: forged\r\u2028error: forged"
+
+    def fault(asked: Sequence[Question]) -> list[Outcome]:
+        raise RuntimeError(asked[0].question)
+
+    broken.answer = fault  # type: ignore[method-assign]
+    with running(broken) as server:
+        response = post(server, text)
+        assert post(server, text).status_code == 500  # the server lives on
+    assert (response.status_code, "forged" in response.text) == (500, False)
+    messages = capfd.readouterr().err
+    assert "\x1b" not in messages
+    assert "RuntimeError" in messages
+    assert not [line for line in messages.splitlines() if line.startswith("error: forged")]
+
+
+def test_serving_leaves_the_threads_of_the_process_as_they_were(service: Service) -> None:
+    before = torch.get_num_threads()
+    with running(service) as server:
+        post(server, "Where?")
+    assert torch.get_num_threads() == before
+
+
+# The command
+
+
+def test_an_address_that_is_taken_is_one_message(tiny: Tiny) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        assert f"port {port}" in fail(2, "serve", "-m", "tiny", "--port", port, cwd=tiny.folder)
+    assert "--host" in fail(2, "serve", "-m", "tiny", "--host", "no.such.name.invalid", cwd=tiny.folder)
+
+
+def test_a_missing_package_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bidaf.cli.serve.find_spec", lambda name: None if name == "uvicorn" else object())
+    message = fail(1, "serve", "-m", "tiny", cwd=tiny.folder)
+    assert "pip install" in message
+    assert "uvicorn" in message
+
+
+def test_the_command_prints_its_address_and_answers_what_it_accepted_before_sigterm(tiny: Tiny) -> None:
+    command = [sys.executable, "-W", "error", "-m", "bidaf", "serve", "-m", "tiny", "--port", "0", "--weights", "raw"]
+    server = subprocess.Popen(
+        command, cwd=tiny.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    )
+    try:
+        assert server.stdout is not None
+        address = server.stdout.readline().strip()
+        assert list(httpx.get(f"{address}model", timeout=30).json()["weights"]) == ["raw"]
+        long = {"question": "Where does Dora live?", "context": f"{CONTEXT} " * 4000}
+        with ThreadPoolExecutor(1) as pool:
+            found = pool.submit(httpx.post, f"{address}answer", json=long, timeout=60)
+            time.sleep(0.3)  # on its way, and nowhere near done
+            server.send_signal(signal.SIGTERM)
+            assert found.result().json()["answer"] in long["context"]
+        out, err = server.communicate(timeout=30)
+    finally:
+        server.kill()
+    assert (server.returncode, out) == (143, "")
+    assert err.splitlines()[0].startswith("serving the raw weights")
+    assert err.splitlines()[1:] == ["error: terminated"]
