@@ -14,6 +14,7 @@ from dataclasses import asdict
 from itertools import islice
 
 from bidaf.data.squad import Example
+from bidaf.device import return_large_blocks
 from bidaf.distributed import ALONE, Group
 from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.predictor import Answerer, OnProgress
@@ -37,6 +38,7 @@ def stream_records(
     All processes of the group have to iterate to the end. `on_progress` gets the number of passages that are done,
     those that `start` left out included. Raises as `answer_records`, and `LostProcess`.
     """
+    return_large_blocks()
     left = iter(questions)
     for example in islice(left, start):
         on_progress(len(example.passages))
