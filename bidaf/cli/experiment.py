@@ -28,10 +28,10 @@ def experiment_command(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder of its runs. (default: runs/NAME-OF-FILE)")
+        Path | None, typer.Option("--output", "-o", help="The folder of its runs.  [default: runs/NAME-OF-FILE]")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Runs at a time. (default: as processors or GPUs allow)")
+        int | None, typer.Option("--jobs", min=1, help="Runs at a time.  [default: as processors or GPUs allow]")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. Repeatable.")

@@ -15,16 +15,15 @@ from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.statistics import Estimate
 from bidaf.experiments.results import METRICS, Results, Summary, VariantResult
 from bidaf.files.writing import write_text
-from bidaf.reporting.comparison import NONE, Table, difference_chart, interval, remarks, verdict, with_unit
+from bidaf.reporting.comparison import NONE, Table, difference_charts, interval, remarks, verdict
 from bidaf.reporting.html import render
-from bidaf.reporting.svg import RUNS, chart
+from bidaf.reporting.svg import ABOVE, RUNS, chart
 from bidaf.reporting.words import plain, signed
 from bidaf.runs.layout import REPORT
 from bidaf.runs.weight_sets import EMA, RAW
 from bidaf.version import __version__
 
 WEIGHTS = (RAW, EMA)
-LEGEND_LINE = 0.2  # inches
 
 
 def table(results: Results) -> Table:
@@ -109,10 +108,7 @@ def write_page(results: Results, name: str, folder: Path) -> Path:
                 "name": variant.name,
                 "verdict": verdict(variant.comparison),
                 "remarks": remarks(variant.comparison)[:-1],
-                "charts": [
-                    (with_unit(kind), difference_chart(kind, rows))
-                    for kind, rows in variant.comparison.breakdowns.items()
-                ],
+                "charts": difference_charts(variant.comparison),
             }
             for variant in compared
             if variant.comparison
@@ -131,11 +127,9 @@ def band_chart(results: Results, metric: str) -> Markup:
     drawn = [(variant, list(_band(variant, metric))) for variant in results.variants if variant.seeds]
     if not drawn:
         return Markup("")
-    label, above = METRIC_LABELS[metric], LEGEND_LINE * len(drawn) + 0.1
-    with chart(f"{label} of each variant over training steps", f"{label} (percent)", height=3 + above, above=above) as (
-        axes,
-        finish,
-    ):
+    label = METRIC_LABELS[metric]
+    title = f"{label} of each variant over training steps"
+    with chart(title, f"{label} (percent)", height=3, legend_lines=len(drawn)) as (axes, finish):
         for number, (variant, band) in enumerate(drawn):
             colour = RUNS[number % len(RUNS)]
             steps, low, mean, high = zip(*band, strict=True)
@@ -143,7 +137,7 @@ def band_chart(results: Results, metric: str) -> Markup:
             axes.plot(steps, mean, "o-", color=colour, markersize=3, label=f"{variant.name} ({seeds})")
             if len(variant.seeds) > 1:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), borderaxespad=0.2)
+        axes.legend(**ABOVE)
         return finish()
 
 

@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Offsets
 from bidaf.evaluation.evaluator import NO_ANSWER_LABEL
 from bidaf.evaluation.metrics import question_scores
@@ -98,7 +97,7 @@ def word_window(explained: ExplainedQuestion, most: int) -> tuple[int, int]:
 
 
 def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
-    """What `attention.js` shows of one question. Texts come in pieces, so that the script needs no offsets."""
+    """What `attention.js` shows of one question. Texts are split into words: the script needs no offsets."""
     example = explained.example
     context, question = example.context, example.question
     gold = [answer.text for answer in example.answers]
@@ -118,15 +117,16 @@ def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
         "questionWords": [question[start:end] for start, end in explained.question_words],
         "isGold": _covered(words, spans),
         "explanations": [
-            _explanation(each, tone, words, slice(first, last), example)
+            _explanation(each, tone, words, slice(first, last), explained)
             for each, tone in zip(explained.explanations, tones(explained), strict=True)
         ],
     }
 
 
 def _explanation(
-    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, example: Example
+    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, explained: ExplainedQuestion
 ) -> dict[str, Any]:
+    example = explained.example
     answers = [[_cut(answer.shown), _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
