@@ -23,6 +23,7 @@ from test_processes import launch
 from bidaf.data.features import Features
 from bidaf.data.questions import read_questions, stream_questions
 from bidaf.device import choose_device
+from bidaf.errors import DataError
 from bidaf.files.growing import GrowingFile
 from bidaf.inference import stream
 from bidaf.inference.loading import load_model
@@ -206,6 +207,26 @@ def test_another_prediction_is_not_continued(
     assert f"was made with other {changed}:" in message
 
 
+def test_a_file_that_changes_meanwhile_is_one_message(
+    folder: Path, command: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = GrowingFile.begin
+
+    def growing(self: GrowingFile, origin: Any) -> None:
+        with (folder / "questions.jsonl").open("a") as file:
+            file.write(json.dumps({**RECORDS[0], "id": "late"}) + "\n")
+        begin(self, origin)
+
+    monkeypatch.setattr(GrowingFile, "begin", growing)
+    assert "changed while it was read" in fail(3, *command, "-o", "answers.jsonl", cwd=folder)
+
+
+def test_a_pipe_is_not_read_twice(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    with pytest.raises(DataError, match="read twice"):
+        stream_questions(str(tmp_path / "pipe.jsonl"))
+
+
 def test_the_origin_of_answers_is_what_the_model_computes_with(tiny: Tiny) -> None:
     def origin(weights: str) -> dict[str, str]:
         return stream.origin_of(load_model(str(tiny.run), weights=weights, device=choose_device("cpu")))
@@ -221,7 +242,7 @@ def test_the_origin_of_answers_is_what_the_model_computes_with(tiny: Tiny) -> No
     [
         (("questions.jsonl", "--resume"), "name the output *.jsonl"),
         (("questions.jsonl", "--resume", "-o", "answers.json"), "name the output *.jsonl"),
-        (("-", "-o", "answers.jsonl"), "name one"),
+        (("-", "-o", "answers.jsonl"), "name a file"),
     ],
 )
 def test_what_is_no_stream_is_one_message(folder: Path, tiny: Tiny, arguments: tuple[str, ...], message: str) -> None:

@@ -13,7 +13,7 @@ import typer
 from bidaf.cli.common import DeviceOption, ModelOption, StrictOption, print_json, questions_bar, say_report, to_json
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
 from bidaf.data.documents import LINES_SUFFIXES
-from bidaf.errors import UsageError
+from bidaf.errors import DataError, UsageError
 from bidaf.files.writing import check_output, write_output
 from bidaf.messages import say
 
@@ -114,7 +114,7 @@ def _predict_lines(
     from bidaf.inference.stream import origin_of, stream_records, to_lines
 
     if is_stdin(input):
-        raise UsageError("JSON lines are written of a file, which is read twice: name one, or another output")
+        raise UsageError("the questions are read twice to write JSON lines: name a file of them, or another output")
     with joined(device) as group, growing_file(output, resume=resume) if group.is_first else nullcontext() as file:
         chosen = device_of(group, device)
         questions = stream_questions(input, strict=strict, on_report=say_report if file else lambda report: None)
@@ -132,8 +132,10 @@ def _predict_lines(
             chunks = stream_records(answerer, questions, n_best, start=start, group=group, on_progress=bar.update)
             for records in chunks:
                 assert file is not None  # rank 0 alone has records
-                file.append(to_lines(records).encode(), len(records))
+                file.append(to_lines(records), len(records))
         if file is not None:
+            if file.num_lines != len(questions):
+                raise DataError(f"{input}: changed while it was read; delete {file.partial} to start over")
             file.complete()
 
 

@@ -125,9 +125,12 @@ class QuestionStream(Collection[Example]):
 def stream_questions(source: str, *, strict: bool = False, on_report: OnReport = warn) -> QuestionStream:
     """What `read_questions` gives with `passages`, as a stream: for files of lines and tables that are large.
 
-    The first reading, which is made now, finds what is skipped and which ids are made. Raises as `read_questions`.
+    The first reading, which is made now, finds what is skipped and which ids are made. Raises as `read_questions`, and
+    `DataError` for a pipe.
     """
     found = find_source(source, "dev")
+    if isinstance(found.place, Path) and found.place.exists() and not (found.place.is_file() or found.place.is_dir()):
+        raise DataError(f"{source}: is a pipe or a device, which can't be read twice; name a file")
     documents, report = _open(found)
     with _collector_paused():
         ids = _Ids.settle(_examples(documents, report, ANY_QUESTION), report)

@@ -35,6 +35,7 @@ class GrowingFile:
     """Lines that are appended in pieces; make one with `growing_file`."""
 
     def __init__(self, path: Path, *, resume: bool) -> None:
+        self._name = path
         self.path = Path(os.path.realpath(path))
         if self.path.exists() and not self.path.is_file():
             raise UsageError(f"{path} is no regular file; JSON lines are written to one")
@@ -49,7 +50,8 @@ class GrowingFile:
                 "--resume, or delete the file to start over"
             )
         self._progress = left or _Progress(origin={})
-        self._file = _lock(self.partial)
+        with self._writing():
+            self._file = _lock(self.partial)
 
     @property
     def num_lines(self) -> int:
@@ -69,23 +71,26 @@ class GrowingFile:
             )
         if self._file.seek(0, os.SEEK_END) < left.size:
             raise DataError(f"{self.partial} has lost its end; delete it to start over")
-        self._file.truncate(left.size)  # the rest was being written when the process was killed
-        self._save(left.lines, left.size, origin)
+        with self._writing():
+            self._file.truncate(left.size)  # the rest was being written when the process was killed
+            self._save(left.lines, left.size, origin)
 
     def append(self, content: bytes, lines: int) -> None:
         """Add whole lines; they are on the disk when this returns."""
-        self._file.write(content)
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._save(self.num_lines + lines, self._progress.size + len(content), self._progress.origin)
+        with self._writing():
+            self._file.write(content)
+            self._file.flush()
+            os.fsync(self._file.fileno())
+            self._save(self.num_lines + lines, self._progress.size + len(content), self._progress.origin)
 
     def complete(self) -> None:
         """Give the file its name; a file that has it is replaced, its mode is kept."""
-        with suppress(FileNotFoundError):
-            os.fchmod(self._file.fileno(), stat.S_IMODE(self.path.stat().st_mode))
-        self.partial.replace(self.path)
-        self._sidecar.unlink()
-        sync(self.path.parent)
+        with self._writing():
+            with suppress(FileNotFoundError):
+                os.fchmod(self._file.fileno(), stat.S_IMODE(self.path.stat().st_mode))
+            self.partial.replace(self.path)
+            self._sidecar.unlink()
+            sync(self.path.parent)
 
     def close(self) -> None:
         """Leave the file as it is, for another process to continue, and nothing of one without lines."""
@@ -93,6 +98,13 @@ class GrowingFile:
             self.partial.unlink(missing_ok=True)
             self._sidecar.unlink(missing_ok=True)
         self._file.close()
+
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise BidafError(f"{self._name} can't be written: {error.strerror or error}") from None
 
     def _save(self, lines: int, size: int, origin: Mapping[str, Any]) -> None:
         self._progress = _Progress(origin=dict(origin), lines=lines, size=size)
@@ -126,11 +138,8 @@ def growing_file(path: Path, *, resume: bool) -> Iterator[GrowingFile]:
     Raises `UsageError` for lines that would be lost without `resume`, and where another process is writing them;
     `BidafError` for what the system refuses.
     """
+    file = GrowingFile(path, resume=resume)
     try:
-        file = GrowingFile(path, resume=resume)
-        try:
-            yield file
-        finally:
-            file.close()
-    except OSError as error:
-        raise BidafError(f"{path} can't be written: {error.strerror or error}") from None
+        yield file
+    finally:
+        file.close()

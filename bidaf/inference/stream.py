@@ -1,4 +1,4 @@
-"""Answering more questions than memory can hold, in one process or several: a chunk after the other, in their order.
+"""Answering more questions than memory can hold, in one process or several: one chunk after the other, in order.
 
 A chunk is answered as `answer_records` answers a file, its batches sorted by length. Where chunks begin depends on the
 questions alone, and a chunk is answered by one process. So the answers are the same with any number of processes, and
@@ -50,9 +50,9 @@ def stream_records(
             yield from (found for found, _ in shares if found)
 
 
-def to_lines(records: Iterable[Record], *, ascii_only: bool = False) -> str:
-    """JSON lines."""
-    return "".join(json.dumps(record, ensure_ascii=ascii_only) + "\n" for record in records)
+def to_lines(records: Iterable[Record]) -> bytes:
+    """JSON lines, in UTF-8."""
+    return "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records).encode()
 
 
 def origin_of(loaded: Loaded) -> dict[str, str]:
