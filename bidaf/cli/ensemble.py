@@ -129,7 +129,7 @@ def ensemble_command(
 
 def _answers(scored: ScoredEnsemble, n_best: int | None) -> dict[str, str] | list[dict[str, Any]]:
     """What `bidaf predict` writes."""
-    from bidaf.library import n_best_record
+    from bidaf.inference.records import n_best_record
 
     answers = scored.score.answers
     if n_best is None:

@@ -60,7 +60,9 @@ def _sum(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
         for text, answer in own.items():
             by_text.setdefault(text, []).append(answer)
     return [
-        min(answers, key=_rank)._replace(probability=math.fsum(each.probability for each in answers) / len(members))
+        min(answers, key=_rank)._replace(
+            probability=math.fsum(each.probability for each in answers) / len(members), score=None
+        )
         for answers in by_text.values()
     ]
 
