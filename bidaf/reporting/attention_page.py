@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from bidaf.data.squad import Example
 from bidaf.data.tokenizer import Offsets
 from bidaf.evaluation.evaluator import NO_ANSWER_LABEL
 from bidaf.evaluation.metrics import question_scores
@@ -118,15 +117,14 @@ def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
         "questionWords": [question[start:end] for start, end in explained.question_words],
         "isGold": _covered(words, spans),
         "explanations": [
-            _explanation(each, tone, words, slice(first, last), example)
+            _explanation(each, tone, explained, slice(first, last))
             for each, tone in zip(explained.explanations, tones(explained), strict=True)
         ],
     }
 
 
-def _explanation(
-    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, example: Example
-) -> dict[str, Any]:
+def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuestion, shown: slice) -> dict[str, Any]:
+    example, words = explained.example, explained.context_words[shown]
     answers = [[_cut(answer.shown), _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None
