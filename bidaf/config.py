@@ -40,9 +40,9 @@ class DataConfig(Section):
     vectors: str | None = None
     """Pre-trained word vectors: a GloVe file (.txt, .gz, .zip) or a name (`glove.6B.100d`); null for none."""
     prepared_dir: str = Field("prepared", pattern=r"^[^\x00]+$")
-    """Folder that holds prepared features, one subfolder a key."""
+    """Folder that holds prepared features, one subfolder per key."""
     language: str = Field("en", pattern=r"^[a-z]{2,3}$")
-    """Whose rules spaCy's blank pipeline splits words by; a code such as en, de or zh."""
+    """Language of the rules by which spaCy's blank pipeline splits words; a code such as en, de or zh."""
     unanswerable: bool = False
     """Keep questions that have no answer, as their source says. `model.no_answer` decides this too: leave it out."""
     second_split: bool = True
@@ -50,7 +50,7 @@ class DataConfig(Section):
     split_questions: bool = True
     """Apply `second_split` to questions too (the released master branch forgets to)."""
     max_context_tokens: Count = 400
-    """Training contexts are cut here, and questions answered beyond it are dropped."""
+    """Training contexts are cut to this length, and questions answered beyond it are dropped."""
     max_question_tokens: Count = 30
     """Training questions that are longer are dropped."""
     min_word_count: int = Field(10, ge=0, le=10**9)
@@ -58,7 +58,7 @@ class DataConfig(Section):
     min_char_count: int = Field(50, ge=0, le=10**9)
     """A character gets an embedding row when it occurs more often than this."""
     max_word_chars: int = Field(16, ge=1, le=MAX_WORD_CHARS)
-    """Characters read of a word; longer words are cut."""
+    """Number of characters read per word; longer words are cut."""
 
     @model_validator(mode="before")
     @classmethod
@@ -112,18 +112,18 @@ class SnapshotsConfig(Section):
     every: Count = 50
     """Steps between two snapshots."""
     density: Count = 8
-    """How many of each age group stay: more give smaller errors and take more space (about 6 more files per unit)."""
+    """Snapshots kept per age group: more give smaller errors and take more space (about 6 more files per unit)."""
 
 
 class EmaConfig(Section):
     """The moving average of the weights. The paper: decay 0.999, no warm-up."""
 
     enabled: bool = True
-    """Keep a shadow of every trained weight. The raw weights do not change by it."""
+    """Keep a shadow of every trained weight. The raw weights are the same with and without it."""
     decay: float | None = Field(None, ge=0.0, lt=1.0)
     """Share of the shadow kept at each step; 0.999 when neither this nor `half_life` is given."""
     half_life: float | None = Field(None, gt=0.0, le=1e9)
-    """Steps after which a weight's share in the shadow has halved; another way to say `decay`."""
+    """Steps after which a weight's share in the shadow has halved; an alternative to `decay`."""
     warmup: Literal["none", "ramp", "power"] = "none"
     """Start with a smaller decay: `ramp` min(decay, (1+n)/(10+n)), `power` min(decay, 1-(1+n)^(-2/3))."""
     snapshots: SnapshotsConfig | None = SnapshotsConfig()
@@ -191,11 +191,11 @@ class ConstantSchedule(Section):
 
 
 class DecaySchedule(ConstantSchedule):
-    """After the warm-up, down to a share of the optimizer's learning rate: on a line, or on half a cosine."""
+    """After the warm-up, down to a share of the optimizer's learning rate: linearly, or along half a cosine."""
 
     name: Literal["linear", "cosine"]  # type: ignore[assignment]
     steps: Count
-    """Step at which the learning rate reaches its end, to stay there: the schedule's own length, not the run's."""
+    """Step at which the learning rate reaches its final value: the length of the schedule, not of the run."""
     final: float = Field(0.0, ge=0.0, le=1.0)
     """Learning rate at the end, as a share of the optimizer's."""
 
@@ -217,7 +217,7 @@ class TrainingConfig(Section):
     epochs: Count = 12
     """Passes over the training questions."""
     max_steps: Count | None = None
-    """Stop after so many steps, whatever `epochs` says (the released code: 20,000); null for no such limit."""
+    """Maximum number of steps, whatever `epochs` says (the released code: 20,000); null for no such limit."""
     batch_size: int = Field(60, ge=1, le=MAX_SIZE)
     """Questions in a step's batch."""
     accumulate: Count = 1
@@ -239,7 +239,7 @@ class TrainingConfig(Section):
     log_every: Count = 50
     """Steps between two lines of training metrics."""
     save_every: Count | None = None
-    """Steps between checkpoints beside those at each evaluation; null for none."""
+    """Steps between checkpoints in addition to those at each evaluation; null for none."""
     keep_last: Count = 3
     """Newest checkpoints that are kept, besides the best ones."""
     keep_best: Count = 1
@@ -278,7 +278,7 @@ class EvaluationConfig(Section):
     rank_by: Literal["raw", "ema"] = "ema"
     """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: Count | None = None
-    """Stop after so many evaluations without a better F1; null for never."""
+    """Stop after this number of evaluations without a better F1; null for never."""
     averages: Annotated[tuple[str, ...], Field(strict=False)] = ()
     """Other averages to score at every evaluation and keep in its checkpoint, as in `half-life:2000`, `tail:25%`."""
     map: MapConfig | None = MapConfig()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class BidafError(Exception):
-    """The run failed: a full disk, a non-finite loss, a damaged checkpoint. Exit code 1."""
+    """The run failed: a full disk, a non-finite loss, a corrupted checkpoint. Exit code 1."""
 
     exit_code = 1
 

@@ -1,4 +1,4 @@
-"""Messages for people: on stderr, so that stdout carries data alone; escaped, since they quote data."""
+"""Messages for people: on stderr, so that stdout carries only data; escaped, because they quote data."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any, TextIO
 
 
 def printable(text: str) -> str:
-    """The text with whatever a terminal can't show, or would obey, escaped; line breaks and tabs stay."""
+    """The text with whatever a terminal can't show, or would interpret, escaped; line breaks and tabs stay."""
     return "".join(char if char.isprintable() or char in "\n\t" else ascii(char)[1:-1] for char in text)
 
 
 def say(message: str) -> None:
     """Show a message on stderr, above any progress bar."""
     text = printable(message)
-    if "tqdm" in sys.modules:  # else no bar can be there, and importing it takes longer than many a command
+    if "tqdm" in sys.modules:  # else there is no bar, and importing tqdm takes longer than many commands
         from tqdm import tqdm
 
         tqdm.write(text, file=sys.stderr)
@@ -24,7 +24,7 @@ def say(message: str) -> None:
 
 
 class LossyStream:
-    """A text stream that drops what can't be written: a reader who left, or a full disk, must not end a run."""
+    """A text stream that drops what can't be written: a closed pipe or a full disk must not end a run."""
 
     def __init__(self, stream: TextIO) -> None:
         self._stream = stream

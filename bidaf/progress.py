@@ -1,4 +1,4 @@
-"""Progress bars: on stderr where that is a terminal, nowhere else; gone when they are done."""
+"""Progress bars: on stderr if that is a terminal; erased when they are done."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ from tqdm.utils import disp_len
 
 T = TypeVar("T")
 
-ECHO_COLUMNS = 3  # kept free at the right: a terminal that shows `^C` would break the line there, and leave half of it
-# From the most to the least that is said; a terminal gets the first that fits. None is tqdm's own.
+ECHO_COLUMNS = (
+    3  # kept free at the right: the `^C` that a terminal shows would wrap the line, and half of it would stay
+)
+# From the longest to the shortest text; the first that fits is used. None is tqdm's default.
 LAYOUTS = (
     None,
     "{desc} {percentage:.0f}% {n_fmt}/{total_fmt} [{remaining}{postfix}]",
@@ -20,7 +22,7 @@ LAYOUTS = (
 
 
 class Bar(tqdm):  # type: ignore[misc]
-    """A bar as wide as the terminal, whose text is whole at 60 columns and which leaves nothing behind."""
+    """A bar as wide as the terminal; its text is complete at 60 columns, and closing it erases it."""
 
     def __str__(self) -> str:
         values = self.format_dict
@@ -35,7 +37,7 @@ class Bar(tqdm):  # type: ignore[misc]
         return str(self.format_meter(**values))
 
     def close(self) -> None:
-        """Take the bar off the screen, and the `^C` that may stand behind it."""
+        """Erase the bar, and a `^C` behind it."""
         if not self.disable:
             self.display(" " * ((self.ncols or 1) - 1))
         super().close()
@@ -47,7 +49,7 @@ def bar(label: str, unit: str, total: int | None, **options: Any) -> Bar:
 
 
 def watched(items: Collection[T], label: str, unit: str, **options: Any) -> Iterator[T]:
-    """The items, one after the other, with a bar that counts them."""
+    """The items one by one, with a bar that counts them."""
     with bar(label, unit, len(items), **options) as shown:
         for item in items:
             yield item

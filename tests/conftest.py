@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from helpers_browser import Browser, chromium
 from torch import Tensor
 
 from bidaf.config import Config
@@ -66,6 +67,13 @@ def _denormals_as_before() -> Iterator[None]:
     """Training sets the processor to flush denormals; hypothesis, for one, can't draw floats then."""
     yield
     torch.set_flush_denormal(False)
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
+    """One browser for all tests that open pages."""
+    with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

@@ -98,6 +98,13 @@ class Browser:
         self.run("document.querySelectorAll('details').forEach(e => e.open = true)")
         self.wait()
 
+    def seconds_to_open(self, page: Path) -> float:
+        """Processor time of the page's thread until it stands."""
+        self.driver.execute_cdp_cmd("Performance.enable", {"timeDomain": "threadTicks"})
+        self.open(page)
+        metrics = self.driver.execute_cdp_cmd("Performance.getMetrics", {})["metrics"]
+        return float(next(each["value"] for each in metrics if each["name"] == "TaskDuration"))
+
     def wait(self, milliseconds: int = 60) -> None:
         """Let the page do what it has begun."""
         self.run("return new Promise(done => setTimeout(done, arguments[0]))", milliseconds)
@@ -116,6 +123,16 @@ class Browser:
         """Addresses that the page asked for, its own among them."""
         messages = [json.loads(entry["message"])["message"] for entry in self.driver.get_log("performance")]
         return [each["params"]["request"]["url"] for each in messages if each["method"] == "Network.requestWillBeSent"]
+
+    def inaccessible(self) -> list[str]:
+        """What axe finds, except contrast: `low_contrast` is faster and sees the text of charts too."""
+        package = pytest.importorskip("axe_core_python", reason="axe is not installed: pip install -e '.[test]'")
+        self.run((Path(package.__path__[0]) / "axe.min.js").read_text(encoding="utf-8"))
+        found = self.run(
+            "const options = { resultTypes: ['violations'], rules: { 'color-contrast': { enabled: false } } };"
+            "return axe.run(options).then((results) => results.violations)"
+        )
+        return [f"{each['id']}: {each['nodes'][0]['html'][:200]}" for each in found]
 
     def low_contrast(self) -> list[str]:
         """Texts that fail WCAG AA."""

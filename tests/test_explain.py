@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
+from matplotlib.figure import Figure
 from PIL import Image
 
 from bidaf.data.batches import BatchSource
@@ -171,6 +172,27 @@ def test_the_picture_holds_a_context_of_any_length(
         colours = image.convert("RGB").getcolors(1 << 20)
         assert colours is not None
         assert len(colours) > 20
+
+
+def test_the_picture_explains_its_marks(models: list[LoadedModel], monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[Figure] = []
+    save = Figure.savefig
+
+    def keep(self: Figure, *arguments: Any, **options: Any) -> None:
+        drawn.append(self)
+        save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+    (explained,) = explain(models, [Example("1", "Where does Dora live?", DEV[0][0], ())])
+    attention_image(explained)
+    (figure,) = drawn
+    text = " ".join(each.get_text() for each in figure.texts)
+    for mark in ("Shade: ", "Outlined: ", "Bold: ", "Bars: "):
+        assert mark in text
+    for each in figure.texts:
+        box = each.get_window_extent()
+        assert figure.bbox.x0 <= box.x0 <= box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 <= box.y1 <= figure.bbox.y1
 
 
 def test_a_page_stays_small_for_a_long_context(models: list[LoadedModel]) -> None:

@@ -255,7 +255,7 @@ def test_dynamic_attention_is_refused_before_any_work(tiny: Tiny, tmp_path: Path
     sets = [f"--set={change}" for change in changes]
     succeed("train", "-c", "tiny.yaml", "--run-dir", tmp_path / "run", *sets, cwd=tiny.folder)
     message = fail(2, "export", "-m", tmp_path / "run", "-f", "onnx", "-o", tmp_path / "model", cwd=tiny.folder)
-    assert "model.attention: dynamic has no ONNX form" in message
+    assert "model.attention: dynamic has no ONNX graph" in message
     assert "\n" not in message
     assert not (tmp_path / "model").exists()
 

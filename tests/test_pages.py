@@ -5,12 +5,13 @@ from __future__ import annotations
 import contextlib
 import json
 import re
+import shutil
 import time
-from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers_browser import Browser, chromium
+from helpers_browser import Browser
 from helpers_cli import DEV, TRAIN, Tiny, squad, succeed, train_tiny, write_tiny
 
 from bidaf.device import choose_device
@@ -24,13 +25,8 @@ HOSTILE = (
 )
 
 ALL = ".answers input[value=all]"
+SEVERAL = [f"squad_released-20260101-12000{number}" for number in range(3)]
 LISTED = ".questions summary > span:first-child"
-
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    with chromium(tmp_path_factory.mktemp("profile")) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
@@ -63,6 +59,23 @@ def attention(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
     page = tmp_path_factory.mktemp("explain") / "explain.html"
     succeed("explain", "dev-0-0", "dev-1-1", "-m", "tiny", "-o", page, cwd=tiny.folder)
     return page
+
+
+@pytest.fixture(scope="module")
+def comparison(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    page = tmp_path_factory.mktemp("comparison") / "comparison.html"
+    succeed("compare", "tiny", "-o", page, cwd=tiny.folder)
+    return page
+
+
+@pytest.fixture(scope="module")
+def several(tiny: Tiny, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three runs with the names that runs get by default."""
+    folder = tmp_path_factory.mktemp("several")
+    for name in SEVERAL:
+        shutil.copytree(tiny.run, folder / name, symlinks=True)
+    succeed("report", *(folder / name for name in SEVERAL), "-o", folder / "report.html", cwd=tiny.folder)
+    return folder / "report.html"
 
 
 @pytest.fixture(scope="module")
@@ -318,19 +331,23 @@ def test_a_context_of_400_words_stays_smooth(browser: Browser, tiny: Tiny, tmp_p
 # Both
 
 
+PAGES = ["report", "several", "comparison", "attention"]
+
+
 @pytest.mark.parametrize("dark", [False, True])
-@pytest.mark.parametrize("name", ["report", "attention"])
-def test_text_can_be_read_in_both_schemes(
+@pytest.mark.parametrize("name", PAGES)
+def test_everybody_can_read_and_use_a_page(
     browser: Browser, name: str, dark: bool, request: pytest.FixtureRequest
 ) -> None:
-    browser.open(request.getfixturevalue(name), dark=dark)
+    browser.open(request.getfixturevalue(name), dark=dark, width=390 if dark else 1200)
     show_everything(browser)
+    assert browser.inaccessible() == []
     assert browser.low_contrast() == []
     paper = browser.run("return getComputedStyle(document.body).backgroundColor")
     assert (paper == "rgb(255, 255, 255)") is not dark
 
 
-@pytest.mark.parametrize("name", ["report", "attention"])
+@pytest.mark.parametrize("name", PAGES)
 def test_a_phone_shows_the_page_without_scrolling_sideways(
     browser: Browser, name: str, request: pytest.FixtureRequest
 ) -> None:
@@ -370,6 +387,9 @@ def test_the_policy_stops_a_script_and_a_request_that_slipped_through(
     assert any("x.png" in each and "Content Security Policy" in each for each in complaints)
 
 
+# Charts
+
+
 def test_a_chart_tells_its_values_to_pointer_and_keyboard(browser: Browser, report: Path, tiny: Tiny) -> None:
     browser.open(report)
     browser.run("document.querySelector('svg.chart .values circle').focus()")
@@ -406,3 +426,37 @@ def test_every_evaluation_is_in_a_table_that_can_be_saved_as_csv(browser: Browse
     header, *rows = saved.splitlines()
     assert header == "step,epoch,raw EM,raw F1,ema EM,ema F1,best"
     assert float(rows[-1].split(",")[5]) == tiny.last_scores()["ema"]["f1"]
+
+
+def test_a_comparison_tells_its_values(browser: Browser, comparison: Path) -> None:
+    browser.open(comparison)
+    browser.focus("svg.chart .values circle")
+    label, difference = browser.text("output.value").split(": F1 ")
+    rows = browser.run(
+        "return [...document.querySelectorAll('tbody tr')].map(e => [...e.children].map(c => c.innerText))"
+    )
+    assert [label, difference] in [[row[0], row[4]] for row in rows]
+
+
+def test_legends_show_default_run_names_and_hide_no_line(browser: Browser, several: Path) -> None:
+    browser.open(several)
+    charts: list[dict[str, Any]] = browser.run(
+        """
+        return [...document.querySelectorAll("svg.chart")].map((chart) => {
+          const frame = chart.getBoundingClientRect();
+          const named = [...chart.querySelectorAll("text")].filter((text) => text.textContent.startsWith("squad_"));
+          const boxes = named.map((text) => text.getBoundingClientRect());
+          const dots = [...chart.querySelectorAll(".values circle")].map((dot) => dot.getBoundingClientRect());
+          return {
+            names: named.map((text) => text.textContent),
+            spare: frame.right - Math.max(...boxes.map((box) => box.right)),
+            gap: Math.min(...dots.map((dot) => dot.y + dot.height / 2)) - Math.max(...boxes.map((box) => box.bottom)),
+          };
+        });
+        """
+    )
+    assert len(charts) >= 5
+    for chart in charts:
+        assert chart["names"] == SEVERAL
+        assert chart["spare"] > 0
+        assert chart["gap"] > 0

@@ -91,7 +91,7 @@ def locked(run: Path) -> Iterator[None]:
         ([40, 60, 70], [50, 50, 60], "it ended 10.0 F1 below them, though it led at 1 of 3 evaluations."),
         ([40, 60, 70], [10, 50, 70.01], "The shadow ended level with the raw weights, at 70.0 F1."),
         ([40, 60, 70, 70], [10, 61, 60, 71], "The lead changed hands 3 times; the shadow ended 1.0 F1 above the raw"),
-        ([40, 60, 70], None, "This run keeps no average: its raw weights stand at 70.0 F1 after step 300."),
+        ([40, 60, 70], None, "This run keeps no average: its raw weights have 70.0 F1 after step 300."),
         ([], None, "Nothing is scored yet: training is at step 0."),
     ],
 )
@@ -117,7 +117,7 @@ def test_a_run_that_goes_on_is_told_as_one(tmp_path: Path) -> None:
 def test_details_compare_the_best_of_both_and_how_steady_they_were(tmp_path: Path) -> None:
     run = log_of(tmp_path / "run", [10, 70, 60, 70, 60, 70], [10, 50, 60, 66, 67, 68], total=600)
     best, steady = details(run)
-    assert best == "The best shadow scored 68.0 F1 at step 600, 2.0 below the best of the raw weights (70.0)."
+    assert best == "The best shadow scored 68.00 F1 at step 600, 2.00 below the best of the raw weights (70.00)."
     assert steady.endswith("the raw weights' F1 fell 2 times, by 10.0 at most; the shadow's never fell.")
 
 
@@ -157,8 +157,8 @@ def test_lines_that_do_not_hold_are_left_out_and_counted(tmp_path: Path) -> None
     run = read_run(folder)
     assert (run.unread, run.skipped, len(run.evaluations), len(run.intervals)) == (4, 1, 2, 2)
     page = report_page([run])
-    assert "4 lines of metrics.jsonl can't be read" in page
-    assert "1 steps were skipped" in page
+    assert "4 unreadable lines of metrics.jsonl" in page
+    assert "1 step skipped" in page
 
 
 @pytest.mark.usefixtures("quick")
@@ -254,7 +254,7 @@ def remove_features() -> None:
 @pytest.mark.parametrize(
     ("spoil", "said"),
     [
-        (lambda path: path.unlink(), ".n_best.json is not at hand"),
+        (lambda path: path.unlink(), ".n_best.json is missing"),
         (lambda path: path.write_text("{"), "can't be read as answers"),
         (lambda path: path.write_text('{"step": 20, "answers": {"raw": {"x": []}}}'), "can't be read as answers"),
         (
@@ -299,7 +299,7 @@ def test_several_runs_stand_beside_each_other_with_what_differs(tmp_path: Path) 
     one = log_of(tmp_path / "one", [40, 60], [10, 61], total=200, config={"ema": {"decay": 0.99}, "a": 1})
     two = log_of(tmp_path / "$x_2$", [40, 50], None, total=200, config={"ema": {"decay": 0.5}, "a": 1})
     page = report_page([one, two])
-    assert "1 settings differ between the runs" in page
+    assert "1 setting differs between the runs" in page
     row = re.search(r"<code>ema.decay</code>.*?</tr>", page, re.DOTALL)
     assert row is not None
     assert re.findall(r"<code>(.*?)</code>", row[0]) == ["ema.decay", "0.99", "0.5"]

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
+from helpers_browser import Browser
+from test_report import log_of
 
-from bidaf.reporting.answers import Answer, Asked
+from bidaf.reporting.answers import Answer, Asked, DevAnswers
+from bidaf.reporting.report import write_report
 from bidaf.reporting.sample import filter_counts, sample, shares, spread
 
 
@@ -26,8 +31,14 @@ def questions() -> list[Asked]:
     return [asked(number, *classes[place]) for number, place in enumerate(order)]
 
 
-def features(count: int, length: int = 10) -> Any:
-    return SimpleNamespace(question_context=np.arange(count), contexts=["x" * length] * count)
+def features(count: int, length: int = 10, letter: str = "x") -> Any:
+    return SimpleNamespace(
+        question_context=np.arange(count),
+        contexts=[letter * length] * count,
+        questions=[f"{number}?" for number in range(count)],
+        answers=[[letter]] * count,
+        ids=[f"id-{number}" for number in range(count)],
+    )
 
 
 def test_the_filters_count_every_question(questions: list[Asked]) -> None:
@@ -46,13 +57,35 @@ def test_every_class_has_its_share_and_none_is_cut_for_another(questions: list[A
     assert abs(np.mean(numbers) / len(questions) - 0.5) < 0.02
 
 
-def test_long_contexts_take_fewer_questions(questions: list[Asked]) -> None:
-    chosen = sample(questions, features(len(questions), 10_000), 2000, 2_500_000)
-    assert 0 < len(chosen) * 10_000 <= 2_500_000
+def test_long_texts_take_fewer_questions(questions: list[Asked]) -> None:
+    for letter in ("x", "語"):
+        chosen = sample(questions, features(len(questions), 10_000, letter), 2000, 2_500_000)
+        assert 0 < len(chosen) * 10_000 * len(letter.encode()) <= 2_500_000
+    assert sample(questions, features(len(questions), 10_000), 2000, 9_999) == []
 
 
 def test_all_are_there_when_all_fit(questions: list[Asked]) -> None:
     assert sample(questions, features(len(questions)), 10_000, 10**9) == questions
+
+
+def test_a_report_of_50_000_questions_is_small_opens_at_once_and_counts_all(
+    questions: list[Asked], browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    every = [dataclasses.replace(each, number=number) for number, each in enumerate((questions * 7)[:50_000])]
+    answers = DevAnswers(200, features(len(every), 800, "語"), every)
+    monkeypatch.setattr(DevAnswers, "gold_spans", lambda self, number: [(0, 5)])
+    monkeypatch.setattr("bidaf.reporting.report.read_answers", lambda run: answers)
+    run = log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
+    page = write_report([run.folder])
+    assert page.stat().st_size < 5_000_000
+    assert 0 < browser.seconds_to_open(page) < 2
+    assert browser.text(".answers [role=status]").startswith("20 of ")
+    counts = filter_counts(every)
+    chips = browser.texts(".answers .chip")
+    assert chips[0].startswith("all (50,000, ")
+    for name, chip in zip(counts, chips, strict=True):
+        assert f"({counts[name]:,}" in chip
+    assert "of 50,000 questions" in browser.text("main")
 
 
 def test_places_are_given_out_evenly_and_in_full() -> None:

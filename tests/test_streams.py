@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
-import pty
 import pwd
-import re
 import shutil
-import struct
 import subprocess
 import sys
-import termios
 from pathlib import Path
 from typing import Any
 
@@ -199,71 +194,3 @@ def test_files_whose_names_are_not_utf8_are_read_and_written(home: Path) -> None
     succeed("report", os.fsdecode(b"\xff"), "-o", os.fsdecode(b"\xe9.html"), cwd=home)
     settings = ["--run-dir", "runs/new", "-s", f"data.train={name}", "-s", "training.max_steps=1"]
     assert "YAML" in fail(2, "train", "-c", "tiny.yaml", *settings, cwd=home)
-
-
-# ---- the bar
-
-
-def on_terminal(*arguments: str, cwd: Path, columns: int, interrupt_after: str | None = None) -> str:
-    """What a terminal of so many columns gets to see on stderr; Ctrl-C is typed once the text is there."""
-    leader, follower = pty.openpty()
-    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
-
-    def attach() -> None:
-        os.setsid()
-        fcntl.ioctl(follower, termios.TIOCSCTTY, 0)
-
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*COMMAND, *arguments],
-        cwd=cwd,
-        env=environment,
-        stdin=follower,
-        stdout=subprocess.DEVNULL,
-        stderr=follower,
-        preexec_fn=attach,
-    )
-    os.close(follower)
-    shown = b""
-    while True:
-        try:
-            block = os.read(leader, 4096)
-        except OSError:  # the last process has closed it
-            break
-        shown += block
-        if interrupt_after and re.search(interrupt_after.encode(), shown):
-            os.write(leader, b"\x03")
-            interrupt_after = None
-    os.close(leader)
-    process.wait()
-    return shown.decode()
-
-
-def screen(shown: str, columns: int) -> list[str]:
-    """The lines that stay on a terminal: text overwrites and wraps, the cursor goes back and up."""
-    lines: list[list[str]] = [[]]
-    row = column = 0
-    for char in re.findall(r"\x1b\[A|.", shown, re.DOTALL):
-        if char == "\x1b[A":
-            row -= 1
-        elif char == "\r":
-            column = 0
-        elif char == "\n" or column == columns:
-            row, column = row + 1, 0
-            lines += [[]] * (row + 1 - len(lines))
-        if char.isprintable():
-            line = lines[row] + [" "] * (column + 1 - len(lines[row]))
-            line[column] = char
-            lines[row], column = line, column + 1
-    return [text for line in lines if (text := "".join(line).rstrip())]
-
-
-def test_the_bar_keeps_its_text_at_60_columns_and_leaves_nothing_at_ctrl_c(home: Path) -> None:
-    settings = ["-s", "training.epochs=100000", "-s", "training.log_every=1", "-s", "evaluation.every_steps=2"]
-    arguments = ["train", "-c", "tiny.yaml", "--run-dir", "runs/new", "--device", "cpu", *settings]
-    shown = on_terminal(*arguments, cwd=home, columns=60, interrupt_after=r"ema F1 \d+\.\d\b(?! )")
-    assert re.search(r"train .*loss \d+\.\d+  raw F1 \d+\.\d  ema F1 \d+\.\d", shown)
-    assert "^C" in shown
-    left = "\n".join(screen(shown, 60))
-    assert "interrupted and saved" in left
-    assert not re.search(r"\^C|/100000|question/s|%", left), left

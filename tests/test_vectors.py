@@ -169,10 +169,10 @@ def no_zip(folder: Path) -> str:
         (one_word, "line 1: expected a word and its numbers"),
         (several_members, r"holds one\.txt, two\.txt; name one as data\.vectors: .*v\.zip/one\.txt"),
         (no_such_member, r"holds one\.txt; name one"),
-        (cut_gzip, "is damaged"),
-        (no_gzip, "is damaged"),
-        (flipped_zip, "is damaged"),
-        (no_zip, "is damaged"),
+        (cut_gzip, "is corrupted"),
+        (no_gzip, "is corrupted"),
+        (flipped_zip, "is corrupted"),
+        (no_zip, "is corrupted"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_message(tmp_path: Path, make: Callable[[Path], str], problem: str) -> None:

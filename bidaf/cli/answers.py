@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 # A passage of up to `WHOLE` characters is shown whole; of a longer one, `AROUND` on either side of the answer.
 WHOLE, AROUND = 2000, 400
-LONGEST = 200  # characters of an answer repeated below its passage
+LONGEST = 200  # characters of an answer, as shown below its passage
 
 _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(code) not in "\n\t"}
 
@@ -51,12 +51,15 @@ def print_passage(context: str, answer: Prediction | None = None) -> None:
 
 
 def print_n_best(answers: Sequence[Prediction]) -> None:
-    """Most probable first: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
+    """The answer, then the others: a table on a terminal, elsewhere a line per answer: confidence, tab, answer."""
     if not sys.stdout.isatty():
         for answer in answers:
             print(f"{answer.probability:.4f}\t{one_line(answer.shown)}", flush=True)
         return
-    rows = [(one_line(each.shown), f"{each.probability:.1%}", f"{each.start}-{each.end}") for each in answers]
+    rows = [
+        (one_line(each.shown), f"{each.probability:.1%}", "" if each.is_empty else f"{each.start}-{each.end}")
+        for each in answers
+    ]
     print_table("", ("answer", "confidence", "characters"), rows)
 
 
@@ -72,7 +75,7 @@ def _shortened(text: str) -> str:
 
 
 def _printable(text: str) -> str:
-    """The text, character for character, without those that would steer a terminal or that it can't show."""
+    """The text, character for character, without those that would control a terminal or that it can't show."""
     encoding = sys.stdout.encoding or "utf-8"
     return text.translate(_CONTROLS).encode(encoding, "replace").decode(encoding)
 

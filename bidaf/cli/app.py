@@ -36,10 +36,10 @@ from bidaf.version import __version__
 
 
 class Commands(TyperGroup):
-    """The subcommands, with the two ends that typer would take for its own brought to `main`."""
+    """The subcommands. Interrupts and broken pipes, which typer would handle itself, reach `main`."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command; what it printed has left the process, or has no reader, when this returns."""
+        """Run the command and flush what it printed."""
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
@@ -48,12 +48,12 @@ class Commands(TyperGroup):
         except Terminated:
             raise Interruption("terminated", signal.SIGTERM) from None
         except BrokenPipeError:  # of stdout: stderr drops what can't be written, and outputs raise `BidafError`
-            raise typer.Exit from None  # the reader (`| head`) has what it wanted
+            raise typer.Exit from None  # the reader (`| head`) has ended
         return result
 
 
 class Terminated(SystemExit):
-    """SIGTERM, raised as Python raises Ctrl-C: what is half written is removed on the way out."""
+    """SIGTERM, raised as Python raises Ctrl-C: half-written files are removed on the way out."""
 
 
 class Interruption(BidafError):
@@ -88,13 +88,13 @@ for command in (
     explain_command,
     serve_command,
 ):
-    # The overview shows what the command's module says of itself.
+    # The overview shows the first line of the command's module.
     summary = (sys.modules[command.__module__].__doc__ or "").partition(": ")[2]
     app.command(command.__name__.removesuffix("_command"), short_help=summary)(command)
 app.add_typer(runs_app, name="runs")
 app.add_typer(config_app, name="config")
 
-# What a parser finds wrong has one ancestor, which typer itself does not name and keeps in changing places.
+# The base class of all usage errors, which typer does not export.
 USAGE_ERRORS: type[Exception] = typer.BadParameter.__mro__[1]
 
 QUIET = ("--quiet", "--silent", "--no-progress")
@@ -119,11 +119,11 @@ def root(
 
 
 def main() -> None:
-    """Run the command line; every foreseen error is one message and its exit code, without a traceback."""
+    """Run the command line; every expected error is one message and its exit code, without a traceback."""
     _make_streams_ready()
     signal.signal(signal.SIGTERM, _terminate)
-    # PyTorch reads it at its first allocation: large tensors in large pages, or a fifth of a step on a CPU goes into
-    # having the system hand out small ones.
+    # PyTorch reads it at its first allocation: large tensors in large pages. With small pages, a fifth of a step on a
+    # CPU is spent on page faults.
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
     try:
         code = app(prog_name="bidaf", standalone_mode=False)
@@ -150,7 +150,7 @@ def _make_streams_ready() -> None:
 
 
 def _give_up_lost_stdout() -> None:
-    """Keep the interpreter from flushing, at its end, what can't be written: that would change the exit code."""
+    """Keep the interpreter from flushing at exit what can't be written: that would change the exit code."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -158,7 +158,7 @@ def _give_up_lost_stdout() -> None:
 
 
 def _terminate(number: int, frame: FrameType | None) -> NoReturn:
-    raise Terminated(128 + number)  # the exit code even where nobody catches it
+    raise Terminated(128 + number)  # the exit code even where it is not caught
 
 
 def _explain_usage(error: Any) -> str:
@@ -168,7 +168,7 @@ def _explain_usage(error: Any) -> str:
             return (
                 f"no option {error.option_name}: results are on stdout and messages on stderr, so 2>/dev/null is quiet"
             )
-        # The parser suggests names that share a few letters; only a misspelling is worth a hint.
+        # The parser suggests names that share a few letters; only a misspelling deserves a hint.
         error.possibilities = get_close_matches(error.option_name, error.possibilities or (), cutoff=0.75)
     if type(error).__name__ == "NoArgsIsHelpError":
         print(error.ctx.get_help())
@@ -177,7 +177,7 @@ def _explain_usage(error: Any) -> str:
 
 
 def _explain(error: Exception) -> str | None:
-    """Failures of the machine rather than of the program."""
+    """The message for a failure of the machine rather than of the program; None for any other."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError" or "can't allocate" in str(error):
         return (
             "out of memory; lower training.batch_size, raise training.accumulate, or lower evaluation.batch_tokens "

@@ -36,16 +36,11 @@ ModelOption = Annotated[
     typer.Option(
         "--model",
         "-m",
-        help="A run, checkpoint, export or ensemble folder. (default: the newest run's best)",
+        help="A run, checkpoint, export or ensemble folder.  [default: the newest run's best]",
         autocompletion=complete_run,
     ),
 ]
-UseEmaOption = Annotated[
-    bool, typer.Option("--use-ema/--no-use-ema", help="The shadow weights (the moving average), or the raw ones.")
-]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON.")]
-
-
 StrictOption = Annotated[bool, typer.Option("--strict", help="Refuse data with any record that can't be used.")]
 AnswerableOnlyOption = Annotated[
     bool, typer.Option("--answerable-only", help="Leave out questions without an answer and score by SQuAD v1.1.")
@@ -80,7 +75,7 @@ def say_report(report: ReadReport) -> None:
 
 
 def print_line(text: str) -> None:
-    """A result for people, on stdout; what a terminal would obey is escaped."""
+    """A result for people, on stdout; what would control a terminal is escaped."""
     print(printable(text), flush=True)
 
 
@@ -91,26 +86,38 @@ def print_json(value: Any) -> None:
 
 
 def questions_bar(total: int) -> Bar:
-    """Progress over questions on stderr; nothing when that is no terminal."""
+    """Progress over questions on stderr; nothing when that is not a terminal."""
     from bidaf.progress import bar
 
     return bar("answer", "question", total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """A table on stdout, under its title if it has one; numbers to the right."""
+    """A table on stdout, under its title if it has one; numbers to the right.
+
+    On a terminal that is too narrow, each row takes two lines: its first cell, and the others below it.
+    """
+    from rich.cells import cell_len
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
+    cells = [[printable(cell) for cell in row] for row in rows]
+    widths = [max(map(cell_len, column)) for column in zip(columns, *cells, strict=True)]
+    width = sum(widths) + 3 * len(widths) + 1  # with the borders
+    if title:
+        print_line(title)
+    if sys.stdout.isatty() and width > Console().width:
+        for row in (columns, *cells):
+            _, *others = (" " * (size - cell_len(cell)) + cell for cell, size in zip(row, widths, strict=True))
+            print("\n".join(filter(None, (row[0], f"  {'  '.join(others)}"))))
+        return
     table = Table()
     for number, column in enumerate(columns):
         table.add_column(column, justify="left" if number == 0 else "right")
-    for row in rows:
-        table.add_row(*(Text(printable(cell)) for cell in row))
-    if title:
-        print_line(title)
-    console = Console(width=None if sys.stdout.isatty() else 110)
-    with console.capture() as shown:  # rich itself would end the process where nobody reads
+    for row in cells:
+        table.add_row(*map(Text, row))
+    console = Console(width=width)
+    with console.capture() as shown:  # rich itself would end the process on a broken pipe
         console.print(table)
     print(shown.get(), end="")

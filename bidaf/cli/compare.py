@@ -26,14 +26,14 @@ def compare_command(
     a: Annotated[
         str | None,
         typer.Argument(
-            metavar="[A]",
-            help="A run, checkpoint, export or prediction file. (default: the newest run)",
+            metavar="A",
+            help="A run, checkpoint, export or prediction file.  [default: the newest run]",
             autocompletion=complete_run,
         ),
     ] = None,
     b: Annotated[
         str | None,
-        typer.Argument(metavar="[B]", help="Likewise. (default: another weight set of A)", autocompletion=complete_run),
+        typer.Argument(metavar="B", help="Likewise.  [default: another weight set of A]", autocompletion=complete_run),
     ] = None,
     seeds_a: Annotated[
         list[str] | None, typer.Option("--a", metavar="A", help="A seed of A, in place of the argument. Repeatable.")
@@ -44,7 +44,7 @@ def compare_command(
         typer.Option("--weights", metavar="NAME", help="A weight set for both, or twice: A's and B's."),
     ] = None,
     data: Annotated[
-        str | None, typer.Option("--data", "-d", help="Questions with gold answers. (default: the run's dev set)")
+        str | None, typer.Option("--data", "-d", help="Questions with gold answers.  [default: the run's dev set]")
     ] = None,
     output: Annotated[
         Path | None,

@@ -1,4 +1,4 @@
-"""What the shell offers behind an option when Tab is pressed; `bidaf --install-completion` switches that on."""
+"""What the shell completes when Tab is pressed; `bidaf --install-completion` enables it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def complete_config(incomplete: str) -> list[str]:
-    """Names in `configs/`; paths are the shell's own affair."""
+    """Names in `configs/`; the shell itself completes paths."""
     from bidaf.config_file import known_configs
 
     return [name for name in known_configs() if name.startswith(incomplete)]

@@ -49,7 +49,7 @@ def ensemble_command(
     ] = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", help="Questions with gold answers. (default: the first run's dev set)"),
+        typer.Option("--data", "-d", help="Questions with gold answers.  [default: the first run's dev set]"),
     ] = None,
     predictions: Annotated[
         Path | None,

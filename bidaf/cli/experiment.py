@@ -28,10 +28,10 @@ def experiment_command(
         ),
     ],
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="The folder of its runs. (default: runs/NAME-OF-FILE)")
+        Path | None, typer.Option("--output", "-o", help="The folder of its runs.  [default: runs/NAME-OF-FILE]")
     ] = None,
     jobs: Annotated[
-        int | None, typer.Option("--jobs", min=1, help="Runs at a time. (default: as processors or GPUs allow)")
+        int | None, typer.Option("--jobs", min=1, help="Runs at a time.  [default: as processors or GPUs allow]")
     ] = None,
     only: Annotated[
         list[str] | None, typer.Option("--only", metavar="VARIANT", help="Train this variant alone. Repeatable.")
@@ -58,13 +58,11 @@ def experiment_command(
         raise UsageError("--list, --commands and --table exclude each other")
     if csv and (json or list_runs or commands):
         raise UsageError("--csv prints the table: leave out --json, --list and --commands")
-    from bidaf.experiments.definition import COPY, choose, find_experiment, plan, read_experiment
+    from bidaf.experiments.definition import choose, find_experiment, keep_copy, plan, read_experiment
     from bidaf.experiments.page import notes, table, to_csv, write_page
     from bidaf.experiments.results import collect
-    from bidaf.experiments.runner import Resources, Runner, prepare_data, shown_command
+    from bidaf.experiments.runner import Resources, shown_command, train
     from bidaf.experiments.state import state_of
-    from bidaf.files.reading import read_text
-    from bidaf.files.writing import write_text
     from bidaf.runs.layout import RUNS_FOLDER
     from bidaf.training.interrupt import Interrupted
 
@@ -81,22 +79,17 @@ def experiment_command(
     failures: dict[str, str] = {}
     if not only_table:
         resources = Resources.of(experiment, device, jobs)
-        folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / COPY, read_text(path))
+        keep_copy(path, folder)
         if commands:
             for job in left:
                 print_line(shown_command(job, resources))
             return
-        if left:
-            say(f"{len(left)} of {len(chosen)} runs to train in {folder}, {resources.at_once} at a time")
-            prepare_data(left, say)
-        runner = Runner(resources, say)
+        say(f"{len(left)} of {len(chosen)} runs to train in {folder}, {resources.at_once} at a time")
         try:
-            runner.run(left)
+            failures = train(left, resources, say)
         except Interrupted as interrupted:
             say("interrupted and saved; the same command continues")
             raise typer.Exit(interrupted.exit_code) from None
-        failures = runner.failures
     results = collect(experiment, planned)
     if any(variant.seeds for variant in results.variants):
         say(f"report: {write_page(results, path.stem, folder)}")

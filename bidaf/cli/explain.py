@@ -28,12 +28,14 @@ STDIN = "-"
 
 def explain_command(
     ids: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID]...", help="Questions of the run's dev set, or of --data.")
+        list[str] | None, typer.Argument(metavar="ID", help="Questions of the run's dev set, or of --data.")
     ] = None,
     context: Annotated[
         str | None, typer.Option("--context", "-c", metavar="FILE", help="A text of your own; - for stdin.")
     ] = None,
-    question: Annotated[list[str] | None, typer.Option("--question", "-q", help="Ask this on it. Repeatable.")] = None,
+    question: Annotated[
+        list[str] | None, typer.Option("--question", "-q", help="A question on that text. Repeatable.")
+    ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="The ids are of this file.  [default: the run's dev set]")
     ] = None,
@@ -44,7 +46,10 @@ def explain_command(
     at: AtOption = None,
     allow_error: AllowErrorOption = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Write the page here.")] = Path("explain.html"),
-    png: Annotated[Path | None, typer.Option("--png", metavar="FILE", help="Draw the one question too.")] = None,
+    png: Annotated[
+        Path | None,
+        typer.Option("--png", metavar="FILE", help="Also draw the question as an image (one question only)."),
+    ] = None,
     device: DeviceOption = "auto",
     json: JsonOption = False,
 ) -> None:

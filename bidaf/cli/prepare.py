@@ -16,15 +16,15 @@ def prepare_command(
     set: SetOption = None,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Processes that tokenize a large corpus; left out: one a processor."),
+        typer.Option(min=1, help="Processes that tokenize a large corpus.  [default: one per processor]"),
     ] = None,
     strict: StrictOption = False,
     json: JsonOption = False,
 ) -> None:
     """Read, tokenize and index the data of a config; say what was kept, cut and dropped, and why.
 
-    Prepared features are found again by the content of their sources and by every option that shapes them: a second
-    call is immediate, and a change never meets stale features.
+    Prepared features are found by the content of their sources and by every option that affects them: a second call is
+    immediate, and a change never uses stale features.
     """
     from bidaf.config_file import explain_missing, find_config, load_config
     from bidaf.data.prepare import prepare
@@ -43,7 +43,7 @@ def prepare_command(
 
 
 def print_counts(counts: dict[str, dict[str, Any]]) -> None:
-    """The table of what became of the questions."""
+    """The table of questions kept, cut and dropped."""
     from bidaf.data.counts import count_rows, without_ids
 
     rows = count_rows(without_ids(counts))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from bidaf.cli.common import JsonOption, print_json, print_line
+from bidaf.cli.completion import complete_run
 from bidaf.errors import UsageError
 from bidaf.files.writing import check_output
 from bidaf.messages import say
@@ -15,7 +16,12 @@ from bidaf.messages import say
 
 def report_command(
     runs: Annotated[
-        list[str] | None, typer.Argument(metavar="[RUN]...", help="Runs by name or folder.  [default: the newest]")
+        list[str] | None,
+        typer.Argument(
+            metavar="RUN",
+            help="Runs by name or folder.  [default: the newest]",
+            autocompletion=complete_run,
+        ),
     ] = None,
     output: Annotated[
         Path | None,

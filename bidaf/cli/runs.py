@@ -58,9 +58,9 @@ def list_command(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """List runs, the newest first: status, best dev F1 and of which weights, steps, age, size on disk.
+    """List runs, the newest first: status, best dev F1 with its weight set, steps, age, size on disk.
 
-    A run is running while a process trains in it, and stopped when it ended without a word (killed, or power lost);
+    A run is running while a process trains in it, and stopped when it ended without a message (killed, or power lost);
     `bidaf train --resume RUN` resumes one that is interrupted, failed or stopped.
     """
     from bidaf.runs.summary import summarize_runs
@@ -95,12 +95,10 @@ def list_command(
 
 @runs_app.command("rm")
 def rm_command(
-    runs: Annotated[
-        list[str], typer.Argument(metavar="RUN...", help="By name or folder.", autocompletion=complete_run)
-    ],
+    runs: Annotated[list[str], typer.Argument(metavar="RUN", help="By name or folder.", autocompletion=complete_run)],
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
 ) -> None:
-    """Delete runs with all that is in them, after asking; one that is training is refused."""
+    """Delete runs with all their files, after asking; one that is training is refused."""
     from bidaf.runs.finding import find_run
     from bidaf.runs.removal import check_removal, remove_run
     from bidaf.runs.summary import summarize
@@ -146,7 +144,7 @@ def _labels(run: RunSummary) -> str:
 
 
 def shown_age(seconds: float) -> str:
-    """The greatest unit that it fills: `5 s`, `3 min`, `2 h`, `4 d`."""
+    """In the largest unit that gives at least 1: `5 s`, `3 min`, `2 h`, `4 d`."""
     for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
         if seconds >= length:
             return f"{seconds // length:.0f} {unit}"

@@ -29,7 +29,7 @@ def score_command(
         Path | None, typer.Option(metavar="FILE", help="{id: probability of no answer}, or an n-best file: SQuAD v2.0.")
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(min=0.0, max=1.0, help="With --no-answer: empty the answers above it. (default: 1)")
+        float | None, typer.Option(min=0.0, max=1.0, help="With --no-answer: empty the answers above it.  [default: 1]")
     ] = None,
     strict: StrictOption = False,
     json: JsonOption = False,

@@ -16,7 +16,7 @@ from bidaf.messages import say
 def sweep_command(
     run: Annotated[
         str | None,
-        typer.Argument(metavar="[RUN]", help="(default: the newest run's best)", autocompletion=complete_run),
+        typer.Argument(metavar="RUN", help="The run.  [default: the newest]", autocompletion=complete_run),
     ] = None,
     at: AtOption = None,
     weights: Annotated[
@@ -35,7 +35,7 @@ def sweep_command(
     """Score averages of every width, made from the run's snapshots, on its dev questions.
 
     The grid has half-lives from 10 steps to half the run, and tails. Each score is kept in RUN/sweeps: an interrupted
-    sweep continues where it ended. The best of the grid is no result: a width is chosen on every other article and
+    sweep continues where it ended. The best of the grid is not a result: a width is chosen on every other article and
     scored on the rest, both ways.
     """
     from bidaf.files.writing import check_output

@@ -37,7 +37,7 @@ def train_command(
     run: Annotated[
         str | None,
         typer.Argument(
-            metavar="[RUN]", help="With --resume: which run. (default: the newest)", autocompletion=complete_run
+            metavar="RUN", help="With --resume: which run.  [default: the newest]", autocompletion=complete_run
         ),
     ] = None,
     config: Annotated[
@@ -47,11 +47,11 @@ def train_command(
         ),
     ] = None,
     set: SetOption = None,
-    run_dir: Annotated[Path | None, typer.Option(help="The run's folder. (default: runs/CONFIG-TIME)")] = None,
+    run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Resume from the run's newest valid checkpoint.")] = False,
     prepared: Annotated[
         Path | None,
-        typer.Option(help="Train on this prepared folder, whose sources may be missing. (default: found by content)"),
+        typer.Option(help="Train on this prepared folder, whose sources may be missing.  [default: found by content]"),
     ] = None,
     name: Annotated[str | None, typer.Option(help="What to call the run in lists.")] = None,
     tag: Annotated[list[str] | None, typer.Option(help="A word to find the run by. Repeatable.")] = None,
@@ -186,8 +186,9 @@ def _start(
 def _say_where(folder: Path, device: torch.device, group: Group) -> None:
     import torch
 
+    threads = torch.get_num_threads()
     processes = f", {group.size} processes" if group.size > 1 else ""
-    say(f"run {folder} on {device}, {torch.get_num_threads()} threads{processes}")
+    say(f"run {folder} on {device}, {threads} thread{'' if threads == 1 else 's'}{processes}")
 
 
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
@@ -237,7 +238,7 @@ def _resumed_config(source: Path, config: str | None, overrides: list[str]) -> C
 
 
 def print_dry_run(config: Config, device: torch.device, features: str | None) -> None:
-    """Everything a run would begin with, on stdout."""
+    """Print what a run would begin with, on stdout."""
     from bidaf.config_file import dump_config
     from bidaf.training.launch import try_out
 

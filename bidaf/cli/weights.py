@@ -43,7 +43,7 @@ AtOption = Annotated[
 ]
 
 AllowErrorOption = Annotated[
-    bool, typer.Option("--allow-error", help="Take a synthesised average whatever its predicted error.")
+    bool, typer.Option("--allow-error", help="Accept a synthesised average whatever its predicted error.")
 ]
 
 

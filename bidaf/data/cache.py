@@ -56,7 +56,7 @@ class SplitCounts(BaseModel):
 
 
 class Counts(BaseModel):
-    """What became of the questions of both splits; `vocabulary` has sizes."""
+    """How many questions of each split were kept, cut and dropped; `vocabulary` has sizes."""
 
     model_config = ConfigDict(strict=True, extra="allow")
 
@@ -89,12 +89,12 @@ class Prepared:
 
     @property
     def key(self) -> str:
-        """What the features are known by, wherever they lie: 16 hexadecimal digits."""
+        """Identifies the features, wherever they are stored: 16 hexadecimal digits."""
         return key_of(self.manifest.material)
 
     @property
     def counts(self) -> dict[str, dict[str, Any]]:
-        """What became of the questions of `train` and `dev`, and the sizes of the `vocabulary`."""
+        """How many questions of `train` and `dev` were kept, cut and dropped, and the sizes of the `vocabulary`."""
         return self.manifest.counts.model_dump()
 
     def vocabulary(self) -> Vocabulary:
@@ -127,7 +127,7 @@ class Prepared:
         return features
 
     def verify(self, names: Iterable[str] | None = None) -> None:
-        """Compare files, all of them where none is named, with the manifest; each once in the life of this object.
+        """Compare files with the manifest (all, where none is named), each once per object.
 
         Raises `DataError` naming those that differ.
         """

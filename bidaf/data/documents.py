@@ -52,7 +52,7 @@ def read_documents(source: Source) -> Documents:
 
 
 def read_stdin() -> Documents:
-    """The documents of standard input, whose format is known by its content."""
+    """The documents of standard input; its content tells the format."""
     where = "standard input"
     if sys.stdin is None:  # closed by the caller: `<&-`
         raise DataError(f"{where}: is closed")
@@ -60,7 +60,7 @@ def read_stdin() -> Documents:
 
 
 def _suffix(path: Path) -> str:
-    """What the name says of the content, without what it says of the packing."""
+    """The suffix for the content, without the suffix of the compression."""
     name = path.name.lower()
     for packing in SUFFIXES:
         name = name.removesuffix(packing)
@@ -160,7 +160,7 @@ def _csv_rows(stream: IO[bytes], where: str, delimiter: str) -> Documents:
 
 
 def _cell(key: str, cell: Any) -> Any:
-    """Answers stand in a cell as JSON, or as Python writes them (`datasets` does); a text is one answer."""
+    """Answers in a cell are JSON, or Python literals (from `datasets`); a text is one answer."""
     if key in ("answers", "answer") and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
         for parse in (json.loads, ast.literal_eval):
             try:

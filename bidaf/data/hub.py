@@ -21,7 +21,7 @@ SQUAD_SITE = "https://rajpurkar.github.io/SQuAD-explorer/dataset"
 
 
 class HubName(NamedTuple):
-    """`owner/name:config`, of which only the name is needed."""
+    """`owner/name:config`; the other parts are optional."""
 
     name: str
     config: str | None
@@ -75,7 +75,7 @@ def _read_table(name: str, place: Path | HubName, asked: str | None, split: str)
         return _read_arrow(place)
     except DataError:
         raise
-    except Exception as error:  # pyarrow and datasets raise of every kind on damaged files
+    except Exception as error:  # pyarrow and datasets raise all kinds of errors on corrupted files
         raise DataError(f"{name}: cannot be read as a data set: {_first_line(error)}") from error
 
 
@@ -105,7 +105,7 @@ def _read_arrow(path: Path) -> Any:
 def _choose_split(
     splits: dict[str, Any], name: str, split: str, asked: str | None, *, only_one_will_do: bool = False
 ) -> Any:
-    """Choose the asked or default split; out-of-domain sets have but a test split, which serves as validation."""
+    """Choose the asked or default split; out-of-domain sets have only a test split, which serves as validation."""
     chosen = asked or split
     if chosen not in splits and not asked:
         only = next(iter(splits)) if len(splits) == 1 else None
@@ -162,7 +162,7 @@ def _cache_only(datasets: Any, huggingface_hub: Any, *, wanted: bool) -> Iterato
 
 @contextmanager
 def _quiet(datasets: Any) -> Iterator[None]:
-    """Show no progress bars where nobody watches them."""
+    """Show progress bars on a terminal only."""
     silence = not sys.stderr.isatty() and not datasets.utils.are_progress_bars_disabled()
     if silence:
         datasets.disable_progress_bars()

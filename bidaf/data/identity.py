@@ -62,7 +62,7 @@ def find_sources(config: DataConfig) -> Sources:
 
 
 def identify(config: DataConfig, sources: Sources) -> dict[str, Any]:
-    """What the key is made from. Raises `BidafError` where spaCy, whose version counts, is not installed."""
+    """What the key is made from. Raises `BidafError` without spaCy: its version is part of the key."""
     try:
         spacy = version("spacy")
     except PackageNotFoundError:

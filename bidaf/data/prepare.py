@@ -115,7 +115,7 @@ def _make(config: DataConfig, sources: Sources, material: dict[str, Any], worker
             if not put_folder(unfinished, target):
                 if found := _find(config, target.name, lambda message: None):  # another process was faster
                     return found
-                remove(target)  # corrupted, which is why it was made again
+                remove(target)  # corrupted: it was made again
                 put_folder(unfinished, target)
     except OSError as error:
         raise BidafError(f"The prepared data can't be written to {target}: {error.strerror or error}.") from None

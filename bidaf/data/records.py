@@ -36,7 +36,7 @@ def make_example(fields: Fields, need_answers: bool = False) -> Example | str:
         return f"id {HALF_CHARACTER}"
     if impossible is None:
         return f"is_impossible is {kind_of(fields['is_impossible'])}, not true or false"
-    # A list of answers that is empty says that there is none; answers that are missing or unusable say nothing.
+    # An empty list of answers means that the question has no answer; missing or unusable answers mean nothing.
     impossible = impossible or (_is_empty(fields.get("answers")) and "detected_answers" not in fields)
     answers = () if impossible else tuple(_answers(fields))
     if need_answers and not answers and not impossible:

@@ -52,7 +52,7 @@ Fields = dict[str, Any]
 
 
 def find_schema(document: Any) -> Schema | None:
-    """The first schema of the table by which a document holds a question, or at least an empty list for them."""
+    """The first schema of the table by which a document holds questions, or at least an empty list of them."""
     return next((schema for schema in SCHEMAS if _fits(document, schema.lists)), None)
 
 

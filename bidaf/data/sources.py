@@ -21,7 +21,7 @@ TABLE_SUFFIXES = (".parquet", ".arrow")
 
 @dataclass(frozen=True)
 class Source:
-    """A source that was located: what is read, and what it is known by. Make one with `find_source`."""
+    """A located source: what is read, and what identifies it. Make one with `find_source`."""
 
     name: str
     """As the config or the command line gives it."""

@@ -18,7 +18,7 @@ from bidaf.errors import BidafError, UsageError
 Offsets = tuple[int, int]
 Cuts = tuple[int, ...]
 
-# squad/utils.py of the released code: each of these is a token of its own.
+# squad/utils.py of the released code: each of these is a separate token.
 SEPARATORS = "-\u2212\u2014\u2013/~\"'\u201c\u2019\u201d\u2018\u00b0"
 
 # The released list would also cut "'s" and "n't", which GloVe knows whole: spaCy's contractions stay as they are.
@@ -32,7 +32,7 @@ _LONG_WORD = 101
 MAX_CACHED_WORDS = 1 << 17
 _PLAIN_RULES = re.compile(r"\w+|\W")
 
-# Zero-width space, word joiner and byte order mark part words like a blank. Every replacement is one character for
+# Zero-width space, word joiner and byte order mark separate words like a blank. Every replacement is one character for
 # one: offsets stay those of the original.
 _BLANKS = {code: " " for code in range(0x3001) if chr(code).isspace()}  # no white space beyond U+3000
 _BLANKS |= {0x200B: " ", 0x2060: " ", 0xFEFF: " "}
@@ -116,7 +116,7 @@ class Tokenizer:
         return [word for word in words if word not in self._cuts]
 
     def learn(self, words: Iterable[str], cuts: Iterable[Cuts]) -> None:
-        """Take over what `cut_word` said of these words, maybe in another process."""
+        """Store what `cut_word` returned for these words, maybe in another process."""
         self._cuts.update(zip(words, cuts, strict=True))
 
     def _keep(self, word: str, cuts: Cuts) -> None:

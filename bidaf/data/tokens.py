@@ -43,7 +43,7 @@ class Tokens:
     """`[questions]`, index into `contexts`."""
 
     def counts(self) -> Int64:
-        """Occurrences of each word type, `[types + 1]`: in a context, once for every question asked on it.
+        """Occurrences of each word type, `[types + 1]`: in a context, once per question on it.
 
         That is how the released squad/prepro.py counts.
         """

@@ -37,9 +37,9 @@ class Archive:
 
     url: str
     sha256: str
-    """Of the archive as published: what is fetched is this or is refused."""
+    """Of the archive as published; anything else is refused."""
     words: int
-    """Rows of each member at least; fewer mean a truncated file."""
+    """Least number of rows of each member; fewer mean a truncated file."""
     max_bytes: int
 
 
@@ -129,7 +129,7 @@ def _locate(name: str) -> Path | None:
             if path.is_file():
                 return path
         return archive / f"{name}.txt" if archive.is_file() else None
-    path = Path(os.path.expanduser(name))  # which, unlike Path's, leaves the name of an unknown user as it is
+    path = Path(os.path.expanduser(name))  # unlike Path's, it keeps the name of an unknown user
     if archive_of(path) is None and not os.path.isfile(path):  # where Path.is_file() raises for a name too long
         names = ", ".join(NAMED)
         raise DataError(f"{no_such_file(path)} (data.vectors takes a file in GloVe's format, one of {names}, or null)")
@@ -160,11 +160,11 @@ def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
             if not dim:
                 dim = lines[0].rstrip().count(b" ")
                 if not dim:
-                    raise DataError(f"{path}, line {first}: expected a word and its numbers, parted by blanks")
+                    raise DataError(f"{path}, line {first}: expected a word and its numbers, separated by blanks")
             try:
                 words, numbers = _parse_lines(lines, dim)
             except ValueError as whole:
-                # Only now is it worth while to look at single lines.
+                # Single lines are checked only after an error: it takes long.
                 for number, line in zip(count(first), lines):
                     try:
                         _parse_lines([line], dim)
@@ -176,11 +176,11 @@ def _parse(path: Path) -> Iterator[tuple[list[str], Matrix]]:
             yield words, numbers
     if header and header != (rows, dim):
         said = f"its first line says {header[0]:,} words of {header[1]:,} numbers"
-        raise DataError(f"{path}: {said}, and it holds {rows:,} of {dim:,}; fetch it again, or mend that line")
+        raise DataError(f"{path}: {said}, and it holds {rows:,} of {dim:,}; fetch it again, or correct that line")
 
 
 def _header(line: bytes) -> tuple[int, int] | None:
-    """Words and numbers a word, as word2vec's text format says them in its first line."""
+    """Number of words, and of numbers per word, from the first line of word2vec's text format."""
     fields = line.split()
     if len(fields) == 2 and all(field.isdigit() and len(field) < 4_000 for field in fields):
         return int(fields[0]), int(fields[1])
@@ -207,7 +207,7 @@ def _parse_lines(lines: list[bytes], dim: int) -> tuple[list[str], Matrix]:
         fields.append(line[cut:])
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("error", DeprecationWarning)  # how NumPy tells of text that is not a number
+            warnings.simplefilter("error", DeprecationWarning)  # NumPy's warning about text that is not a number
             matrix = np.fromstring(b"".join(fields), dtype=np.float32, sep=" ")
     except (ValueError, DeprecationWarning):
         raise ValueError("a field is not a number") from None

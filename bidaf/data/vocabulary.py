@@ -26,7 +26,7 @@ PAD, UNK = 0, 1
 SPECIAL = ["<pad>", "<unk>"]
 
 VOCABULARY_FILE = "vocabulary.json"
-VECTORS_FILE, OLD_VECTORS_FILE = "vectors.safetensors", "vectors.npy"  # the latter in format 2 and older exports
+VECTORS_FILE, OLD_VECTORS_FILE = "vectors.safetensors", "vectors.npy"  # vectors.npy: format 2 and older exports
 _VECTORS = "vectors"  # the one tensor of the file
 
 # Character ids are stored as int16; the rarest beyond that are unknown.
@@ -50,7 +50,7 @@ class Vocabulary:
     chars: list[str]
     """Characters, case kept; `SPECIAL` first."""
     max_word_chars: int
-    """Characters read of a word."""
+    """Number of characters read per word."""
 
     @cached_property
     def _fixed_rows(self) -> dict[str, int]:
@@ -58,7 +58,7 @@ class Vocabulary:
 
     @cached_property
     def _trained_rows(self) -> dict[str, int]:
-        # By position: a text that says "<pad>" has not said padding.
+        # By position: the text "<pad>" is not padding.
         return {word: row for row, word in enumerate(self.trained_words) if row >= len(SPECIAL)}
 
     @cached_property
@@ -87,7 +87,7 @@ class Vocabulary:
 
     @classmethod
     def load(cls, folder: Path) -> Vocabulary:
-        """Read what `save` wrote. Raises `DataError` when it is missing or damaged."""
+        """Read what `save` wrote. Raises `DataError` when it is missing or corrupted."""
         path = folder / VOCABULARY_FILE
         try:
             refuse_strange_files(folder, [VOCABULARY_FILE])

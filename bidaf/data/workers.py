@@ -57,7 +57,7 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
             "a process that tokenizes died; if memory is short, tokenize in one process: bidaf prepare --workers 1"
         ) from None
     except BaseException:
-        there.close()  # ends them at once, whatever they are at
+        there.close()  # ends them at once
         raise
     finally:
         pool.shutdown(cancel_futures=True)
@@ -80,8 +80,8 @@ def _interrupts_held_back() -> Iterator[None]:
 
 
 def _begin(line: Connection) -> None:
-    """Let this process start fast, and end when nobody holds the other end of the line: not even a killed parent."""
-    # spaCy imports torch where there is one, which takes longer than all the rest of it and serves nothing here.
+    """Let this process start fast, and end when the other end of the pipe is closed, even by a killed parent."""
+    # spaCy imports torch if it is installed, which takes longer than the rest of spaCy and is not needed here.
     sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
 
     def watch() -> None:

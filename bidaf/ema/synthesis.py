@@ -167,7 +167,7 @@ class Target:
         return cls(kind, value, debias, percent)
 
     def __str__(self) -> str:
-        """The name in one spelling: `decay:.9995` is `decay:0.9995`."""
+        """The name in canonical spelling: `decay:.9995` is `decay:0.9995`."""
         if self.kind in ("raw", "ema"):
             return self.kind
         number = str(int(self.value)) if self.value.is_integer() else repr(self.value)

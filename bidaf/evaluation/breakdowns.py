@@ -1,4 +1,4 @@
-"""Questions by kind: the word that asks, the lengths of context, question and answer, and where the answer stands.
+"""Questions by kind: the word that asks, the lengths of context, question and answer, and the position of the answer.
 
 Lengths are in words separated by white space, so that they need no tokenizer and are the same for every model.
 """
@@ -53,7 +53,7 @@ def kinds_of(asked: GoldQuestion) -> dict[str, str]:
 
 
 def question_word(question: str) -> str:
-    """The first question word of a question; `how many`, `how much` and `how long` are rows of their own."""
+    """The first question word of a question; `how many`, `how much` and `how long` are separate rows."""
     words = re.findall(r"[a-z]+", question.lower())
     for place, word in enumerate(words):
         if word in QUESTION_WORDS:

@@ -78,7 +78,7 @@ class Comparison:
     missing: int
     """Questions that neither A nor B answers; they count 0 for both."""
     unknown: int
-    """Answered ids that are no question of the data; they change no figure."""
+    """Answered ids that are not in the data; they change no figure."""
     unanswerable: int
     """Questions without a gold answer that were left out."""
 

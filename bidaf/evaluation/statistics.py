@@ -1,8 +1,8 @@
-"""How far a score or a difference of scores may be off, and a choice that is scored on data it was not made on.
+"""How uncertain a score or a difference of scores is, and a choice that is scored on data it was not made on.
 
-Questions on one article are alike, so the article is what was sampled: an interval that counts every question as
-independent is too narrow (`scripts/interval_coverage.py` shows how much). Here errors are clustered by article (Miller
-2024, arXiv 2411.00640; Cameron, Gelbach and Miller 2008). The standard library alone is imported.
+Questions on one article resemble each other, so the article is what was sampled: an interval that counts every question
+as independent is too narrow (`scripts/interval_coverage.py` shows how much). Here errors are clustered by article
+(Miller 2024, arXiv 2411.00640; Cameron, Gelbach and Miller 2008). The standard library alone is imported.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A mean over questions (and over seeds, where there are several), and how far it may be off."""
+    """A mean over questions (and over seeds, where there are several), and its uncertainty."""
 
     value: float
     articles: Spread | None

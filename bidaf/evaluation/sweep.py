@@ -26,7 +26,7 @@ class SweptSet(_Recorded):
 
     weights: str
     half_life: Share | None
-    """Steps after which half of it is forgotten; of other averages than exponentials, that of the same mean age."""
+    """Steps after which a weight's share has halved; for other than exponential averages, that of the same mean age."""
     predicted_error: Share
     """Of the synthesis, as a share of the distance between the average and the raw weights."""
     initial_share: float
@@ -41,7 +41,7 @@ class Sweep(_Recorded):
 
     step: int
     checkpoint: str
-    """Checksum of the checkpoint's own checksums: scores of other weights are of no use."""
+    """Checksum of the checkpoint's own checksums: scores of other weights do not count."""
     ids: list[str]
     articles: list[str | None]
     sets: list[SweptSet] = []
@@ -70,7 +70,7 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class SweepSummary:
-    """A sweep as people read it."""
+    """A sweep, summarized for people."""
 
     step: int
     questions: int

@@ -15,8 +15,10 @@ from pydantic import Field, ValidationError, field_validator
 from bidaf.config import Config, Count, Section
 from bidaf.config_file import CONFIGS_FOLDER, find_config, load_config
 from bidaf.config_yaml import read_yaml
-from bidaf.errors import UsageError
+from bidaf.errors import BidafError, UsageError
+from bidaf.files.reading import read_text
 from bidaf.files.shipped import shipped_configs
+from bidaf.files.writing import write_text
 
 FOLDER = "experiments"  # in configs/
 COPY = "experiment.yaml"  # of the file, in the experiment's folder
@@ -149,6 +151,15 @@ def _job(variant: str, seed: int, settings: Settings, config: str, file: Path, f
     overrides = [f"{key}={json.dumps(value, default=str)}" for key, value in (settings | {SEED: seed}).items()]
     arguments = ("--config", config, *(part for override in overrides for part in ("--set", override)))
     return Job(variant, seed, load_config(file, overrides), arguments, folder / f"{variant}-seed{seed}")
+
+
+def keep_copy(path: Path, folder: Path) -> None:
+    """Put the file next to the runs, which an ensemble and people then know. Raises `BidafError` where that fails."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / COPY, read_text(path))
+    except OSError as error:
+        raise BidafError(f"{folder} can't be written: {error.strerror or error}") from None
 
 
 def choose(jobs: list[Job], only: list[str]) -> list[Job]:

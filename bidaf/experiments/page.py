@@ -15,30 +15,29 @@ from bidaf.evaluation.metrics import METRIC_LABELS
 from bidaf.evaluation.statistics import Estimate
 from bidaf.experiments.results import METRICS, Results, Summary, VariantResult
 from bidaf.files.writing import write_text
-from bidaf.reporting.comparison import NONE, Table, difference_chart, interval, remarks, verdict, with_unit
+from bidaf.reporting.comparison import NONE, Table, difference_charts, interval, remarks, verdict
 from bidaf.reporting.html import render
-from bidaf.reporting.svg import RUNS, chart
+from bidaf.reporting.svg import ABOVE, RUNS, chart
 from bidaf.reporting.words import plain, signed
 from bidaf.runs.layout import REPORT
 from bidaf.runs.weight_sets import EMA, RAW
 from bidaf.version import __version__
 
 WEIGHTS = (RAW, EMA)
-LEGEND_LINE = 0.2  # inches
 
 
 def table(results: Results) -> Table:
     """A row per variant: scores with their spread over seeds, the difference to the base, the paper's scores."""
     columns = ["variant", "seeds", *(f"{weights} {METRIC_LABELS[metric]}" for weights in WEIGHTS for metric in METRICS)]
-    columns += [f"F1 \N{MINUS SIGN} {results.base.name}", "95 % interval", "paper EM", "paper F1"]
+    columns += [f"F1 \N{MINUS SIGN} {results.base.name}", "95 % interval", "paper EM / F1"]
     rows = []
     for variant in results.variants:
         scores = [_shown(variant.summary(weights, metric)) for weights in WEIGHTS for metric in METRICS]
         difference = [NONE, NONE]
         if found := _difference(variant, "f1"):
             difference = [signed(found.value, 2), interval(found)]
-        paper = [f"{getattr(variant.paper, metric):.1f}" if variant.paper else NONE for metric in METRICS]
-        rows.append([variant.name, str(len(variant.seeds)), *scores, *difference, *paper])
+        paper = f"{variant.paper.exact_match:.1f} / {variant.paper.f1:.1f}" if variant.paper else NONE
+        rows.append([variant.name, str(len(variant.seeds)), *scores, *difference, paper])
     return "", columns, rows
 
 
@@ -61,7 +60,7 @@ def notes(results: Results) -> list[str]:
 def _shown(summary: Summary | None) -> str:
     if summary is None:
         return NONE
-    return f"{summary.mean:.2f}" if summary.spread is None else f"{summary.mean:.2f} ± {summary.spread:.2f}"
+    return f"{summary.mean:.1f}" if summary.spread is None else f"{summary.mean:.1f}±{summary.spread:.1f}"
 
 
 def _difference(variant: VariantResult, metric: str) -> Estimate | None:
@@ -109,10 +108,7 @@ def write_page(results: Results, name: str, folder: Path) -> Path:
                 "name": variant.name,
                 "verdict": verdict(variant.comparison),
                 "remarks": remarks(variant.comparison)[:-1],
-                "charts": [
-                    (with_unit(kind), difference_chart(kind, rows))
-                    for kind, rows in variant.comparison.breakdowns.items()
-                ],
+                "charts": difference_charts(variant.comparison),
             }
             for variant in compared
             if variant.comparison
@@ -131,11 +127,9 @@ def band_chart(results: Results, metric: str) -> Markup:
     drawn = [(variant, list(_band(variant, metric))) for variant in results.variants if variant.seeds]
     if not drawn:
         return Markup("")
-    label, above = METRIC_LABELS[metric], LEGEND_LINE * len(drawn) + 0.1
-    with chart(f"{label} of each variant over training steps", f"{label} (percent)", height=3 + above, above=above) as (
-        axes,
-        finish,
-    ):
+    label = METRIC_LABELS[metric]
+    title = f"{label} of each variant over training steps"
+    with chart(title, f"{label} (percent)", height=3, legend_lines=len(drawn)) as (axes, finish):
         for number, (variant, band) in enumerate(drawn):
             colour = RUNS[number % len(RUNS)]
             steps, low, mean, high = zip(*band, strict=True)
@@ -143,7 +137,7 @@ def band_chart(results: Results, metric: str) -> Markup:
             axes.plot(steps, mean, "o-", color=colour, markersize=3, label=f"{variant.name} ({seeds})")
             if len(variant.seeds) > 1:
                 axes.fill_between(steps, low, high, color=colour, alpha=0.18, linewidth=0)
-        axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), borderaxespad=0.2)
+        axes.legend(**ABOVE)
         return finish()
 
 

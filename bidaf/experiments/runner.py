@@ -83,10 +83,17 @@ def shown_command(job: Job, resources: Resources) -> str:
     return f"OMP_NUM_THREADS={resources.threads} {shlex.join(command)}"
 
 
-def prepare_data(jobs: Sequence[Job], echo: Echo) -> None:
-    """Prepare the data of all runs, each once, so that runs that start together find it. Raises as `prepare` does."""
+def train(jobs: Sequence[Job], resources: Resources, echo: Echo) -> dict[str, str]:
+    """Train or resume these runs; name of each that failed -> what it reported.
+
+    Their data is prepared first, so that runs that start together find it. Raises as `prepare` does, and `Interrupted`
+    on SIGINT or SIGTERM, once every run has saved and ended.
+    """
     for data in dict.fromkeys(job.config.data for job in jobs):
         prepare(data, echo=echo)
+    runner = _Runner(resources, echo)
+    runner.run(jobs)
+    return runner.failures
 
 
 @dataclass
@@ -101,7 +108,7 @@ class _Running:
 
 
 @dataclass
-class Runner:
+class _Runner:
     """Trains runs, each in a subprocess; a failure of one does not stop the others."""
 
     resources: Resources
@@ -110,7 +117,7 @@ class Runner:
     """Name of a run that failed -> what it reported."""
 
     def run(self, jobs: Sequence[Job]) -> None:
-        """Train these runs. Raises `Interrupted` on SIGINT or SIGTERM, once every subprocess has saved and ended."""
+        """Returns when all have ended, raises `Interrupted` when all have been stopped."""
         waiting, running = deque(jobs), list[_Running]()
         places = list(range(self.resources.at_once))
         with InterruptRequests() as requests:
@@ -125,7 +132,7 @@ class Runner:
                         self._end(each, left=len(waiting) + len(running))
                     requests.check_own()
             except Interrupted:
-                self.echo(f"stopping {len(running)} runs; they save first")
+                self.echo(f"stopping {', '.join(each.job.name for each in running)}: saving first")
                 for each in running:
                     each.process.terminate()
                 for each in running:

@@ -35,7 +35,7 @@ from bidaf.model.encoder import BiLstm
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 INPUTS = ("context_words", "context_chars", "question_words", "question_chars")
 OUTPUTS = ("start", "end", "no_answer")
-OPSET = 18  # of 2022: what runs ONNX at all has it
+OPSET = 18  # of 2022: every runtime supports it
 
 # Batch, context and question words of what a new graph is compared with the network on.
 CHECKED_SHAPES = ((1, 1, 1), (1, 600, 30), (7, 1, 9), (7, 250, 1), (60, 37, 13), (60, 600, 30))
@@ -44,7 +44,7 @@ TOLERANCE = 1e-3
 
 
 def check_packages() -> None:
-    """Raise `BidafError` when what this takes is not installed."""
+    """Raise `BidafError` when a package that this needs is not installed."""
     if missing := [name for name in PACKAGES if find_spec(name) is None]:
         raise BidafError(f"an ONNX export needs {', '.join(missing)}; install: pip install {' '.join(PACKAGES)}")
     if find_spec("torch.onnx.ops") is None:
@@ -55,7 +55,7 @@ def check_network(config: ModelConfig) -> None:
     """Raise `UsageError` for a network that no graph can hold."""
     if config.attention == "dynamic":
         raise UsageError(
-            "a model with model.attention: dynamic has no ONNX form: its LSTM attends to the question at each step, "
+            "a model with model.attention: dynamic has no ONNX graph: its LSTM attends to the question at each step, "
             "and ONNX's LSTM can't; export it with --format safetensors"
         )
 
@@ -70,7 +70,7 @@ def write_graph(model: Bidaf, folder: Path, *, word_chars: int) -> list[ShapePar
 
     sizes = _Sizes(model.embedding, word_chars)
     reader = _Padded(model)
-    example = sizes.random_words(2, 7, 5)  # not 1 anywhere: the exporter takes a 1 for a constant
+    example = sizes.random_words(2, 7, 5)  # no size is 1: the exporter would treat a 1 as a constant
     axes = [{0: "batch", 1: "context"}] * 2 + [{0: "batch", 1: "question"}] * 2
     with _lstms_of_onnx(model), _quiet(), torch.no_grad():
         program = torch.onnx.export(
@@ -215,7 +215,7 @@ def _compare(reader: _Padded, sizes: _Sizes, session: Any, batch: int, context: 
     difference = 0.0
     for here, there in zip(ours, theirs, strict=True):
         real = np.isfinite(here)
-        # Padding must be padding on both sides, and the difference of two infinities is no number.
+        # Padding must be padding on both sides, and the difference of two infinities is not a number.
         apart = np.abs(here[real] - there[real]).max() if np.array_equal(real, np.isfinite(there)) else np.inf
         difference = max(difference, float(apart))
     return ShapeParity(batch=batch, context=context, question=question, difference=difference)

@@ -85,7 +85,7 @@ def unpacking(path: Path) -> Iterator[None]:
         try:
             yield
         except DAMAGED as error:
-            raise DataError(f"{path}: is damaged ({error}); delete it and fetch it again") from None
+            raise DataError(f"{path}: is corrupted ({error}); delete it and fetch it again") from None
         except (NotImplementedError, RuntimeError) as error:  # a zip that is encrypted, or packed in a rare way
             raise DataError(f"{path}: can't be unpacked here ({error}); unpack it and name the text file") from None
 

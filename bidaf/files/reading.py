@@ -142,7 +142,7 @@ def decode(raw: bytes | bytearray, where: str) -> str:
         try:
             raw = read_bounded(gzip.GzipFile(fileobj=io.BytesIO(raw)), where)
         except (OSError, EOFError, zlib.error) as error:
-            raise DataError(f"{where}: is cut off or damaged gzip ({error}); fetch it again") from None
+            raise DataError(f"{where}: is cut off or corrupted gzip ({error}); fetch it again") from None
     refuse_archive(raw, where)
     try:
         if b"\0" in raw[:4]:  # JSON never holds a raw NUL: these are UTF-16 or UTF-32 without a mark

@@ -120,7 +120,7 @@ def point_link(link: Path, target: str) -> None:
 
 
 def temporary_sibling(path: Path) -> Path:
-    """A name next to `path` that nobody else has, for what is to be renamed to it."""
+    """A unique name next to `path`, for a file that will be renamed to it."""
     return path.with_name(f".{_stem(path)}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
 
 

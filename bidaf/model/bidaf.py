@@ -20,7 +20,7 @@ EMBEDDING_TABLES = {"embedding.word.trained": "word table", "embedding.char.embe
 
 
 class Batch(NamedTuple):
-    """Padded texts. `context` and `question` index into the batch's distinct word types, of which 0 is padding."""
+    """Padded texts. `context` and `question` index into the batch's distinct word types, where 0 is padding."""
 
     context: Tensor  # [batch, T]
     question: Tensor  # [batch, J]
@@ -62,7 +62,7 @@ class SpanScorer(nn.Module):
 class Bidaf(nn.Module):
     """The network of Seo et al. (ICLR 2017), section 2, in the variant and sizes of a `ModelConfig`.
 
-    `fixed` [fixed words, word_size] holds the pre-trained vectors, which never train and are no part of the state dict.
+    `fixed` [fixed words, word_size] holds the pre-trained vectors: never trained, and not part of the state dict.
     """
 
     def __init__(self, config: ModelConfig, *, num_trained: int, num_chars: int, fixed: Tensor) -> None:
@@ -159,7 +159,7 @@ def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:
 
 
 def count_weights(model: nn.Module) -> dict[str, int]:
-    """Trained weights of each part, in the order of the network; embedding tables are parts of their own."""
+    """Trained weights of each part, in the order of the network; embedding tables are separate parts."""
     counts: dict[str, int] = {}
     for name, weight in model.named_parameters():
         if weight.requires_grad:

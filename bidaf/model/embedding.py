@@ -14,7 +14,7 @@ class WordEmbedding(nn.Module):
     """Rows of two tables under one numbering: trained rows first, then the fixed (pre-trained) ones.
 
     As in the released code, the table of words without a pre-trained vector (with padding and unknown) trains, and
-    pre-trained rows never do. The fixed table is no part of the state dict: it belongs to the vocabulary.
+    pre-trained rows never do. The fixed table is not part of the state dict: it belongs to the vocabulary.
     """
 
     fixed: Tensor

@@ -46,7 +46,7 @@ class Asked:
     raw: Answer
     shadow: Answer | None
     kinds: dict[str, str]
-    """Breakdown -> the row of it this question belongs to."""
+    """Breakdown -> its row that this question belongs to."""
 
     @property
     def answering(self) -> Answer:
@@ -93,7 +93,7 @@ class Row(NamedTuple):
 
 
 def read_answers(run: RunLog) -> DevAnswers:
-    """The answers of the run's best checkpoint. Raises `DataError` saying what is not at hand."""
+    """The answers of the run's best checkpoint. Raises `DataError` saying what is missing."""
     if run.best is None:
         raise DataError("nothing is scored yet")
     folder = run.folder / PREDICTIONS
@@ -103,7 +103,7 @@ def read_answers(run: RunLog) -> DevAnswers:
     try:
         stored = StoredAnswers.model_validate_json(read_regular(path))
     except OSError:
-        raise DataError(f"{path} is not at hand") from None
+        raise DataError(f"{path} is missing") from None
     except ValidationError:
         raise DataError(f"{path} can't be read as answers to dev questions") from None
     if stored.step != run.best.step:
@@ -174,7 +174,7 @@ class Changes(NamedTuple):
 
 
 def changes(questions: Sequence[Asked]) -> Changes:
-    """Count questions whose span the average changed; of these those it made right, and those it made wrong."""
+    """Count the questions whose span the average changed, and how many of these it made right or wrong."""
     changed = [asked for asked in questions if asked.changed]
     return Changes(
         len(changed),

@@ -20,7 +20,7 @@ WORDS_PER_ROW = 40
 MAX_WORDS = 400  # context words in an image; of a longer context, those around the answer
 LABEL = 14  # characters of a word
 START, END = "#0b6b83", "#93209b"
-# Inches. Places are given, not found by a layout engine, which takes seconds for a hundred axes.
+# Inches. Fixed places: a layout engine takes seconds for a hundred axes.
 CELL, LEFT, TOP, PROBABILITIES, GAP, BELOW, MARGIN, KEY = 0.2, 1.05, 1.15, 0.4, 0.08, 1.05, 0.15, 0.7
 MEANINGS = (
     "Shade: how much a word of the context (across) attends to a word of the question (down), from 0 to 1. "

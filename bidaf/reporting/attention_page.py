@@ -97,7 +97,7 @@ def word_window(explained: ExplainedQuestion, most: int) -> tuple[int, int]:
 
 
 def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
-    """What `attention.js` shows of one question. Texts come in pieces, so that the script needs no offsets."""
+    """What `attention.js` shows of one question. Texts are split into words: the script needs no offsets."""
     example = explained.example
     context, question = example.context, example.question
     gold = [answer.text for answer in example.answers]

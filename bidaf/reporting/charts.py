@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from markupsafe import Markup
 
-from bidaf.reporting.svg import FAINT, INK, RAW, RUNS, SHADOW, chart, tick
+from bidaf.reporting.svg import ABOVE, FAINT, INK, RAW, RUNS, SHADOW, chart, tick
 from bidaf.reporting.words import signed
 from bidaf.runs.log import RunLog
 
@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 Points = list[tuple[int, float]]
-MARKED_POINTS = 40  # more than these melt into a line
-DRAWN_POINTS = 1_000  # as wide as a chart; of more, neighbours are drawn as their mean
+MARKED_POINTS = 40  # more markers would merge into a line
+DRAWN_POINTS = 1_000  # the width of a chart; of more, neighbours are drawn as their mean
+MARKERS = "osD^v"
 DASHES = (0, (4, 2))
 RAW_SUFFIX = ", raw weights"
 LEGEND_CHARACTERS = 44  # that fit the width of a chart
@@ -30,16 +31,15 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
     `metric` names a score. Of several runs each has its colour, and dashes are the raw weights. Where the later
     evaluations lie close together, an inset shows them larger.
     """
-    title, lines = f"{label} of raw and shadow weights over training steps", max(2, len(runs) + 1)
     from matplotlib.lines import Line2D
 
-    with chart(title, f"{label} (percent)", height=3 + 0.2 * lines, above=0.2 * lines + 0.1) as (axes, finish):
-        for number, run in enumerate(runs):
-            _draw_scores(axes, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+    weights = "raw and shadow weights" if any(run.has_shadow for run in runs) else "the raw weights"
+    title, lines = f"{label} of {weights} over training steps", max(2, len(runs) + 1)
+    with chart(title, f"{label} (percent)", height=3, legend_lines=lines) as (axes, finish):
+        _draw_scores(axes, runs, metric)
         if later := _close_up(runs, metric):
             inset = axes.inset_axes((0.4, 0.1, 0.58, 0.55))
-            for number, run in enumerate(runs):
-                _draw_scores(inset, run, metric, None if len(runs) == 1 else RUNS[number % len(RUNS)])
+            _draw_scores(inset, runs, metric)
             low, high = min(score for _, score in later), max(score for _, score in later)
             first, last = later[0][0], max(step for step, _ in later)
             inset.set_xlim(first - 0.04 * (last - first), last + 0.04 * (last - first))
@@ -48,21 +48,31 @@ def score_chart(runs: Sequence[RunLog], metric: str, label: str) -> Markup:
             tick(inset, across=3, up=4)
             axes.indicate_inset_zoom(inset, edgecolor=FAINT, alpha=1)
         handles, labels = axes.get_legend_handles_labels()
-        if len(runs) > 1:  # the raw weights' lines need no names of their own
+        if len(runs) > 1:  # one entry names the raw weights of all runs
             named = [pair for pair in zip(handles, labels, strict=True) if not pair[1].endswith(RAW_SUFFIX)]
             handles, labels = [handle for handle, _ in named], [_shortened(label) for _, label in named]
             handles.append(Line2D([], [], color=INK, linestyle=DASHES))
             labels.append("dashed: raw weights")
-        place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
-        axes.legend(handles, labels, ncols=2 if len(runs) == 1 else 1, columnspacing=1.2, **place)
+        axes.legend(handles, labels, ncols=2 if len(runs) == 1 else 1, columnspacing=1.2, **ABOVE)
         return finish()
 
 
-def _draw_scores(axes: Axes, run: RunLog, metric: str, colour: str | None) -> None:
+def _draw_scores(axes: Axes, runs: Sequence[RunLog], metric: str) -> None:
+    for number, run in enumerate(runs):
+        colour, marker = _look(number)
+        _draw_score(axes, run, metric, colour if len(runs) > 1 else None, marker)
+
+
+def _look(number: int) -> tuple[str, str]:
+    """Colour and marker of one of several runs; when all colours are used, another marker tells them apart."""
+    return RUNS[number % len(RUNS)], MARKERS[number // len(RUNS) % len(MARKERS)]
+
+
+def _draw_score(axes: Axes, run: RunLog, metric: str, colour: str | None, marker: str) -> None:
     steps = [evaluation.step for evaluation in run.evaluations]
     raw = [evaluation.scores["raw"][metric] for evaluation in run.evaluations]
     answering = [evaluation.ranking[metric] for evaluation in run.evaluations]
-    style: dict[str, Any] = {"marker": "o" if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
+    style: dict[str, Any] = {"marker": marker if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
     raw_name = f"{_name(run)}{RAW_SUFFIX if run.has_shadow else ''}" if colour else "raw weights"
     axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=raw_name, **style)
     if run.has_shadow:
@@ -104,13 +114,13 @@ def gain_chart(run: RunLog) -> Markup:
         gains = [evaluation.gain for evaluation in run.evaluations]
         width = 0.7 * min((after - before for before, after in pairwise(steps)), default=1)
         axes.bar(steps, gains, width=width, color=[SHADOW if gain >= 0 else RAW for gain in gains])
-        axes.plot(steps, gains, linestyle="", label="shadow \N{MINUS SIGN} raw F1")  # for the values to point at
+        axes.plot(steps, gains, linestyle="", label="shadow \N{MINUS SIGN} raw F1")  # gives the values to show
         axes.axhline(0, color=INK, linewidth=0.8)
         limit = _gain_limit(gains)
         if clips_gains(run):
             axes.set_ylim(-limit, limit)
         for step, gain in zip(steps, gains, strict=True):
-            if abs(gain) > limit:  # its figure stands across the zero line, where there is room
+            if abs(gain) > limit:  # its label goes across the zero line, where there is room
                 place: dict[str, Any] = {"ha": "center", "va": "bottom" if gain < 0 else "top", "fontsize": 9}
                 axes.text(step, 0, signed(gain), rotation=0 if len(steps) <= 10 else 90, **place)
         return finish()
@@ -123,7 +133,7 @@ def clips_gains(run: RunLog) -> bool:
 
 
 def _gain_limit(gains: list[float]) -> float:
-    """What the later two thirds need: the first evaluations may lie far below."""
+    """Height that the later two thirds need: the first evaluations may be far below."""
     return 1.4 * max([*(abs(gain) for gain in gains[len(gains) // 3 :]), 0.1])
 
 
@@ -156,8 +166,13 @@ def window_chart(runs: Sequence[RunLog]) -> Markup:
     return _lines(runs, "Steps the average looks back on", label, points, from_zero=True)
 
 
+def has_warmup(runs: Sequence[RunLog]) -> bool:
+    """Whether the effective decay of any run changes, as it does where it is warmed up."""
+    return any(len({event.ema_decay for event in run.intervals} - {None}) > 1 for run in runs)
+
+
 def speed_chart(runs: Sequence[RunLog]) -> Markup:
-    """Questions trained on in a second."""
+    """Training questions per second."""
 
     def points(run: RunLog) -> Points:
         speeds = [(event.step, event.questions_per_second) for event in run.intervals]
@@ -167,7 +182,7 @@ def speed_chart(runs: Sequence[RunLog]) -> Markup:
 
 
 def memory_chart(runs: Sequence[RunLog]) -> Markup:
-    """The most memory that the process held so far."""
+    """Peak memory of the process or device."""
 
     def points(run: RunLog) -> Points:
         peaks = [(event.step, event.memory_bytes) for event in run.intervals]
@@ -188,26 +203,25 @@ def _lines(
     drawn = [(run, _thinned(points(run))) for run in runs]
     if not any(found for _, found in drawn):
         return Markup("")
-    with chart(f"{title} over training steps", label) as (axes, finish):
+    with chart(f"{title} over training steps", label, legend_lines=len(runs) if len(runs) > 1 else 0) as (axes, finish):
         for number, (run, found) in enumerate(drawn):
-            colour = SHADOW if len(runs) == 1 else RUNS[number % len(RUNS)]
-            marker = "o" if len(found) <= MARKED_POINTS else ""
+            colour, marker = _look(number)
             axes.plot(
                 *zip(*found, strict=True) if found else ([], []),
-                color=colour,
+                color=colour if len(runs) > 1 else SHADOW,
                 label=_shortened(_name(run)) if len(runs) > 1 else label,
-                marker=marker,
+                marker=marker if len(found) <= MARKED_POINTS else "",
                 markersize=3,
             )
         if len(runs) > 1:
-            axes.legend(loc="best")
+            axes.legend(**ABOVE)
         if from_zero:
             axes.set_ylim(bottom=0)
         return finish()
 
 
 def _thinned(points: Points) -> Points:
-    """At most `DRAWN_POINTS` points, each the mean of as many neighbours."""
+    """At most `DRAWN_POINTS` points, each the mean of equally many neighbours."""
     size = -(-len(points) // DRAWN_POINTS)
     if size <= 1:
         return points
@@ -216,11 +230,11 @@ def _thinned(points: Points) -> Points:
 
 
 def _shortened(name: str) -> str:
-    """Its beginning and end: the end of a run's name tells it from others of the same config."""
+    """Its beginning and end: the end of a run's name distinguishes runs of the same config."""
     half = LEGEND_CHARACTERS // 2
     return name if len(name) <= LEGEND_CHARACTERS else f"{name[: half - 1]}…{name[-half:]}"
 
 
 def _name(run: RunLog) -> str:
-    # A leading underscore would hide the line from the legend, and a byte that is no character can't be drawn.
+    # A leading underscore would hide the line from the legend, and a byte that is not UTF-8 can't be drawn.
     return run.name.lstrip("_").encode("utf-8", "replace").decode() or "run"

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 NONE, DIFFERENCE = "\N{EN DASH}", "B \N{MINUS SIGN} A"
 SUFFIXES = (".html", ".png", ".svg")
-# Inches of the plot: its margins, and a row of it.
+# Inches of the plot: its margins and the height of a row.
 LEFT, RIGHT, BELOW, ROW = 1.75, 0.1, 0.5, 0.21
 
 Table = tuple[str, list[str], list[list[str]]]
@@ -133,20 +133,40 @@ def comparison_page(comparison: Comparison) -> str:
         verdict=verdict(comparison),
         remarks=remarks(comparison)[:-1],
         tables=tables(comparison),
-        charts=[(with_unit(kind), difference_chart(kind, rows)) for kind, rows in comparison.breakdowns.items()],
+        charts=difference_charts(comparison),
+        has_intervals=comparison.no_interval is None,
         version=__version__,
     )
 
 
-def difference_chart(kind: str, rows: list[Row]) -> Any:
-    """The rows of a breakdown for a page: a dot and an interval each."""
-    from bidaf.reporting.svg import IN_PAGE, WIDTH, drawing, style, to_svg
+def difference_charts(comparison: Comparison) -> list[tuple[str, Any, str]]:
+    """For each kind of question: its name, its rows as a chart for a page, and what the chart's marks mean."""
+    found = []
+    for kind, rows in comparison.breakdowns.items():
+        colour = "In colour: rows whose interval excludes zero. " if any(map(_excludes_zero, rows)) else ""
+        found.append((with_unit(kind), _chart(kind, rows), f"{colour}In brackets: number of questions."))
+    return found
+
+
+def _excludes_zero(row: Row) -> bool:
+    interval = row.difference.interval
+    return interval is not None and not interval[0] <= 0 <= interval[1]
+
+
+def _chart(kind: str, rows: list[Row]) -> Any:
+    from bidaf.reporting.svg import IN_PAGE, WIDTH, drawing, style, to_svg, value_dots
 
     title = f"F1 of B minus F1 of A by {kind}"
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
         figure, (axes,) = _figure([rows], WIDTH, above=0.05)
         _draw(axes, rows, IN_PAGE)
-        return to_svg(figure, title)
+        values = [(row.difference.value, place, _value(row)) for place, row in enumerate(rows)]
+        return to_svg(figure, title, value_dots(figure, axes, values))
+
+
+def _value(row: Row) -> str:
+    found = f"{row.label}: F1 {signed(row.difference.value)}"
+    return f"{found}, 95 % interval {interval(row.difference, 1)}" if row.difference.interval else found
 
 
 def _image(comparison: Comparison, format: str) -> bytes:
@@ -176,14 +196,13 @@ def _figure(groups: list[list[Row]], width: float, above: float) -> tuple[Figure
 
 
 def _draw(axes: Axes, rows: list[Row], palette: Palette) -> None:
-    """A dot and an interval for each row; what the articles can't tell from zero is faint."""
+    """A dot and an interval for each row; rows whose interval excludes zero are coloured."""
     for place, row in enumerate(rows):
-        value, interval = row.difference.value, row.difference.interval
-        told_apart = interval is not None and not interval[0] <= 0 <= interval[1]
-        colour = (palette.shadow if value > 0 else palette.raw) if told_apart else palette.ink
-        if interval:
-            axes.plot(interval, (place, place), color=colour, linewidth=1.4, alpha=1 if told_apart else 0.5)
-        axes.plot([value], [place], "o", color=colour, markersize=4.5, markerfacecolor=colour if told_apart else "none")
+        value, clear = row.difference.value, _excludes_zero(row)
+        colour = (palette.shadow if value > 0 else palette.raw) if clear else palette.ink
+        if row.difference.interval:
+            axes.plot(row.difference.interval, (place, place), color=colour, linewidth=1.4, alpha=1 if clear else 0.5)
+        axes.plot([value], [place], "o", color=colour, markersize=4.5, markerfacecolor=colour if clear else "none")
     axes.axvline(0, color=palette.ink, linewidth=0.8)
     axes.set_yticks(range(len(rows)), [f"{row.label}  ({row.questions:,})" for row in rows])
     axes.set_ylim(len(rows) - 0.5, -0.5)

@@ -1,4 +1,4 @@
-"""Pages that stand alone: one file, no request, and nothing of the data can become markup or script."""
+"""Pages that stand alone: one file, no request, and no data can become markup or script."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
-from bidaf.reporting.words import signed
+from bidaf.reporting.words import count, signed
 
 TEMPLATES = Path(__file__).parent / "templates"
 
-# What would end the element, open a comment in it, or not be allowed in a script.
+# Characters that would end the element, open a comment in it, or are not allowed in a script.
 _ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
 
 
@@ -42,9 +42,9 @@ def make_page(
     """A page of `templates/NAME.html` with the style sheet and the script of all pages, those it `shares` with others,
     and `NAME.js`, if any.
 
-    Every value is escaped where it stands (jinja's autoescape). The policy allows the one script by its hash, no other,
-    and no request, or with `asks_server` only requests to the server the page came from: should an escape ever fail,
-    nothing runs and nothing leaves. Charts, which are SVG with `style` attributes, need `inline_styles`.
+    Every value is escaped where it is inserted (jinja's autoescape). The policy allows the one script by its hash, no
+    other, and no request, or with `asks_server` only requests to the server the page came from: should an escape ever
+    fail, nothing runs and nothing leaves. Charts, which are SVG with `style` attributes, need `inline_styles`.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
@@ -55,7 +55,7 @@ def make_page(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["signed"] = signed
+    environment.filters |= {"signed": signed, "count": count}
     scripts = ("page.js", *shares, f"{template}.js")
     script = "".join(_source(name) for name in scripts if (TEMPLATES / name).is_file())
     style = _source("page.css")
@@ -72,13 +72,14 @@ def make_page(
     page = environment.get_template(f"{template}.html").render(
         style=Markup(style), script=Markup(script), policy=policy, **values
     )
-    # File names may hold bytes that are no characters.
+    # File names may hold bytes that are not UTF-8.
     return Page(page.encode("utf-8", "replace").decode(), policy)
 
 
 def script_json(value: Any) -> Markup:
     """JSON for the inside of a `<script type="application/json">` element."""
-    return Markup(json.dumps(value, separators=(",", ":"), allow_nan=False).translate(_ESCAPES))
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return Markup(text.translate(_ESCAPES))
 
 
 def _digest(text: str) -> str:

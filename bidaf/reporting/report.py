@@ -30,7 +30,7 @@ from bidaf.version import __version__
 
 WEIGHTS = {"ema": "shadow"}  # how prose calls a weight set, where not by its name
 MAX_QUESTIONS = 2_000  # embedded in a page, over all its runs
-MAX_CHARACTERS = 2_500_000  # of contexts, likewise
+MAX_TEXT_BYTES = 2_500_000  # of their texts, over all runs of a page
 RELOAD_SECONDS = 15
 POLL_SECONDS = 2.0
 
@@ -79,13 +79,14 @@ def write_run_report(folder: Path) -> Path:
 
 def report_page(runs: Sequence[RunLog]) -> str:
     """The HTML of the report. What is missing (dev questions, a start event) is named in its place."""
-    most = MAX_QUESTIONS // len(runs)
     several = len(runs) > 1
     scored = any(run.evaluations for run in runs)
     return render(
         "report",
-        title=" and ".join(run.name for run in runs),
-        runs=[_run_view(run, most) for run in runs],
+        title=" and ".join(run.name for run in runs) if len(runs) < 3 else f"{len(runs)} runs",
+        runs=[_run_view(run, 1 / len(runs)) for run in runs],
+        has_shadow=any(run.has_shadow for run in runs),
+        has_warmup=charts.has_warmup(runs),
         several=several,
         units=UNITS,
         comparison=_comparison(runs),
@@ -101,8 +102,8 @@ def report_page(runs: Sequence[RunLog]) -> str:
     )
 
 
-def _run_view(run: RunLog, most: int) -> dict[str, Any]:
-    """What the template shows of one run."""
+def _run_view(run: RunLog, share: float) -> dict[str, Any]:
+    """What the template shows of one run, whose questions may take this share of the page."""
     sentences = details(run)
     answers, absent = None, ""
     try:
@@ -125,9 +126,10 @@ def _run_view(run: RunLog, most: int) -> dict[str, Any]:
         "has_shadow": run.has_shadow,
         "evaluations": _evaluations(run),
         "map": map_chart(run),
+        "map_is_partial": any(f1 is None for each in run.maps for f1 in each.f1),
         "sweep": sweep_view(run.folder),
         "breakdowns": breakdowns(answers.questions) if answers else {},
-        "questions": _embedded(answers, most, run) if answers else None,
+        "questions": _embedded(answers, share, run) if answers else None,
         "absent": absent,
         "counts": count_rows(run.start.counts) if run.start else [],
         "environment": _environment(run),
@@ -165,6 +167,7 @@ def _status(run: RunLog) -> str:
 
 def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     """Label, figure and small print."""
+    device = str(run.environment.get("device", "an unknown device"))
     tiles = []
     if best := run.best:
         weights, scores, raw = WEIGHTS.get(best.ranked_by, best.ranked_by), best.ranking, best.scores["raw"]
@@ -175,10 +178,9 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     if run.intervals and run.elapsed:
         tiles.append(("time", duration(run.elapsed), f"{run.intervals[-1].epoch:.1f} epochs"))
     if speeds := [event.questions_per_second for event in run.intervals if event.questions_per_second is not None]:
-        device = str(run.environment.get("device", "an unknown device"))
         tiles.append(("questions / s", f"{median(speeds):,.0f}", f"median, on {device}"))
     if peaks := [event.memory_bytes for event in run.intervals if event.memory_bytes is not None]:
-        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", "of the process or device"))
+        tiles.append(("peak memory", f"{max(peaks) / 1e9:.1f} GB", f"on {device}"))
     return tiles
 
 
@@ -245,10 +247,10 @@ def _environment(run: RunLog) -> list[tuple[str, str]]:
     return rows
 
 
-def _embedded(answers: DevAnswers, most: int, run: RunLog) -> dict[str, Any]:
+def _embedded(answers: DevAnswers, share: float, run: RunLog) -> dict[str, Any]:
     """The questions that the page itself holds, as its script reads them, and how many these are."""
     features = answers.features
-    chosen = sample(answers.questions, features, most, MAX_CHARACTERS)
+    chosen = sample(answers.questions, features, int(share * MAX_QUESTIONS), int(share * MAX_TEXT_BYTES))
     contexts: dict[int, int] = {}
     questions = []
     for asked in chosen:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TypeVar
 
 from bidaf.data.features import Features
@@ -26,8 +26,8 @@ def filter_counts(questions: Sequence[Asked]) -> dict[str, int]:
     return {name: sum(map(test, questions)) for name, test in FILTERS.items()}
 
 
-def sample(questions: Sequence[Asked], features: Features, most: int, characters: int) -> list[Asked]:
-    """At most `most` questions on contexts of at most `characters` characters, in the order of the data.
+def sample(questions: Sequence[Asked], features: Features, most: int, size: int) -> list[Asked]:
+    """At most `most` questions whose texts take at most `size` bytes of UTF-8, in the order of the data.
 
     Each class (right or wrong, before and by the average, changed or not) gets the same number of places; what a small
     class leaves free goes to the others. Within a class the questions are evenly spaced.
@@ -38,10 +38,26 @@ def sample(questions: Sequence[Asked], features: Features, most: int, characters
             classes.setdefault((asked.changed, asked.raw.exact, asked.answering.exact), []).append(asked)
         places = shares({name: len(members) for name, members in classes.items()}, most)
         chosen = [asked for name, members in classes.items() for asked in spread(members, places[name])]
-        contexts = {int(features.question_context[asked.number]) for asked in chosen}
-        if most <= 1 or sum(len(features.contexts[context]) for context in contexts) <= characters:
+        if most == 0 or _fits(_texts(chosen, features), size):
             return sorted(chosen, key=lambda asked: asked.number)
         most //= 2
+
+
+def _texts(chosen: Sequence[Asked], features: Features) -> Iterator[str]:
+    """Each context once, the questions and their gold answers."""
+    for context in {int(features.question_context[asked.number]) for asked in chosen}:
+        yield features.contexts[context]
+    for asked in chosen:
+        yield features.questions[asked.number]
+        yield from features.answers[asked.number]
+
+
+def _fits(texts: Iterator[str], size: int) -> bool:
+    for text in texts:
+        size -= len(text.encode("utf-8", "surrogatepass"))
+        if size < 0:
+            return False
+    return True
 
 
 def shares(sizes: Mapping[T, int], most: int) -> dict[T, int]:

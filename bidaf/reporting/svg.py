@@ -1,4 +1,4 @@
-"""Figures as SVG elements that stand in a page and take its colours from it."""
+"""Figures as SVG elements for a page, in the colours of that page."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 class Palette(NamedTuple):
-    """What a drawing's lines are coloured with."""
+    """The colours of a drawing."""
 
     ink: str
     faint: str
@@ -26,7 +26,7 @@ class Palette(NamedTuple):
     shadow: str
 
 
-# Stand-ins that the page's style sheet gives a colour in each scheme: matplotlib itself knows none but fixed colours.
+# Placeholders: the page's style sheet gives each a colour per scheme, and matplotlib knows fixed colours only.
 IN_PAGE = Palette("#010101", "#010102", "#010103", "#010104")
 INK, FAINT, RAW, SHADOW = IN_PAGE
 ON_PAPER = Palette("#1a1e24", "#d3d8de", "#a84a00", "#1d4ed8")
@@ -35,10 +35,11 @@ VARIABLES = {INK: "ink", FAINT: "line", RAW: "raw", SHADOW: "shadow"} | {
     stand_in: f"run{number}" for number, stand_in in enumerate(RUNS, 1)
 }
 
-WIDTH = 4.7  # inches
+WIDTH, LEGEND_LINE = 4.7, 0.2  # inches
+ABOVE: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1), "borderaxespad": 0.2}
+"""Where a legend stands: above the axes, so that it hides no line."""
 POINT = 1.6  # pixels of a chart that stands alone, per point
-MAX_VALUES = 60  # of one line: more dots would lie on each other
-_NO_VALUES = Markup("")
+MAX_VALUES = 60  # of one line: more dots would overlap
 
 
 def style(palette: Palette) -> dict[Any, Any]:
@@ -69,8 +70,8 @@ def style(palette: Palette) -> dict[Any, Any]:
 
 @contextmanager
 def drawing(settings: dict[Any, Any]) -> Iterator[None]:
-    """Within the block matplotlib has these settings, takes no text for a formula, and keeps silent about glyphs that
-    its font lacks: in a page the reader's font has them, and a picture shows a box.
+    """Within the block, matplotlib uses these settings, never reads text as a formula, and does not warn about missing
+    glyphs: in a page the reader's font has them, and a picture shows a box.
     """
     import matplotlib
 
@@ -81,18 +82,21 @@ def drawing(settings: dict[Any, Any]) -> Iterator[None]:
 
 @contextmanager
 def chart(
-    title: str, label: str, *, height: float = 2.9, above: float = 0.1
+    title: str, label: str, *, height: float = 2.9, legend_lines: int = 0
 ) -> Iterator[tuple[Axes, Callable[..., Markup]]]:
-    """Axes over training steps, and what makes SVG of them; inches: the height, and what a legend needs above.
+    """Axes over training steps, and a function that turns them into SVG.
 
-    The page shows the values of all lines that have a name, or those that the function is given instead.
+    `height` is in inches; a legend above the axes adds `legend_lines` lines to it.
+    The page shows the values of all named lines, or those passed to that function instead.
     """
     from matplotlib.figure import Figure
 
-    # The salt keeps the ids of the charts of one page apart, and the same from one writing to the next.
+    # The salt makes ids differ between the charts of a page, and stay the same when the page is written again.
     with drawing({**style(IN_PAGE), "svg.hashsalt": title}):
+        above = 0.1 + LEGEND_LINE * legend_lines
+        height += LEGEND_LINE * legend_lines
         figure = Figure(figsize=(WIDTH, height))
-        # Fixed margins: a layout engine would take longer than all the drawing.
+        # Fixed margins: a layout engine would take longer than the whole drawing.
         axes = figure.add_axes((0.74 / WIDTH, 0.48 / height, 1 - 0.84 / WIDTH, 1 - (0.48 + above) / height))
         axes.set_xlabel("training step")
         axes.set_ylabel(label)
@@ -105,7 +109,7 @@ def chart(
 
 
 def tick(axes: Axes, across: int, up: int) -> None:
-    """At most so many ticks, at round numbers."""
+    """At most `across` and `up` ticks, at round numbers."""
     from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
     axes.xaxis.set_major_locator(MaxNLocator(across, integer=True))
@@ -122,16 +126,16 @@ def _line_values(axes: Axes) -> Iterator[Value]:
     """The points of every named line."""
     for line in axes.get_lines():
         label, points = str(line.get_label()), np.asarray(line.get_xydata(), dtype=np.float64)
-        if label.startswith("_"):  # matplotlib's own name for a line without one
+        if label.startswith("_"):  # the name matplotlib gives to an unnamed line
             continue
         for step, value in points[:: 1 + len(points) // MAX_VALUES]:
             yield step, value, f"step {step:,.0f}: {label} {value:,.4g}"
 
 
 def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
-    """Invisible dots in these places, each with its text, for the page's script to show."""
+    """Invisible dots at these places, each with a text that the page's script shows."""
     width, height = (72 * inches for inches in figure.get_size_inches())
-    axes.get_xlim()  # limits follow the data when they are asked for, and the transformation alone does not ask
+    axes.get_xlim()  # reading the limits updates them from the data; the transformation alone does not
     dots = []
     for across, up, text in values:
         x, y = np.asarray(axes.transData.transform((across, up))) * 72 / figure.dpi
@@ -140,8 +144,8 @@ def value_dots(figure: Figure, axes: Axes, values: Iterable[Value]) -> Markup:
     return Markup(f'<g class="values">{"".join(dots)}</g>')
 
 
-def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
-    """The figure as an inline element: no header, no metadata, no style sheet of its own, the page's colours."""
+def to_svg(figure: Figure, title: str, values: Markup) -> Markup:
+    """The figure as an inline element in the page's colours, without header, metadata and style sheet."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     svg = buffer.getvalue()
@@ -152,10 +156,11 @@ def to_svg(figure: Figure, title: str, values: Markup = _NO_VALUES) -> Markup:
     svg = re.sub(r"font-family: [^;\"]*; ?", "", svg)
     view_box = re.search(r'viewBox="[\d. ]+"', svg)
     assert view_box is not None
-    opening = f'<svg class="chart" role="img" aria-label="{escape(title)}" {view_box[0]}>'
-    svg = re.sub(r"<svg[^>]*>", lambda _: opening, svg, count=1)
-    svg = svg[: svg.rindex("</svg>")] + str(values) + svg[svg.rindex("</svg>") :]
-    return Markup(re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", svg))
+    drawn = re.sub(r"</svg>\s*$", "", re.sub(r"<svg[^>]*>", "", svg, count=1))
+    drawn = re.sub("#0101[01][1-6]", lambda match: f"var(--{VARIABLES.get(match[0], 'ink')})", drawn)
+    # A screen reader reads the values one by one, and skips lines and ticks.
+    opening = f'<svg class="chart" role="group" aria-label="{escape(title)}" {view_box[0]}>'
+    return Markup(f'{opening}<g aria-hidden="true">{drawn}</g>{values}</svg>')
 
 
 def standalone(svg: str) -> str:

@@ -12,7 +12,7 @@ from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.sweep import SweepRow, SweepSummary, SweptSet, summarize
 from bidaf.files.writing import write_output
 from bidaf.reporting.comparison import NONE, Table, interval
-from bidaf.reporting.svg import IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg, value_dots
+from bidaf.reporting.svg import ABOVE, IN_PAGE, ON_PAPER, WIDTH, Palette, drawing, style, to_image, to_svg, value_dots
 from bidaf.reporting.words import signed
 from bidaf.runs.sweeps import newest_sweep
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KEPT = "ema (kept)"  # the one average that the run kept while it trained
+KEPT = "ema (kept)"  # the average that the run kept during training
 SUFFIXES = (".png", ".svg")
 HEIGHT = 3.4  # inches
 
 
 def table(summary: SweepSummary) -> Table:
     """One row per weight set, the reference among them; what was not scored says why."""
-    columns = ["weights", "half-life", "predicted error", "start left", "EM", "F1"]
+    columns = ["weights", "half-life", "predicted error", "initial weights", "EM", "F1"]
     columns += [f"F1 \N{MINUS SIGN} {summary.reference}", "95 % interval"]
     rows = [[*_described(row.swept), *_scored(row, summary.reference)] for row in summary.rows]
     rows += [[*_described(swept), NONE, NONE, NONE, "predicted error too large"] for swept in summary.refused]
@@ -100,6 +100,7 @@ class SweepView(NamedTuple):
 
     sentence: str = ""
     chart: Markup = Markup("")
+    caption: str = ""
     table: Table | None = None
     problem: str = ""
     """Why a sweep can't be shown."""
@@ -113,7 +114,24 @@ def sweep_view(run: Path) -> SweepView:
         return SweepView(problem=str(error))
     if sweep is None or (summary := summarize(sweep)) is None:
         return SweepView()
-    return SweepView(choice_sentence(summary), sweep_chart(summary), table(summary))
+    return SweepView(choice_sentence(summary), sweep_chart(summary), _caption(summary), table(summary))
+
+
+def _caption(summary: SweepSummary) -> str:
+    """What the chart shows; only what applies to it."""
+    sentences = [f"F1 minus that of {summary.reference}."]
+    placed = [row for row in summary.rows if row.swept.half_life]
+    if any(row.f1.difference.interval for row in placed):
+        sentences.append("Bars: 95 % intervals over articles.")
+    if any(not _is_exponential(row) and row.swept.weights != summary.reference for row in placed):
+        sentences.append("An average that is not exponential is drawn at the half-life of the same mean age.")
+    if _floor(summary.rows) is not None:
+        sentences.append("Averages that are far worse lie below the chart.")
+    return " ".join(sentences)
+
+
+def _is_exponential(row: SweepRow) -> bool:
+    return row.swept.weights.startswith(("half-life:", "decay:"))
 
 
 def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
@@ -124,7 +142,7 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
     axes = figure.add_axes((0.8 / width, 0.5 / HEIGHT, 1 - 0.9 / width, 1 - 1.02 / HEIGHT))
     placed = [(row.swept.half_life, row) for row in summary.rows if row.swept.half_life]
     own = [(half_life, row) for half_life, row in placed if row.swept.weights == summary.reference]
-    exponential = [each for each in placed if each[1].swept.weights.startswith(("half-life:", "decay:"))]
+    exponential = [each for each in placed if _is_exponential(each[1])]
     others = [each for each in placed if each not in exponential and each not in own]
     _draw(axes, exponential, "o-", "exponential averages", palette.shadow)
     _draw(axes, others, "s", "other averages", palette.shadow)
@@ -141,12 +159,12 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("half-life (steps)")
     axes.set_ylabel(f"F1 \N{MINUS SIGN} F1 of {summary.reference} (points)")
-    axes.legend(loc="lower left", bbox_to_anchor=(-0.1, 1), ncols=2, borderaxespad=0.2, columnspacing=1.2)
+    axes.legend(ncols=2, columnspacing=1.2, **ABOVE)
     return figure
 
 
 def _floor(rows: list[SweepRow]) -> float | None:
-    """Where the picture ends below: far worse averages would make all others look alike. None for no such average."""
+    """Where the chart ends below: far worse averages would hide all other differences. None for no such average."""
     spreads = [total.margin for row in rows if (total := row.f1.difference.total)]
     lowest = min(row.f1.difference.value for row in rows)
     if not spreads:

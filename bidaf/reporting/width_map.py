@@ -8,10 +8,11 @@ from itertools import pairwise
 
 from markupsafe import Markup
 
-from bidaf.reporting.svg import INK, chart
+from bidaf.reporting.svg import ABOVE, chart
 from bidaf.runs.log import RunLog
 
 MOST_COLUMNS = 100
+MOST_POINTS = 200
 SPAN = 10.0  # F1 points below the highest score over which colours change
 COLOURS = "viridis"
 
@@ -22,35 +23,38 @@ def map_chart(run: RunLog) -> Markup:
     What was not scored stays blank. Scores far below the highest all have the first colour, so that differences at the
     end of a run can be seen.
     """
-    maps = run.maps[:: -(-len(run.maps) // MOST_COLUMNS)] if run.maps else []
+    every = -(-len(run.maps) // MOST_COLUMNS) or 1
+    maps = run.maps[::-every][::-1]  # the newest one is always there
     scores = [f1 for each in maps for f1 in each.f1 if f1 is not None]
     if not scores:
         return Markup("")
     lowest, highest = max(min(scores), max(scores) - SPAN), max(scores)
-    with chart("F1 of averages of every width over training steps", "half-life (steps)", height=3.2, above=0.35) as (
-        axes,
-        finish,
-    ):
+    from matplotlib.patheffects import withStroke
+
+    title = "F1 of averages of every width over training steps"
+    with chart(title, "half-life (steps)", height=3, legend_lines=1) as (axes, finish):
         figure = axes.get_figure(root=True)
         assert figure is not None
-        before = 0
-        for each in maps:
+        edges = [0, *(each.step for each in maps)]
+        for each, sides in zip(maps, pairwise(edges), strict=True):
             values = [[math.nan if f1 is None else f1] for f1 in each.f1]
-            drawn = axes.pcolormesh(
-                [before, each.step], _edges(each.half_lives), values, cmap=COLOURS, vmin=lowest, vmax=highest
-            )
-            before = each.step
+            bounds = _edges(each.half_lives)
+            drawn = axes.pcolormesh(sides, bounds, values, cmap=COLOURS, vmin=lowest, vmax=highest, edgecolor="face")
         axes.set_yscale("log", base=2)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         axes.grid(visible=False)
-        axes.set_xlim(0, before)
-        if own := _half_life(run):
-            axes.axhline(own, color=INK, linestyle=(0, (4, 2)), linewidth=1, label="the shadow of training")
-            axes.legend(loc="lower left", bbox_to_anchor=(-0.02, 1), borderaxespad=0.2)
+        axes.set_xlim(0, edges[-1])
+        if own := _kept_half_lives(run):
+            # White between black: it can be seen on every colour of the map, in both schemes.
+            around = [withStroke(linewidth=3, foreground="#000000")]
+            name = "the shadow kept in training"
+            axes.plot(*zip(*own, strict=True), color="#ffffff", linewidth=1.2, label=name, path_effects=around)
+            axes.set_ylim(bounds[0], bounds[-1])
+            axes.legend(**ABOVE)
         figure.colorbar(drawn, ax=axes, label="F1 (percent)", extend="min" if min(scores) < lowest else "neither")
         return finish(
-            (each.step, half_life, f"step {each.step:,}, half-life {half_life:,.0f}: F1 {f1:.1f}")
-            for each in maps
+            (sum(sides) / 2, half_life, f"step {each.step:,}, half-life {half_life:,.0f}: F1 {f1:.1f}")
+            for each, sides in zip(maps, pairwise(edges), strict=True)
             for half_life, f1 in zip(each.half_lives, each.f1, strict=True)
             if f1 is not None
         )
@@ -64,10 +68,7 @@ def _edges(half_lives: Sequence[float]) -> list[float]:
     return [half_lives[0] ** 2 / inner[0], *inner, half_lives[-1] ** 2 / inner[-1]]
 
 
-def _half_life(run: RunLog) -> float | None:
-    """Of the shadow that the run keeps, from its settings."""
-    ema = run.settings("ema")
-    if isinstance(half_life := ema.get("half_life"), float):
-        return half_life
-    decay = ema.get("decay")
-    return math.log(0.5) / math.log(decay) if isinstance(decay, float) and 0 < decay < 1 else None
+def _kept_half_lives(run: RunLog) -> list[tuple[int, float]]:
+    """Step and half-life of the shadow's effective decay, as logged: a warm-up makes it grow."""
+    decays = [(each.step, each.ema_decay) for each in run.intervals if each.ema_decay and each.ema_decay < 1]
+    return [(step, math.log(0.5) / math.log(decay)) for step, decay in decays[:: 1 + len(decays) // MOST_POINTS]]

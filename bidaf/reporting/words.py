@@ -1,4 +1,4 @@
-"""What the average did, in sentences; and numbers as people write them."""
+"""What the average did, in sentences; and numbers in the form that people read."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def headline(run: RunLog) -> str:
         return f"Nothing is scored yet: training is at step {run.step:,}{_of_total(run)}."
     last = run.evaluations[-1]
     if not run.has_shadow:
-        return f"This run keeps no average: its raw weights stand at {last.raw_f1:.1f} F1 after step {last.step:,}."
+        return f"This run keeps no average: its raw weights have {last.raw_f1:.1f} F1 after step {last.step:,}."
     ended = "ended" if run.status == "finished" else "is now"
     if abs(last.gain) < EVEN:
         return f"The shadow {ended} level with the raw weights, at {last.f1:.1f} F1."
@@ -44,9 +44,9 @@ def details(run: RunLog) -> list[str]:
         against = (
             "the same as the best of the raw weights"
             if abs(gain) < EVEN
-            else f"{abs(gain):.1f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.1f})"
+            else f"{abs(gain):.2f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.2f})"
         )
-        sentences.append(f"The best shadow scored {best.f1:.1f} F1 at step {best.step:,}, {against}.")
+        sentences.append(f"The best shadow scored {best.f1:.2f} F1 at step {best.step:,}, {against}.")
         if len(run.evaluations) >= 4:
             raw_falls = _falls([evaluation.raw_f1 for evaluation in run.evaluations])
             shadow_falls = _falls([evaluation.f1 for evaluation in run.evaluations])
@@ -54,7 +54,7 @@ def details(run: RunLog) -> list[str]:
                 f"From one evaluation to the next the raw weights' F1 {raw_falls}; the shadow's {shadow_falls}."
             )
     if run.skipped:
-        sentences.append(f"{run.skipped:,} steps were skipped: their loss or gradient was not finite.")
+        sentences.append(f"{count(run.skipped, 'step')} skipped: loss or gradient not finite.")
     return sentences
 
 
@@ -83,8 +83,13 @@ def signed(points: float, digits: int = 1) -> str:
     return f"{rounded:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if rounded else f"{0:.{digits}f}"
 
 
+def count(number: int, noun: str) -> str:
+    """Such as `1 step` or `1,200 steps`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
 def plain(value: object) -> str:
-    """A setting or count: thousands parted, floats without noise, nothing as a dash."""
+    """A setting or count: thousands separated, floats without noise, a dash for None."""
     if value is None:
         return "\N{EN DASH}"
     if isinstance(value, bool):
@@ -99,7 +104,7 @@ def plain(value: object) -> str:
 
 
 def _turns(gains: list[float]) -> int:
-    """How often the lead went from one to the other; a tie is nobody's."""
+    """How often the lead changed; a tie counts for neither."""
     leads = [gain > 0 for gain in gains if abs(gain) >= EVEN]
     return sum(before != after for before, after in pairwise(leads))
 

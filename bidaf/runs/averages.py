@@ -46,7 +46,7 @@ class Average:
     """One average of a run, as near as its snapshots allow."""
 
     name: str
-    """The target in its one spelling."""
+    """The target in canonical spelling."""
     coefficients: dict[str, float]
     """Source -> its share; the shares add up to 1."""
     predicted_error: float
@@ -71,7 +71,7 @@ class Resolved(NamedTuple):
     """Weight sets of a checkpoint, as their names ask for them."""
 
     sets: dict[str, tuple[dict[str, Tensor], WeightSet]]
-    """Name in its one spelling -> the weights by name, and how they were made."""
+    """Name in canonical spelling -> the weights by name, and how they were made."""
     notes: list[str]
     """What to know about those that were synthesised: their predicted error, and snapshots that were left out."""
 

@@ -1,4 +1,4 @@
-"""RUN/data: vocabulary, vectors and dev questions, so that a run answers wherever it lies.
+"""RUN/data: vocabulary, vectors and dev questions, so that a run answers from any folder.
 
 Only training needs the prepared training features. Runs of format 1 have no RUN/data until they are resumed.
 """

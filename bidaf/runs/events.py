@@ -146,7 +146,7 @@ def lines_of(path: Path) -> Iterator[bytes]:
 
 
 def load_event(line: bytes) -> dict[str, Any] | None:
-    """A line as JSON, when it names an event and a step; NaN and infinity are no JSON."""
+    """A line as JSON, when it names an event and a step; NaN and infinity are not JSON."""
     try:
         event = parse_json(line.decode())
     except (ValueError, RecursionError):
@@ -157,7 +157,7 @@ def load_event(line: bytes) -> dict[str, Any] | None:
 
 
 def parse_event(line: bytes) -> Event | dict[str, Any] | None:
-    """A typed event, an event of another kind as it stands, or None for neither."""
+    """A typed event, an event of another kind unchanged, or None for neither."""
     event = load_event(line)
     if event is None or event["event"] not in KINDS:
         return event

@@ -101,7 +101,7 @@ class SnapshotWriter:
         """Wait until all snapshots are on the disk; the records of those that are kept at this step, oldest first."""
         self._finish()
         for path in self._unflushed:
-            with suppress(FileNotFoundError):  # somebody removed it: the run needs none of its snapshots
+            with suppress(FileNotFoundError):  # removed by the user: training does not need its snapshots
                 sync(path)
         if self._unflushed:
             self._run.sync(SNAPSHOTS)
@@ -124,7 +124,7 @@ class SnapshotWriter:
 
 
 def snapshot_path(folder: Path, step: int) -> Path:
-    """Where the snapshot of a step lies."""
+    """The file of a step's snapshot."""
     return folder / f"step-{step:06d}.safetensors"
 
 

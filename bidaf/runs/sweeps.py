@@ -14,12 +14,12 @@ from bidaf.runs.layout import SWEEPS
 
 
 def sweep_path(run: Path, step: int) -> Path:
-    """Where the sweep of a step lies."""
+    """The file of a step's sweep."""
     return run / SWEEPS / f"step-{step:06d}.json"
 
 
 def read_sweep(path: Path) -> Sweep:
-    """Raises `DataError` for a file that is missing, or is no sweep."""
+    """Raises `DataError` for a file that is missing, or is not a sweep."""
     with reading(path):
         content = read_regular(path)
     try:

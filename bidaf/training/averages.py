@@ -1,4 +1,4 @@
-"""Averages made while a run trains: those that the settings name, and the map of what every width scores.
+"""Averages made during training: those that the settings name, and the map of the scores of all widths.
 
 They are synthesised from the snapshots held at that step. The map takes at most 5 % of a run's time: what it costs is
 counted in questions, not in seconds, so that a run draws the same map every time.
@@ -26,7 +26,7 @@ HALF_LIVES, SHORTEST = 8, 10
 SCORING_SHARE = 0.04
 """Of a run's time, for scoring the map; synthesis takes less than 1 % more."""
 ANSWERING_COST = 1 / 3
-"""Of answering a question, in questions trained on (2 CPU threads, squad_adam.yaml: 298 against 93 per second)."""
+"""Cost of answering a question, in training questions (2 CPU threads, squad_adam.yaml: 298 and 93 per second)."""
 
 Answer = Callable[[str, Sequence[int]], dict[str, list[Prediction]]]
 """Name of the weight set that the model holds, numbers of dev questions -> their answers by id."""
@@ -43,7 +43,7 @@ class Averages:
         self._settings = trainer.config.evaluation
 
     def named_sets(self) -> list[ScoredSet]:
-        """Those of `evaluation.averages`, as far as the snapshots allow now; says which ones they do not."""
+        """Those of `evaluation.averages` that the snapshots allow now; reports the others."""
         targets = [Target.parse(name) for name in self._settings.averages]
         if not targets or self._trainer.ema is None:
             return []

@@ -62,7 +62,7 @@ NO_LABELS = Labels()
 
 @dataclass(frozen=True)
 class DryRun:
-    """What a run would be: sizes, counts, and one step on the longest batch."""
+    """Sizes and counts of a run, and one step on the longest batch."""
 
     weights: dict[str, int]
     """Trained weights by part."""
@@ -195,7 +195,7 @@ def _train(trainer: Trainer, run: Run, report: Report) -> TrainingState:
 
 
 def _sizes(trainer: Trainer) -> str:
-    """How much there is to train, in words."""
+    """Number of parameters and steps, in words."""
     config, steps = trainer.config.training, trainer.order.batches_per_epoch
     parameters = sum(count_weights(trainer.model).values())
     return (

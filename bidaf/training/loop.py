@@ -1,4 +1,4 @@
-"""The training loop: evaluate, save, stop, step, log - in this order, with one pass more at the end."""
+"""The training loop: evaluate, save, stop, step, log - in this order, with one more pass at the end."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from bidaf.training.run_writer import Report, RunWriter
 from bidaf.training.step import Numbers, StepResult, nonfinite_error
 from bidaf.training.trainer import Trainer
 
-STORED_ANSWERS = 5  # a question, of the best evaluation
+STORED_ANSWERS = 5  # per question, at the best evaluation
 
 
 def train(trainer: Trainer, run: Run | None, report: Report = lambda folder: None) -> TrainingState:

@@ -65,7 +65,7 @@ def build_optimizer(model: nn.Module, config: OptimizerConfig) -> torch.optim.Op
 def learning_rate_factor(schedule: ScheduleConfig, step: int) -> float:
     """The share of the optimizer's learning rate that optimizer step `step` (the first is 1) is taken with.
 
-    A function of the step alone: a resumed run needs no state of it.
+    A function of the step alone: a resumed run needs no state for it.
     """
     if step < schedule.warmup_steps:
         return step / schedule.warmup_steps
@@ -94,7 +94,7 @@ def optimizer_tensors(model: nn.Module, optimizer: torch.optim.Optimizer) -> dic
 def check_optimizer_tensors(
     model: nn.Module, optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], *, updates: int, what: str
 ) -> None:
-    """Raise `DataError` unless this is the state of this optimizer after so many updates of every weight."""
+    """Raise `DataError` unless this is the state of this optimizer after that number of updates of every weight."""
     expected: dict[str, Tensor] = {}
     for name, weight in trained_weights(model) if updates else ():
         expected[f"{name}/{STEP}"] = torch.zeros(())

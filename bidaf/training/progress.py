@@ -22,11 +22,11 @@ class Progress:
 
     @property
     def on_terminal(self) -> bool:
-        """Whether there is a bar to look at."""
+        """Whether a bar is shown."""
         return not self._bar.disable
 
     def say(self, message: str) -> None:
-        """Something worth knowing, on a terminal too."""
+        """Log a message, and show it on a terminal too."""
         if self._folder is not None:
             say(message)
             write_log(self._folder, message)
@@ -46,11 +46,11 @@ class Progress:
         self._bar.update()
 
     def evaluation(self, label: str, total: int) -> Bar:
-        """A bar of its own for scoring `total` questions."""
+        """A separate bar for scoring `total` questions."""
         return self._make(label, "question", total)
 
     def close(self) -> None:
-        """Take the bar off the screen."""
+        """Erase the bar."""
         self._bar.close()
 
     def _make(self, label: str, unit: str, total: int, **options: Any) -> Bar:

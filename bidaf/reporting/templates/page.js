@@ -1,5 +1,6 @@
 "use strict";
-// What all pages can do: make elements, read a chart's values by pointer and keyboard, and save a table as CSV.
+// What all pages can do: make elements, read a chart's values by pointer and keyboard, scroll what is too wide,
+// save a table as CSV.
 function make(tag, attributes, ...children) {
   const element = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
@@ -40,11 +41,19 @@ for (const chart of document.querySelectorAll("svg.chart")) {
       const box = dot.getBoundingClientRect();
       return Math.hypot(event.clientX - box.x - box.width / 2, event.clientY - box.y - box.height / 2);
     };
-    const nearest = dots.reduce((a, b) => (distance(a) <= distance(b) ? a : b));
-    show(distance(nearest) < 40 ? nearest : null);
+    show(dots.reduce((a, b) => (distance(a) <= distance(b) ? a : b)));
   });
   chart.addEventListener("pointerleave", () => show(null));
 }
+
+// What scrolls can be reached by the Tab key; what fits its place is no stop.
+const scrolling = new ResizeObserver((entries) => {
+  for (const { target } of entries) {
+    if (target.scrollWidth > target.clientWidth) target.setAttribute("tabindex", 0);
+    else target.removeAttribute("tabindex");
+  }
+});
+document.querySelectorAll(".scroll").forEach((each) => scrolling.observe(each));
 
 for (const button of document.querySelectorAll("button[data-csv]")) {
   button.hidden = false;

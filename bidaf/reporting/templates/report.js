@@ -38,7 +38,7 @@ function start(section, data) {
     radio.checked = name === state.filter;
     chips.append(make("label", { class: "chip" }, radio, `${label} (${numbers.format(count)}${held < count ? `, ${numbers.format(held)} here` : ""})`));
   }
-  const search = make("input", { type: "search", placeholder: "Search questions, answers, contexts, ids", "aria-label": "Search" });
+  const search = make("input", { type: "search", placeholder: "Search questions and answers", "aria-label": "Search" });
   const status = make("p", { class: "muted", role: "status" });
   const list = make("ol", { class: "questions" });
   const more = make("button", { type: "button", class: "more" }, "Show more");
@@ -97,7 +97,9 @@ function start(section, data) {
     const rows = asked[weights].spans.map((span) =>
       make("tr", {}, make("td", {}, cut(asked, span)), make("td", {}, percent(span[2]))));
     table.append(make("tbody", {}, ...rows));
-    return make("div", { class: "scroll" }, table);
+    const element = make("div", { class: "scroll" }, table);
+    scrolling.observe(element);
+    return element;
   }
 
   chips.addEventListener("change", (event) => { state.filter = event.target.value; state.shown = PAGE; draw(0); });
