@@ -2,8 +2,9 @@
 
     .venv/bin/python scripts/make_screenshots.py RUN
 
-RUN is a finished run of mini.yaml, such as the quickstart's. Writes report.png, explain.png and serve.png in
-docs/images. Needs the test extra (selenium) and Debian's chromium and chromium-driver.
+RUN is a finished run of `bidaf train --config mini.yaml --deterministic`, which keeps times, and so the machine, out of
+the pictures. Writes report.png, explain.png and serve.png in docs/images. Needs the test extra (selenium) and Debian's
+chromium and chromium-driver.
 """
 
 from __future__ import annotations

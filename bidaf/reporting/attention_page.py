@@ -70,7 +70,7 @@ def verdict(explained: ExplainedQuestion) -> str:
         answer = explained.ensemble[0]
         agree = sum(each.answers[0].text == answer.text for each in explained.explanations)
         return (
-            f"The ensemble answers \u201c{_short(answer.text)}\u201d ({answer.probability:.0%}), as {agree} of its "
+            f"The ensemble answers \u201c{_short(answer.shown)}\u201d ({answer.probability:.0%}), as {agree} of its "
             f"{len(explained.explanations)} members do."
         )
     names = [label(each.weights) for each in explained.explanations]
