@@ -58,7 +58,7 @@ def main(run: Path) -> None:
             with serving(str(run), folder / "messages.txt") as server:
                 fragment = urlencode({"q": question.question, "c": question.context})
                 page = f"http://{server.host}:{server.port}/#{fragment}"
-                _photograph(browser, page, ".explanation .words", IMAGES / "serve.png")
+                _photograph(browser, page, ".explanation .readout", IMAGES / "serve.png")
         finally:
             browser.quit()
 
