@@ -123,6 +123,9 @@ def test_every_figure_is_that_of_the_published_rules_to_the_last_digit(
         assert part == expected
     assert score.best_exact_match == naive_best(gold, predictions, raw.exact, no_answer)
     assert score.best_f1 == naive_best(gold, predictions, raw.f1, no_answer)
+    assert score.best_exact_match is not None
+    for name, best in (("exact_match", score.best_exact_match), ("f1", score.best_f1)):
+        assert (score.metrics[f"best_{name}"], score.metrics[f"best_{name}_threshold"]) == best
 
 
 def test_the_empty_answer_is_right_where_there_is_none_and_wrong_elsewhere() -> None:
