@@ -162,6 +162,37 @@ def test_a_marker_that_lists_something_else_is_refused(saved: Path, text: str) -
         open_checkpoint(saved)
 
 
+def test_a_file_that_is_lost_with_its_checksum_is_missing(saved: Path) -> None:
+    sums = json.loads((saved / COMPLETE).read_text(encoding="utf-8"))
+    write_json(saved / COMPLETE, {name: sums[name] for name in sums if name != RAW_FILE})
+    (saved / RAW_FILE).unlink()
+    with pytest.raises(CorruptedCheckpoint, match=f"is not a complete checkpoint: it has no {RAW_FILE}"):
+        open_checkpoint(saved)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"format": 2}'])
+def test_a_state_that_is_none_is_corrupted(saved: Path, text: str) -> None:
+    rewrite(saved, STATE, text)
+    with pytest.raises(CorruptedCheckpoint, match=f"can't be read as a checkpoint: {STATE}"):
+        open_checkpoint(saved)
+
+
+def test_a_marker_elsewhere_is_none(saved: Path, tmp_path: Path) -> None:
+    (saved / COMPLETE).rename(tmp_path / "marker")
+    (saved / COMPLETE).symlink_to(tmp_path / "marker")
+    with pytest.raises(CorruptedCheckpoint, match="is a link"):
+        open_checkpoint(saved)
+
+
+def test_scores_are_those_of_its_own_step(configure: Configure, prepared: Prepared, tmp_path: Path) -> None:
+    trainer = make_trainer(configure(), prepared)
+    scores = {"raw": {"exact_match": 1.0, "f1": 2.0}, "ema": {"exact_match": 3.0, "f1": 4.0}}
+    trainer.state.scores, trainer.state.evaluated_step = scores, 2
+    assert open_checkpoint(save(trainer, tmp_path / "step-000002")).scores == scores
+    trainer.state.evaluated_step = 1
+    assert open_checkpoint(save(trainer, tmp_path / "step-000002")).scores is None
+
+
 def test_a_folder_that_is_not_there_is_no_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="not a complete checkpoint"):
         open_checkpoint(tmp_path / "step-000001")

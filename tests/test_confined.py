@@ -22,7 +22,7 @@ from bidaf.runs.log import is_training
 from bidaf.runs.summary import summarize_runs
 from bidaf.training.launch import start_run
 
-SECONDS = 30
+SECONDS = 60
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ class Hangs(BaseException):
 
 
 @pytest.fixture(autouse=True)
-def nothing_hangs() -> Iterator[None]:
+def nothing_hangs(half: Path) -> Iterator[None]:
     def end(*_: object) -> None:
         raise Hangs
 

@@ -282,7 +282,7 @@ def test_a_signal_saves_all_runs_and_the_same_command_ends_in_the_same_table(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_home(tmp_path)
-    longer = "training.epochs: 600, evaluation.every_steps: 300"
+    longer = "training.epochs: 200, evaluation.every_steps: 100"
     changed = FILE.replace("training.epochs: 4, evaluation.every_steps: null", longer).replace("[0, 1]", "[0]")
     (tmp_path / "small.yaml").write_text(changed)
     command = (sys.executable, "-m", "bidaf", "experiment", "small.yaml", "--jobs", "2", "--json")
