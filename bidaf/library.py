@@ -14,7 +14,6 @@ from bidaf.errors import UsageError
 if TYPE_CHECKING:
     from bidaf.data.squad import Example
     from bidaf.evaluation.ensemble import Rule
-    from bidaf.evaluation.evaluator import Prediction
     from bidaf.evaluation.metrics import Score
     from bidaf.inference.evaluate import Evaluation
     from bidaf.inference.explain import ExplainedQuestion
@@ -32,6 +31,7 @@ def load(
     at: int | None = None,
     allow_error: bool = False,
     rule: Rule | None = None,
+    max_answer_tokens: int | None = None,
     device: str = "auto",
 ) -> Answerer:
     """A model that answers: of an export folder, a run (its best checkpoint) or a checkpoint; None is the newest run.
@@ -43,7 +43,8 @@ def load(
     `weights` names the weight set, `raw` for one; None is the one that an export holds, or else the moving average
     where there is one. Other averages of a run, such as `half-life:1000`, are synthesised from its snapshots; one whose
     predicted error is above 5 % raises `UsageError`, unless `allow_error`. `at` takes the run's checkpoint of that
-    step. Raises `DataError` for a folder that is missing or corrupted, or lacks the weights asked for.
+    step. `max_answer_tokens` is the greatest length of an answer; None is the model's own setting. Raises `DataError`
+    for a folder that is missing or corrupted, or lacks the weights asked for.
     """
     from bidaf.device import choose_device
     from bidaf.inference.ensemble import load_named
@@ -51,7 +52,8 @@ def load(
 
     name = model if model is None else str(model) if isinstance(model, str | Path) else [str(each) for each in model]
     chosen = choose_device(device)
-    return predictor_for(load_named(name, weights=weights, at=at, allow_error=allow_error, rule=rule, device=chosen))
+    loaded = load_named(name, weights=weights, at=at, allow_error=allow_error, rule=rule, device=chosen)
+    return predictor_for(loaded, max_answer_tokens=max_answer_tokens)
 
 
 @overload
@@ -72,14 +74,15 @@ def predict(
     """`{id: answer}`, or with `n_best` a record per question with its answers, both in the order of the questions.
 
     `questions` is a file of any schema that `bidaf predict` reads, or `{"context", "question"}`, with an `"id"` or
-    without: one, a list, or the rows of a pandas data frame. `on_progress` gets the number of questions of each batch
-    that is done. A model that knows "no answer" answers with the empty text, and its records hold the probability
-    of `no_answer`. Raises `DataError` for anything that is not a question.
+    without: one, a list, or the rows of a pandas data frame. A context may be a list of passages, from the best of
+    which the answer is taken. `on_progress` gets the number of passages of each batch that is done. A model that knows
+    "no answer" answers with the empty text, and its records hold the probability of `no_answer`. Raises `DataError`
+    for anything that is not a question.
     """
     from bidaf.data.questions import as_examples, read_questions
 
     _check_model(model)
-    examples = read_questions(questions) if isinstance(questions, str | Path) else as_examples(questions)
+    examples = read_questions(questions, passages=True) if isinstance(questions, str | Path) else as_examples(questions)
     return predict_examples(model, examples, n_best=n_best, on_progress=on_progress)
 
 
@@ -87,17 +90,10 @@ def predict_examples(
     model: Answerer, examples: Sequence[Example], *, n_best: int | None, on_progress: OnProgress
 ) -> dict[str, str] | list[dict[str, Any]]:
     """What `predict` returns, for questions that were read already."""
-    ranked = model.rank(model.features(examples), 1 if n_best is None else n_best, on_progress)
-    if n_best is None:
-        return {id: best.text for id, (best, *_) in ranked.items()}
-    return [n_best_record(example.id, example.question, ranked[example.id], n_best) for example in examples]
+    from bidaf.inference.records import answer_records
 
-
-def n_best_record(id: str, question: str, answers: Sequence[Prediction], n_best: int) -> dict[str, Any]:
-    """One record of an n-best file, of ranked answers."""
-    record = {"id": id, "question": question, "answers": [answer._asdict() for answer in answers[:n_best]]}
-    empty = [answer.probability for answer in answers if answer.is_empty]
-    return {**record, "no_answer": empty[0]} if empty else record
+    records = answer_records(model, examples, n_best, on_progress)
+    return {record["id"]: record["prediction_text"] for record in records} if n_best is None else records
 
 
 def evaluate(model: Answerer, data: str | Path | None = None) -> Evaluation:

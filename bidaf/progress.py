@@ -1,7 +1,8 @@
-"""Progress bars: on stderr if that is a terminal; erased when they are done."""
+"""Progress bars: on stderr if that is a terminal, of several processes by rank 0; erased when they are done."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Iterator
 from typing import Any, TypeVar
 
@@ -45,7 +46,8 @@ class Bar(tqdm):  # type: ignore[misc]
 
 def bar(label: str, unit: str, total: int | None, **options: Any) -> Bar:
     """A bar to be updated within `with`; `options` are tqdm's."""
-    return Bar(desc=label, unit=unit, total=total, disable=None, leave=False, dynamic_ncols=True, **options)
+    disable = None if os.environ.get("RANK", "0") == "0" else True  # None: where stderr is no terminal
+    return Bar(desc=label, unit=unit, total=total, disable=disable, leave=False, dynamic_ncols=True, **options)
 
 
 def watched(items: Collection[T], label: str, unit: str, **options: Any) -> Iterator[T]:

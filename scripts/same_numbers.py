@@ -7,9 +7,10 @@ For changes that are to move, rename and shorten code and not to change what it 
 a part of the embedded corpus, of batches that are long enough to run in parts, on one thread of the processor. It is
 made twice, by the commit's code and by the working tree's, each in processes of its own.
 
-Compared are, bit for bit, raw weights, shadow and optimizer of every checkpoint, all predictions, and all of
-metrics.jsonl but the clock, the machine and the settings. What one version calls otherwise than another stands in the
-tables at the top. Figures that today's metrics alone have are new, and no difference; figures that went are one.
+Compared are, bit for bit, all arrays of the prepared features, raw weights, shadow and optimizer of every checkpoint,
+all predictions, and all of metrics.jsonl but the clock, the machine and the settings. What one version calls otherwise
+than another stands in the tables at the top. Figures that today's metrics alone have are new, and no difference;
+figures that went are one.
 
 Exit code 0 when all is the same, 1 when something differs or does not train, 2 for a commit that can't be read.
 """
@@ -41,6 +42,7 @@ CHECKPOINT_FILES = {
     "shadow": ("weights/ema.safetensors", "shadow.safetensors"),
     "optimizer": ("optimizer.safetensors",),
 }
+FEATURE_ARRAYS = {"context_forms": "context_types", "question_forms": "question_types"}  # older name -> today's
 # Groups in a line of metrics whose values stood in the line itself before.
 METRIC_GROUPS = ("scores",)
 # What a line of metrics says of the clock, the machine, the settings and the name of a folder.
@@ -188,6 +190,19 @@ def read_run(run: Path) -> dict[str, Values]:
     return found
 
 
+def read_features(prepared: Path) -> dict[str, Values]:
+    """The arrays of both splits, which versions write in one file or in a file per array."""
+    found: dict[str, Values] = {}
+    for split in ("train", "dev"):
+        [folder] = prepared.glob(f"*/{split}")
+        if (file := folder / "features.safetensors").exists():
+            found[f"features {split}"] = load_file(file)
+        else:
+            arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
+            found[f"features {split}"] = {FEATURE_ARRAYS.get(name, name): array for name, array in arrays.items()}
+    return found
+
+
 def metrics(path: Path) -> Iterator[tuple[str, Any]]:
     """The values of metrics.jsonl by event, step and name, the names as the versions have them in common."""
     for line in path.read_bytes().splitlines():
@@ -272,7 +287,8 @@ def compare(case: str, old: Version, new: Version) -> list[str]:
         runs = [read_run(version.train(case, {**COMMON, **CASES[case]})) for version in (old, new)]
     except RuntimeError as error:
         return [str(error)]
-    return differences(*runs)
+    features = [read_features(version.folder / "prepared") for version in (old, new)]
+    return differences({**features[0], **runs[0]}, {**features[1], **runs[1]})
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from torch.distributed import distributed_c10d
 
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
+from bidaf.distributed import Group, joined
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError
 from bidaf.evaluation import evaluator
 from bidaf.runs.state import TrainingState
-from bidaf.training.distributed import Group, joined
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import follow_run, resume_run, start_run
 from bidaf.training.step import StepResult, TrainingStep

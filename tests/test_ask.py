@@ -113,7 +113,7 @@ def test_what_is_wrong_is_one_message(tiny: Tiny, code: int, args: list[str], st
 def test_a_long_passage_is_shown_around_its_answer(capsys: pytest.CaptureFixture[str]) -> None:
     context = f"{'Rain fell. ' * 500}Dora\r lives in \x1b[2J Rome. {'Rain fell. ' * 500}"
     start = context.index("Rome")
-    print_passage(context, Prediction("Rome", start, start + 4, 0.123))
+    print_passage(context, Prediction("Rome", start, start + 4, 0.123, 2.5))
     shown = capsys.readouterr().out
     text = " ".join(shown.split())
     assert text.startswith("... ")
@@ -125,7 +125,7 @@ def test_a_long_passage_is_shown_around_its_answer(capsys: pytest.CaptureFixture
     assert set(words) == {"Rain", "fell.", "Dora", "lives", "in", "[2J", "Rome."}  # none is cut
     print_passage(context)
     assert capsys.readouterr().out.count("Rain fell.") > 900
-    print_passage(context, Prediction(context[: start + 4], 0, start + 4, 1.0))
+    print_passage(context, Prediction(context[: start + 4], 0, start + 4, 1.0, 2.5))
     last = capsys.readouterr().out.strip().rpartition("\n\n")[2]
     assert last.startswith("Rain fell. ")
     assert " ... " in last

@@ -18,13 +18,13 @@ from helpers_cli import bidaf, write_tiny
 from test_step import QUESTIONS, Bench, nan_loss, plain_descent
 from torch import Tensor
 
+from bidaf import distributed
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
+from bidaf.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
 from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.model.bidaf import span_loss
-from bidaf.training import distributed
-from bidaf.training.distributed import ALONE, Group, LostProcess, device_of, expected_size, joined, require_same, speaks
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
 from bidaf.training.trainer import Trainer
@@ -386,7 +386,7 @@ def test_without_a_store_left_a_process_speaks_for_itself(at_store: Callable[[in
         (("train",), "name a config"),
         (("train", "--colour"), "No such option"),
         (("eval",), "bidaf eval runs in one process"),
-        (("predict", "questions.json"), "bidaf predict runs in one process"),
+        (("predict", "questions.json"), "several processes write JSON lines"),
         (("config", "validate", "tiny.yaml"), "bidaf config runs in one process"),
     ],
 )

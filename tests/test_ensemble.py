@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ import torch
 from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny
 
 import bidaf
+from bidaf.data.squad import Example
 from bidaf.ema.average import trained_weights
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.ensemble import RULES, Rule, combine, number_of_ensembles, score_sizes, some_ensembles
@@ -21,9 +23,10 @@ from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.n_best import read_n_best
 from bidaf.evaluation.questions import GoldQuestion
 from bidaf.evaluation.statistics import estimate
-from bidaf.inference.ensemble import load_named
+from bidaf.inference.ensemble import Ensemble, load_named
 from bidaf.inference.ensemble_folder import ENSEMBLE
 from bidaf.inference.ensemble_predictor import EnsemblePredictor
+from bidaf.inference.explain import explain
 from bidaf.inference.loading import load_model
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.score_ensemble import mean_weights
@@ -173,8 +176,8 @@ def test_a_file_that_answers_something_else_is_refused(tmp_path: Path, content: 
 # Models
 
 SETTINGS = {
-    "seed1": ["training.seed=1", "training.max_steps=12"],
-    "words": ["training.seed=2", "training.max_steps=12", "data.min_word_count=1"],
+    "seed1": ["training.seed=1", "training.max_steps=6"],
+    "words": ["training.seed=2", "training.max_steps=6", "data.min_word_count=1"],
 }
 
 
@@ -213,12 +216,13 @@ def exported(runs: Path) -> Path:
 
 def test_members_of_other_vocabularies_read_the_questions_in_their_own_rows(runs: Path) -> None:
     loaded = load_named([str(runs / name) for name in ("tiny", "words")], device=CPU)
+    assert isinstance(loaded, Ensemble)
     own = load_model(str(runs / "words"), device=CPU)
     assert own.vocabulary != load_model(str(runs / "tiny"), device=CPU).vocabulary
     dev, expected = loaded.dev_features(), own.dev_features()
     assert dev is not None
     assert expected is not None
-    _, other = EnsemblePredictor(loaded).members(dev)  # type: ignore[arg-type]
+    _, other = EnsemblePredictor(loaded).members(dev)
     for name in ("word_rows", "chars", "context_types", "question_types"):
         np.testing.assert_array_equal(getattr(other.features, name), getattr(expected, name))
     assert other.predictor.answer(other.features, 5) == Predictor(own).answer(expected, 5)
@@ -317,10 +321,24 @@ def test_explain_shows_the_members_and_their_common_answer(runs: Path, exported:
     assert alone.ensemble is None
 
 
+def test_explain_says_which_member_lacks_which_attention(exported: Path) -> None:
+    loaded = load_named(str(exported), device=CPU)
+    assert isinstance(loaded, Ensemble)
+    first, second, third = loaded.members
+    config = second.config.model_copy(
+        update={"model": second.config.model.model_copy(update={"attention": "context_to_query"})}
+    )
+    second = replace(second, source=replace(second.source, config=config))
+    (explained,) = explain([replace(loaded, members=(first, second, third))], [Example("", "Where?", CONTEXT, ())])
+    assert explained.lacks.startswith("seed1: This variant has no question-to-context attention")
+
+
 def test_equal_files_of_members_take_their_space_once(exported: Path) -> None:
     vectors = [exported / "members" / str(number) / "vectors.safetensors" for number in (1, 2)]
     assert vectors[0].samefile(vectors[1])
-    first, second, *_ = bidaf.load(exported).loaded.members  # type: ignore[union-attr]
+    loaded = load_named(str(exported), device=CPU)
+    assert isinstance(loaded, Ensemble)
+    first, second, _ = loaded.members
     fixed = [dict(each.model.named_buffers())["embedding.word.fixed"] for each in (first, second)]
     assert fixed[0] is fixed[1]
 

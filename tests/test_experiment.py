@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import events
+from helpers_browser import Browser
 from helpers_cli import DEV, fail, squad, succeed, write_tiny
 from helpers_cli import bidaf as run_bidaf
 
@@ -121,6 +122,16 @@ def test_table_csv_and_page_show_the_same_figures(finished: Path) -> None:
     assert "no-char (B) against full (A)" in page
 
 
+def test_everybody_can_read_the_page(browser: Browser, finished: Path) -> None:
+    succeed("experiment", "small.yaml", cwd=finished)
+    for dark, width in ((False, 1200), (True, 360)):
+        browser.open(finished / "runs/small/report.html", dark=dark, width=width)
+        assert browser.inaccessible() == []
+        assert browser.low_contrast() == []
+        assert browser.run("return document.documentElement.scrollWidth") <= width
+        assert browser.complaints() == []
+
+
 def test_what_is_missing_is_trained_to_the_same_table_and_a_failure_is_named(home: Path) -> None:
     before = succeed("experiment", "small.yaml", "--json", cwd=home).json["variants"]
     runs = home / "runs/small"
@@ -156,6 +167,8 @@ def test_longer_training_resumes_runs_that_were_finished(home: Path) -> None:
     succeed(*command[1:], cwd=home)
     listed = succeed("experiment", "small.yaml", "--list", "--json", cwd=home).json
     assert [each["status"] for each in listed] == ["finished", *["interrupted"] * 3]
+    full, no_char = succeed("experiment", "small.yaml", "--table", "--json", cwd=home).json["variants"]
+    assert [len(full["seeds"]), len(no_char["seeds"])] == [1, 0]  # shorter runs do not count
 
 
 def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path) -> None:
@@ -271,7 +284,7 @@ def test_a_signal_saves_all_runs_and_the_same_command_ends_in_the_same_table(
     tmp_path: Path, number: signal.Signals
 ) -> None:
     write_home(tmp_path)
-    longer = "training.epochs: 600, evaluation.every_steps: 300"
+    longer = "training.epochs: 200, evaluation.every_steps: 100"
     changed = FILE.replace("training.epochs: 4, evaluation.every_steps: null", longer).replace("[0, 1]", "[0]")
     (tmp_path / "small.yaml").write_text(changed)
     command = (sys.executable, "-m", "bidaf", "experiment", "small.yaml", "--jobs", "2", "--json")

@@ -26,13 +26,13 @@ from torch import Tensor
 from bidaf.config import Config
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
+from bidaf.distributed import Group, LostProcess
 from bidaf.ema.average import trained_weights
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.files.confined import ConfinedFolder
 from bidaf.model.bidaf import Bidaf
 from bidaf.runs.snapshots import SnapshotWriter, list_snapshots
-from bidaf.training.distributed import Group, LostProcess
 from bidaf.training.launch import resume_run, start_run
 from bidaf.training.step import Phase, StepResult, TrainingStep
 from bidaf.training.trainer import Trainer

@@ -145,7 +145,7 @@ FAULTS = {
         "several_processes",
         [
             (
-                "training/distributed.py",
+                "distributed.py",
                 "flags = [loss.new_full((1,), flag) for flag in stop_flags]",
                 "flags = list(loss.new_tensor(stop_flags).split(1))",
             )

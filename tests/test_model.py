@@ -82,7 +82,7 @@ def plain_scores(model: Bidaf, batch: Batch) -> SpanScores:
 
 def parts(scores: SpanScores) -> list[Tensor]:
     """What there is of start, end and no answer."""
-    return [part for part in scores if part is not None]
+    return [part for part in (scores.start, scores.end, scores.no_answer) if part is not None]
 
 
 def gradients(model: Bidaf, scores: SpanScores) -> dict[str, Tensor]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import random
 import re
 import string
 import subprocess
@@ -136,6 +137,21 @@ def test_whole_files_score_as_the_naive_restatement_does(
     assert score.questions == len(questions)
     assert set(score.missing) == {id for id, _ in questions} - set(predictions)
     assert set(score.unknown) == set(predictions) - {id for id, _ in questions}
+
+
+def test_random_predictions_of_thousands_of_questions_score_as_the_naive_restatement_does(tmp_path: Path) -> None:
+    draw = random.Random(0)
+    words = ["the", "a", "An", "Denver", "denver", "Broncos", "U.S.", "1,000", "co-op", "“x”", "\u2019s", "\u00a0", "é"]
+
+    def text() -> str:
+        return " ".join(draw.choices(words, k=draw.randint(0, 5)))
+
+    questions = [(f"q{number}", [text() for _ in range(draw.randint(1, 4))]) for number in range(5_000)]
+    predictions = {id: draw.choice([text(), draw.choice(golds)]) for id, golds in questions if draw.random() < 0.95}
+    document = squad(questions)
+    score = score_file(write(tmp_path / "data.json", document), write(tmp_path / "predictions.json", predictions)).score
+    assert (score.exact_match, score.f1) == naive_score(document, predictions)
+    assert 30 < score.exact_match < score.f1 < 90
 
 
 @pytest.mark.parametrize(

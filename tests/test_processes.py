@@ -159,7 +159,7 @@ def test_a_run_goes_on_with_another_number_of_processes(
     stopped, told = folder / "stopped in training", list[str]()
     resume_run(stopped, CPU, told.append, config=plan["stopped in training"], folder=folder / "resumed by one")
     assert_same_run(folder / "resumed by one", alone("without dropout"))
-    assert any("began with 2 processes" in message and "goes on with 1" in message for message in told)
+    assert any("began with 2 processes" in message and "continues with 1" in message for message in told)
 
 
 def test_both_end_in_the_same_state(seen: list[dict[str, Any]]) -> None:

@@ -286,7 +286,7 @@ def test_another_count_of_threads_is_told(configure: Configure, tmp_path: Path) 
     assert "began with" not in resume(folder)[1]
     before = torch.get_num_threads()
     write_json(folder / "environment.json", {"threads": before + 1})
-    assert f"began with {before + 1} threads and goes on with {before}" in resume(folder)[1]
+    assert f"began with {before + 1} threads and continues with {before}" in resume(folder)[1]
     for content in ("{}", "[]", "half"):
         (folder / "environment.json").write_text(content)
         assert "began with" not in resume(folder)[1]

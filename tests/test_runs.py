@@ -200,8 +200,8 @@ def test_a_size_is_shown_in_the_unit_that_leaves_it_short(size: int, shown: str)
     ("words", "offered"),
     [
         ("bidaf train --config squad_", ["squad_adam.yaml", "squad_released.yaml"]),
-        ("bidaf prepare -c mi", ["mini.yaml"]),
-        ("bidaf config show min", ["mini.yaml"]),
+        ("bidaf prepare -c mi", ["mini.yaml", "mini2.yaml"]),
+        ("bidaf config show mini2", ["mini2.yaml"]),
         ("bidaf eval --model t", ["tiny"]),
         ("bidaf ask -m ti", ["tiny"]),
         ("bidaf train --resume t", ["tiny"]),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
-from same_numbers import CASES, COMMON, differences, named_as_in, read_run, write_data
+from same_numbers import CASES, COMMON, differences, named_as_in, read_features, read_run, write_data
 
 from bidaf.training.micro_batches import FEWEST_TOKENS
 
@@ -104,6 +104,20 @@ def test_a_run_with_nothing_to_compare_is_not_called_the_same(run: Path, folder:
     shutil.rmtree(run / folder)
     with pytest.raises(RuntimeError, match="holds no"):
         read_run(run)
+
+
+def test_features_in_files_of_their_own_are_compared_with_those_in_one(tmp_path: Path) -> None:
+    spans: NDArray[np.int32] = np.array([[0, 1]], dtype=np.int32)
+    types: NDArray[np.int32] = np.array([1, 2], dtype=np.int32)
+    for split in ("train", "dev"):
+        for version in ("old", "new"):
+            (tmp_path / version / "key" / split).mkdir(parents=True)
+        np.save(tmp_path / f"old/key/{split}/answer_spans.npy", spans)
+        np.save(tmp_path / f"old/key/{split}/context_forms.npy", types)
+        arrays = {"answer_spans": spans + (split == "dev"), "context_types": types}
+        save_file(arrays, tmp_path / f"new/key/{split}/features.safetensors")
+    [line] = differences(read_features(tmp_path / "old"), read_features(tmp_path / "new"))
+    assert line == "features dev: 1 of 2 differ; largest difference 1 in answer_spans"
 
 
 def test_settings_get_the_names_that_a_version_has_for_them() -> None:

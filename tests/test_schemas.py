@@ -18,7 +18,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from oracle import asked_in, lost
 from strategies_fuzz import QuestionFile, question_files
 
-from bidaf.data.questions import ReadReport, read_questions
+from bidaf.data.questions import ReadReport, read_questions, stream_questions
 from bidaf.data.schemas import SCHEMAS
 from bidaf.data.squad import GoldAnswer
 from bidaf.errors import DataError
@@ -164,6 +164,10 @@ def test_an_unknown_schema_is_named_with_what_was_looked_for(
     assert all(f"{schema.name}: {schema.outline}" in message for schema in SCHEMAS)
 
 
+def ignore(report: ReadReport) -> None:
+    pass
+
+
 def check_nothing_is_lost(folder: Path, file: QuestionFile) -> None:
     path = folder / file.name
     path.write_bytes(file.content)
@@ -173,6 +177,10 @@ def check_nothing_is_lost(folder: Path, file: QuestionFile) -> None:
     except DataError:  # any other exception fails the test
         return
     [report] = reports
+    several = read_questions(path, passages=True, on_report=ignore)
+    stream = stream_questions(str(path), on_report=ignore)
+    assert list(stream) == several
+    assert len(stream) == len(several)
     assert report.read == len(examples) + report.num_skipped
     assert len({example.id for example in examples}) == len(examples)
     answered = [(example.question, example.context) for example in examples]

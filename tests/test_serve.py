@@ -15,17 +15,21 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import torch
-from helpers_cli import DEV, Tiny, fail, train_tiny
+from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
 from helpers_serve import Running, load_service, running
 
+from bidaf.device import choose_device
 from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction
-from bidaf.inference.predictor import Predictor
+from bidaf.inference.ensemble import load_named_sets
+from bidaf.inference.ensemble_predictor import predictor_for
+from bidaf.inference.predictor import Answerer, Predictor
 from bidaf.serve.batching import Batcher, Busy
 from bidaf.serve.limits import Limits
 from bidaf.serve.service import Outcome, Question, Service
@@ -56,7 +60,7 @@ def client(server: Running) -> Iterator[httpx.Client]:
         yield opened
 
 
-def expected(predictor: Predictor, question: str, context: str, n_best: int = 1) -> list[dict[str, Any]]:
+def expected(predictor: Answerer, question: str, context: str, n_best: int = 1) -> list[dict[str, Any]]:
     found = predictor.ask(question, context, n_best)
     return [
         {"answer": each.text, "score": pytest.approx(each.probability, rel=1e-5), "start": each.start, "end": each.end}
@@ -102,6 +106,24 @@ def test_a_context_far_longer_than_any_batch_is_answered(client: httpx.Client) -
     context = f"{CONTEXT} " * 800
     found = client.post("/answer", json={"question": "Where does Dora live?", "context": context}).json()
     assert found["answer"] == context[found["start"] : found["end"]]
+
+
+def test_an_ensemble_is_served_like_a_model(tiny: Tiny, tmp_path: Path) -> None:
+    members = ("tiny", "tiny", "-w", "raw", "-w", "ema")
+    succeed("ensemble", *members, "--export", tmp_path / "both", cwd=tiny.folder)
+    (loaded,) = load_named_sets(str(tmp_path / "both"), None, choose_device("cpu"))
+    with running(Service([loaded])) as started, httpx.Client(base_url=started.address, timeout=30) as client:
+        found = client.post("/answer", json={"question": "Where does Dora live?", "context": CONTEXT}).json()
+        model = client.get("/model").json()
+        asked = {"question": "Where does Dora live?", "context": CONTEXT, "weights": [model["default_weights"]]}
+        explained = client.post("/explain", json=asked).json()
+        page = client.get("/").text
+    best = expected(predictor_for(loaded), "Where does Dora live?", CONTEXT)
+    assert {name: found[name] for name in best[0]} == best[0]
+    assert "2 models (sum rule)" in model["weights"][model["default_weights"]]["made"]
+    assert "ensemble of 2 models" in model["card"]
+    assert [each["label"] for each in explained["explanations"]] == ["tiny (1)", "tiny (2)"]
+    assert "both, step 20" in page
 
 
 # Refusals
@@ -437,6 +459,7 @@ def test_the_command_prints_its_address_and_answers_what_it_accepted_before_sigt
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(httpx.post, f"{address}answer", json=long, timeout=60)
             time.sleep(0.3)  # on its way, and nowhere near done
+            httpx.get(f"{address}healthz", timeout=60)  # the server has read what came before
             server.send_signal(signal.SIGTERM)
             assert found.result().json()["answer"] in long["context"]
         out, err = server.communicate(timeout=30)

@@ -20,6 +20,7 @@ from safetensors.torch import load_file
 from bidaf.config import MAX_LR, Config
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
+from bidaf.distributed import Group
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
@@ -34,7 +35,6 @@ from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import MovingAverage
 from bidaf.training import loop, run_writer
 from bidaf.training import trainer as trainer_module
-from bidaf.training.distributed import Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.launch import resume_run, start_run, try_out
 from bidaf.training.loop import train

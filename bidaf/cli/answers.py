@@ -21,7 +21,7 @@ _CONTROLS = {code: " " for code in (*range(0x20), *range(0x7F, 0xA0)) if chr(cod
 
 def print_record(question: str, answers: Sequence[Prediction]) -> None:
     """One line of JSON."""
-    record: dict[str, Any] = {"question": question, "answers": [answer._asdict() for answer in answers]}
+    record: dict[str, Any] = {"question": question, "answers": [answer.to_dict() for answer in answers]}
     print(json.dumps(record), flush=True)
 
 

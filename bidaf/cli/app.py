@@ -114,7 +114,7 @@ def root(
     ] = False,
 ) -> None:
     """BiDAF on SQuAD with an exponential moving average of all weights."""
-    if _is_one_of_several() and "LOCAL_RANK" in os.environ and ctx.invoked_subcommand != "train":
+    if _is_one_of_several() and "LOCAL_RANK" in os.environ and ctx.invoked_subcommand not in ("train", "predict"):
         raise UsageError(f"bidaf {ctx.invoked_subcommand} runs in one process: start it without torchrun")
 
 
@@ -190,7 +190,7 @@ def _explain(error: Exception) -> str | None:
 
 def _fail(error: BaseException, message: str, code: int) -> int:
     if _is_one_of_several():
-        from bidaf.training.distributed import speaks
+        from bidaf.distributed import speaks
 
         if not speaks(error):
             return code

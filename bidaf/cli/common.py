@@ -85,11 +85,11 @@ def print_json(value: Any) -> None:
     print(text if _can_be_encoded(text, sys.stdout.encoding or "utf-8") else json.dumps(value, indent=2) + "\n", end="")
 
 
-def questions_bar(total: int) -> Bar:
+def questions_bar(total: int, unit: str = "question") -> Bar:
     """Progress over questions on stderr; nothing when that is not a terminal."""
     from bidaf.progress import bar
 
-    return bar("answer", "question", total)
+    return bar("answer", unit, total)
 
 
 def print_table(title: str, columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:

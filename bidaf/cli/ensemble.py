@@ -72,7 +72,7 @@ def ensemble_command(
     """Let several models answer together: the score with one member to all, and the gain with its interval.
 
     The same models with their weights averaged are scored too, where the shapes agree. An exported ensemble is used
-    like a model: `--model FOLDER` of eval, predict, ask and explain.
+    like a model: `--model FOLDER` of eval, predict, ask, explain and serve.
     """
     from bidaf.files.writing import check_output, write_output
 
@@ -129,7 +129,7 @@ def ensemble_command(
 
 def _answers(scored: ScoredEnsemble, n_best: int | None) -> dict[str, str] | list[dict[str, Any]]:
     """What `bidaf predict` writes."""
-    from bidaf.library import n_best_record
+    from bidaf.inference.records import n_best_record
 
     answers = scored.score.answers
     if n_best is None:

@@ -84,7 +84,8 @@ def experiment_command(
             for job in left:
                 print_line(shown_command(job, resources))
             return
-        say(f"{len(left)} of {len(chosen)} runs to train in {folder}, {resources.at_once} at a time")
+        at_once = f", {resources.at_once} at a time" if left else ""
+        say(f"{len(left)} of {len(chosen)} runs to train in {folder}{at_once}")
         try:
             failures = train(left, resources, say)
         except Interrupted as interrupted:

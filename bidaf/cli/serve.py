@@ -46,11 +46,11 @@ def serve_command(
         raise BidafError(f"bidaf serve needs {' and '.join(missing)}; install: pip install {' '.join(PACKAGES)}")
 
     from bidaf.device import choose_device
-    from bidaf.inference.loading import load_weight_sets
+    from bidaf.inference.ensemble import load_named_sets
     from bidaf.serve.server import serve
 
     names = weight_sets(weights, use_ema, both=both)
-    models = load_weight_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
+    models = load_named_sets(model, names, choose_device(device), at=at, allow_error=allow_error)
     say_notes(models)
     for each in models:
         say(f"serving the {each.description}")

@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     import torch
 
     from bidaf.config import Config
+    from bidaf.distributed import Group
     from bidaf.runs.labels import Labels
     from bidaf.runs.state import TrainingState
-    from bidaf.training.distributed import Group
 
 
 def train_command(
@@ -87,7 +87,7 @@ def train_command(
     labels = Labels.of(name, tag or [], notes)
     if sys.stderr.isatty():
         say("loading PyTorch")
-    from bidaf.training.distributed import device_of, expected_size, joined
+    from bidaf.distributed import device_of, expected_size, joined
     from bidaf.training.launch import follow_run
 
     if dry_run and expected_size() > 1:

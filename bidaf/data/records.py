@@ -9,24 +9,38 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from bidaf.data.schemas import Fields
 from bidaf.data.squad import Example, GoldAnswer
 from bidaf.files.reading import kind_of
 
+SEVERAL = "has several contexts, which only predict and score take"
 NOT_GIVEN = -1  # the offset of an answer that comes without one
 HALF_CHARACTER = "holds half of a surrogate pair (such as \\ud800), which is no character"
 
 
-def make_example(fields: Fields, need_answers: bool = False) -> Example | str:
-    """An example, with an empty id where none is given; or what is wrong, as in `question is empty`.
+class Needs(NamedTuple):
+    """What a command asks of a question."""
 
-    With `need_answers` it must have an answer, or be said to have none.
-    """
-    for name in ("question", "context"):
-        if problem := _text_problem(fields.get(name)):
+    answers: bool = False
+    """It has an answer, or is said to have none."""
+    passages: bool = False
+    """It may have several contexts."""
+
+
+ANY_QUESTION = Needs(passages=True)
+
+
+def make_example(fields: Fields, needs: Needs = ANY_QUESTION) -> Example | str:
+    """An example, with an empty id where none is given; or what is wrong, as in `question is empty`."""
+    given: Any = fields.get("context")
+    contexts: list[Any] = given if isinstance(given, list) and given else [given]
+    for name, texts in (("question", [fields.get("question")]), ("context", contexts)):
+        if problem := next(filter(None, map(_text_problem, texts)), None):
             return f"{name} {problem}"
+    if len(contexts) > 1 and not needs.passages:
+        return SEVERAL
     id, title, impossible = fields.get("id", ""), fields.get("title"), _flag(fields.get("is_impossible"))
     if (isinstance(id, int) and not isinstance(id, bool)) or (isinstance(id, float) and math.isfinite(id)):
         id = str(id)
@@ -39,15 +53,16 @@ def make_example(fields: Fields, need_answers: bool = False) -> Example | str:
     # An empty list of answers means that the question has no answer; missing or unusable answers mean nothing.
     impossible = impossible or (_is_empty(fields.get("answers")) and "detected_answers" not in fields)
     answers = () if impossible else tuple(_answers(fields))
-    if need_answers and not answers and not impossible:
+    if needs.answers and not answers and not impossible:
         return "no usable answer is given"
     return Example(
         id if id.strip() else "",
         fields["question"],
-        fields["context"],
+        contexts[0],
         answers,
         title if isinstance(title, str) and _encodable(title) else None,
         impossible,
+        tuple(contexts[1:]),
     )
 
 

@@ -37,7 +37,7 @@ SCHEMAS = (
 KEYS = {
     "id": ("qid", "id"),
     "question": ("question",),
-    "context": ("context", "passage", "document", "paragraph"),
+    "context": ("context", "passage", "document", "paragraph", "contexts", "passages"),
     "title": ("title",),
     "answers": ("answers", "answer"),
     "detected_answers": ("detected_answers",),

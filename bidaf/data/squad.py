@@ -27,6 +27,13 @@ class Example:
     """Of the article; None where the source names none."""
     impossible: bool = False
     """The context has no answer, as its source says; then there are no `answers`."""
+    further_contexts: tuple[str, ...] = ()
+    """Where the answer may be in one of several passages: all but the first, which is `context`."""
+
+    @property
+    def passages(self) -> tuple[str, ...]:
+        """All contexts."""
+        return (self.context, *self.further_contexts)
 
 
 def align(answer: GoldAnswer, context: str) -> GoldAnswer | str:

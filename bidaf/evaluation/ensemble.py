@@ -42,8 +42,12 @@ def combine(members: Sequence[Sequence[Prediction]], rule: Rule) -> list[Predict
 
 def first_spans(answers: Sequence[Prediction], n: int) -> list[Prediction]:
     """The first `n` spans, and "no answer" if it is among the answers, in its place."""
-    listed = [answer for answer in answers if not answer.is_empty][:n]
-    return [answer for answer in answers if answer.is_empty or answer in listed]
+    kept, spans = [], 0
+    for answer in answers:
+        spans += not answer.is_empty
+        if answer.is_empty or spans <= n:
+            kept.append(answer)
+    return kept
 
 
 def _sum(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
@@ -56,7 +60,9 @@ def _sum(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
         for text, answer in own.items():
             by_text.setdefault(text, []).append(answer)
     return [
-        min(answers, key=_rank)._replace(probability=math.fsum(each.probability for each in answers) / len(members))
+        min(answers, key=_rank)._replace(
+            probability=math.fsum(each.probability for each in answers) / len(members), score=None
+        )
         for answers in by_text.values()
     ]
 

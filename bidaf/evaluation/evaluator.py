@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -33,15 +33,22 @@ class NonfiniteScores(BidafError):
 
 
 class Prediction(NamedTuple):
-    """A span of one question's context: its text, character offsets and probability p1[start] * p2[end].
+    """A span of one question's context: its text, character offsets, probability p1[start] * p2[end] and score.
 
-    "No answer" is the empty text at (0, 0), with its own probability.
+    "No answer" is the empty text at (0, 0), with its own probability and score.
     """
 
     text: str
     start: int
     end: int
     probability: float
+    score: float | None = None
+    """Log of the probability before it is normalised over the context, and so comparable between passages. None where
+    that is not known: ensembles join probabilities."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """What users see, for JSON."""
+        return {name: value for name, value in self._asdict().items() if name != "score"}
 
     @property
     def is_empty(self) -> bool:
@@ -129,21 +136,23 @@ def find_spans(
                 f"{weights} diverged: the scores of question {quote(features.ids[question])} are not finite; use an "
                 "earlier checkpoint, or train with a lower training.optimizer.lr"
             )
+    totals = [0.0] * len(found) if scores.log_total is None else scores.log_total.tolist()
     answers = [
-        [cut_answer(features, question, span) for span in spans]
-        for question, spans in zip(questions, found, strict=True)
+        [cut_answer(features, question, span, log_total) for span in spans]
+        for question, spans, log_total in zip(questions, found, totals, strict=True)
     ]
     if scores.no_answer is not None:
-        for ranked, log_probability in zip(answers, scores.no_answer.tolist(), strict=True):
-            ranked.append(Prediction("", 0, 0, math.exp(log_probability)))
+        for ranked, log_probability, log_total in zip(answers, scores.no_answer.tolist(), totals, strict=True):
+            ranked.append(Prediction("", 0, 0, math.exp(log_probability), log_probability + log_total))
             ranked.sort(key=lambda each: -each.probability)
     return answers
 
 
-def cut_answer(features: Features, question: int, span: Span) -> Prediction:
-    """The text of a span of a question's context."""
+def cut_answer(features: Features, question: int, span: Span, log_total: float) -> Prediction:
+    """The text of a span of a question's context; `log_total` is that of the question's `SpanScores`."""
     context = int(features.question_context[question])
     base = int(features.context_offsets[context])
     start = int(features.context_spans[base + span.start, 0])
     end = int(features.context_spans[base + span.end, 1])
-    return Prediction(features.contexts[context][start:end], start, end, math.exp(span.score))
+    text = features.contexts[context][start:end]
+    return Prediction(text, start, end, math.exp(span.score), span.score + log_total)

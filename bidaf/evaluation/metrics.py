@@ -109,7 +109,7 @@ def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport =
 
     A question without an answer has an empty list. Raises `DataError` for a data set that can't be read.
     """
-    examples = read_questions(source, need_answers=True, strict=strict, on_report=on_report)
+    examples = read_questions(source, need_answers=True, passages=True, strict=strict, on_report=on_report)
     return {example.id: [answer.text for answer in example.answers] for example in examples}
 
 

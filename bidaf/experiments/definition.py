@@ -19,9 +19,9 @@ from bidaf.errors import BidafError, UsageError
 from bidaf.files.reading import read_text
 from bidaf.files.shipped import shipped_configs
 from bidaf.files.writing import write_text
+from bidaf.runs.layout import EXPERIMENT
 
 FOLDER = "experiments"  # in configs/
-COPY = "experiment.yaml"  # of the file, in the experiment's folder
 SEED = "training.seed"
 
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
@@ -157,7 +157,7 @@ def keep_copy(path: Path, folder: Path) -> None:
     """Put the file next to the runs, which an ensemble and people then know. Raises `BidafError` where that fails."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        write_text(folder / COPY, read_text(path))
+        write_text(folder / EXPERIMENT, read_text(path))
     except OSError as error:
         raise BidafError(f"{folder} can't be written: {error.strerror or error}") from None
 

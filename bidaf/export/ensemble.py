@@ -48,7 +48,7 @@ def export_ensemble(scored: ScoredEnsemble, folder: Path) -> None:
                 data=scored.data,
                 questions=scored.score.questions,
             )
-            write_text(unfinished / CARD, _card(info))
+            write_text(unfinished / CARD, ensemble_card(info))
             write_json(unfinished / ENSEMBLE, info.model_dump())
             if not put_folder(unfinished, folder):
                 raise UsageError(f"{folder} was written by another process in the meantime; name a new folder")
@@ -79,7 +79,8 @@ def _link(existing: Path, path: Path) -> None:
     temporary.replace(path)
 
 
-def _card(info: EnsembleInfo) -> str:
+def ensemble_card(info: EnsembleInfo) -> str:
+    """Markdown on what an ensemble is, and how it is used."""
     names = "\n".join(f"| {number} | {member.name} |" for number, member in enumerate(info.members, 1))
     scores = ", ".join(f"{METRIC_LABELS.get(name, name)} {value:.2f}" for name, value in info.scores.items())
     return f"""# BiDAF ensemble of {len(info.members)} models

@@ -143,7 +143,7 @@ class _Padded(nn.Module):
                 chars=torch.cat([context_chars.flatten(0, 1), question_chars.flatten(0, 1)]),
             )
         )
-        return tuple(part for part in scores if part is not None)
+        return tuple(part for part in (scores.start, scores.end, scores.no_answer) if part is not None)
 
 
 class _OnnxLstm(nn.Module):

@@ -13,13 +13,11 @@ from bidaf.config import Config
 from bidaf.data.features import Features
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.ensemble import RULES, Rule
-from bidaf.inference.ensemble_folder import is_ensemble, member_folder, open_ensemble
+from bidaf.inference.ensemble_folder import EnsembleInfo, is_ensemble, member_folder, open_ensemble
 from bidaf.inference.loading import LoadedModel, load_model, load_weight_sets
 from bidaf.model.embedding import WordEmbedding
 from bidaf.runs.finding import find_run
-from bidaf.runs.layout import CHECKPOINTS, find_runs
-
-EXPERIMENT = "experiment.yaml"
+from bidaf.runs.layout import CHECKPOINTS, EXPERIMENT, find_runs
 
 
 @dataclass(frozen=True)
@@ -32,8 +30,8 @@ class Ensemble:
     rule: Rule
     folder: Path | None = None
     """Where it lies, if it was exported."""
-    no_answer_threshold: float | None = None
-    """The probability of no answer above which that is the answer, as it was chosen when the ensemble was scored."""
+    info: EnsembleInfo | None = None
+    """What its folder says of it."""
 
     @property
     def config(self) -> Config:
@@ -55,6 +53,16 @@ class Ensemble:
         """What it is, in words."""
         where = f" {self.folder}" if self.folder else ""
         return f"ensemble{where} of {len(self.members)} models ({self.rule} rule): {', '.join(self.names)}"
+
+    @property
+    def step(self) -> int:
+        """The step of the member that was trained for the most steps."""
+        return max(member.step for member in self.members)
+
+    @property
+    def no_answer_threshold(self) -> float | None:
+        """The probability of no answer above which that is the answer, chosen when the ensemble was scored."""
+        return self.info.no_answer_threshold if self.info else None
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -103,7 +111,7 @@ def load_named(
     info = open_ensemble(folder)
     members = [load_model(str(member_folder(folder, number)), device=device) for number in range(len(info.members))]
     ensemble = _ensemble(members, [member.name for member in info.members], info.rule)
-    return replace(ensemble, folder=folder, no_answer_threshold=info.no_answer_threshold)
+    return replace(ensemble, folder=folder, info=info)
 
 
 def load_named_sets(

@@ -95,9 +95,17 @@ def explain_with(
             [(start, end) for start, end in features.context_spans.tolist()],
             predictors[0].tokenizer.tokenize_question(example.question) or [(0, len(example.question))],
             [_explain(member, n_best) for member in members],
-            LACKS.get(first.config.model.attention, ""),
+            _lacks(members),
             predictors[0].answer(features, n_best)[example.id] if isinstance(first, Ensemble) else None,
         )
+
+
+def _lacks(members: Sequence[Member]) -> str:
+    """What the attention of these models lacks; with the names of those it holds for, where their variants differ."""
+    sentences = {each.name: LACKS.get(each.predictor.loaded.config.model.attention, "") for each in members}
+    if len(set(sentences.values())) == 1:
+        return next(iter(sentences.values()))
+    return " ".join(f"{name}: {sentence}" for name, sentence in sentences.items() if sentence)
 
 
 def _explain(member: Member, n_best: int) -> Explanation:

@@ -62,12 +62,17 @@ class LoadedModel:
         return self.source.folder
 
     @property
+    def step(self) -> int:
+        """The run's step when the weights were saved."""
+        return self.source.step
+
+    @property
     def description(self) -> str:
         """Weight set, run (or export) and step, in words."""
         folder = self.origin
         if folder.parent.name == CHECKPOINTS:
             folder = folder.parent.parent
-        return f"{self.weights} weights of {folder}, step {self.source.step:,}"
+        return f"{self.weights} weights of {folder}, step {self.step:,}"
 
     @property
     def no_answer_threshold(self) -> float | None:

@@ -43,11 +43,16 @@ class Member(NamedTuple):
 
 
 class Answerer(ABC):
-    """What answers questions on contexts of any length: a model, or an ensemble of models."""
+    """What answers questions on contexts of any length: a model, or an ensemble of models.
+
+    `max_answer_tokens` is the greatest length of an answer, in tokens; None is the model's own setting.
+    """
 
     loaded: Loaded
+    device: torch.device
 
-    def __init__(self, loaded: Loaded) -> None:
+    def __init__(self, loaded: Loaded, max_answer_tokens: int | None = None) -> None:
+        self.max_answer_tokens = max_answer_tokens or loaded.config.evaluation.max_answer_tokens
         data = loaded.config.data
         self.tokenizer = Tokenizer(data.second_split, data.split_questions, data.language)
 
@@ -131,8 +136,8 @@ class Predictor(Answerer):
     last digit as in one batch.
     """
 
-    def __init__(self, loaded: LoadedModel, *, spread: bool = False) -> None:
-        super().__init__(loaded)
+    def __init__(self, loaded: LoadedModel, *, max_answer_tokens: int | None = None, spread: bool = False) -> None:
+        super().__init__(loaded, max_answer_tokens)
         self._spread = spread
         self.loaded: LoadedModel = loaded
         self.device = loaded.model.start_scorer.flow_weight.device
@@ -163,7 +168,7 @@ class Predictor(Answerer):
                 BatchSource(features, self.device),
                 n,
                 batch_tokens=self._batch_tokens(features),
-                max_answer_tokens=self.loaded.config.evaluation.max_answer_tokens,
+                max_answer_tokens=self.max_answer_tokens,
                 weights=f"the {self.loaded.description}",
                 on_progress=on_progress,
             )

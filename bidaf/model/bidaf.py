@@ -40,6 +40,9 @@ class SpanScores(NamedTuple):
     end: Tensor
     no_answer: Tensor | None = None
     """Log-probability [batch] that there is no answer: the sum of its shares in `start` and in `end`."""
+    log_total: Tensor | None = None
+    """Log [batch] of what the two softmaxes divided by: a span's log-probability plus this is its unnormalised score,
+    the sum of the two numbers that the output layer gives its ends."""
 
 
 class SpanScorer(nn.Module):
@@ -124,12 +127,15 @@ class Bidaf(nn.Module):
             end_input = torch.cat([flow, modeled, summary, modeled * summary], dim=2)
         end = self.end_scorer(flow, self.end_lstm(end_input, batch.context_length))
         if self.no_answer_bias is None:
-            return SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask)), attention
-        bias = self.no_answer_bias.to(start.dtype).expand_as(start[:, :1])
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        start = _log_probabilities(torch.cat([start, bias], dim=1), mask)
-        end = _log_probabilities(torch.cat([end, bias], dim=1), mask)
-        return SpanScores(start[:, :-1], end[:, :-1], start[:, -1] + end[:, -1]), attention
+            scores = SpanScores(_log_probabilities(start, mask), _log_probabilities(end, mask))
+        else:
+            bias = self.no_answer_bias.to(start.dtype).expand_as(start[:, :1])
+            joined = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
+            starts = _log_probabilities(torch.cat([start, bias], dim=1), joined)
+            ends = _log_probabilities(torch.cat([end, bias], dim=1), joined)
+            scores = SpanScores(starts[:, :-1], ends[:, :-1], starts[:, -1] + ends[:, -1])
+        log_total = _log_divisor(start, scores.start) + _log_divisor(end, scores.end)
+        return scores._replace(log_total=log_total), attention
 
     def encode(self, batch: Batch) -> tuple[Tensor, Tensor]:
         """Phrase vectors of context [batch, T, 2d] and question [batch, J, 2d]."""
@@ -144,6 +150,11 @@ def _log_probabilities(scores: Tensor, mask: Tensor) -> Tensor:
     if scores.dtype in (torch.bfloat16, torch.float16):
         scores = scores.float()
     return scores.masked_fill(~mask, float("-inf")).log_softmax(dim=1)
+
+
+def _log_divisor(scores: Tensor, log_probabilities: Tensor) -> Tensor:
+    """Log [batch] of the sum of exponentials that made these probabilities of these scores; any token shows it."""
+    return scores[:, 0].detach() - log_probabilities[:, 0].detach()
 
 
 def span_loss(scores: SpanScores, start: Tensor, end: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def verdict(explained: ExplainedQuestion) -> str:
         answer = explained.ensemble[0]
         agree = sum(each.answers[0].text == answer.text for each in explained.explanations)
         return (
-            f"The ensemble answers \u201c{_short(answer.text)}\u201d ({answer.probability:.0%}), as {agree} of its "
+            f"The ensemble answers \u201c{_short(answer.shown)}\u201d ({answer.probability:.0%}), as {agree} of its "
             f"{len(explained.explanations)} members do."
         )
     names = [label(each.weights) for each in explained.explanations]
@@ -117,16 +117,14 @@ def explained_data(explained: ExplainedQuestion) -> dict[str, Any]:
         "questionWords": [question[start:end] for start, end in explained.question_words],
         "isGold": _covered(words, spans),
         "explanations": [
-            _explanation(each, tone, words, slice(first, last), explained)
+            _explanation(each, tone, explained, slice(first, last))
             for each, tone in zip(explained.explanations, tones(explained), strict=True)
         ],
     }
 
 
-def _explanation(
-    explanation: Explanation, tone: Tone, words: Sequence[Offsets], shown: slice, explained: ExplainedQuestion
-) -> dict[str, Any]:
-    example = explained.example
+def _explanation(explanation: Explanation, tone: Tone, explained: ExplainedQuestion, shown: slice) -> dict[str, Any]:
+    example, words = explained.example, explained.context_words[shown]
     answers = [[_cut(answer.shown), _short_float(answer.probability)] for answer in explanation.answers]
     best = explanation.answers[0]
     exact = None

@@ -62,7 +62,7 @@ LOCK_TRIES = 10
 
 
 class Run:
-    """One run directory. Everything in it can be read while training goes on."""
+    """One run directory. Everything in it can be read during training."""
 
     def __init__(self, folder: Path, *, deterministic: bool = False) -> None:
         self.folder = folder
@@ -187,7 +187,7 @@ class Run:
     def rewind(self, checkpoint: Checkpoint | None) -> None:
         """Drop what came after this checkpoint (None: after the beginning): the resumed run makes it again.
 
-        A checkpoint passed over for damage would count as the newest, and what is saved next be pruned for it.
+        A corrupted checkpoint that was skipped would count as the newest, and the next ones be pruned in its place.
         """
         step, evaluated = (checkpoint.step, checkpoint.state.evaluated_step) if checkpoint else (0, 0)
         until = {"eval": evaluated, "map": evaluated, "end": -1}
@@ -254,8 +254,8 @@ class Run:
         now = " and ".join(str(here[name]) for name in changed)
         keeps = f" (OMP_NUM_THREADS={changed['threads']} keeps them)" if changed.keys() == {"threads"} else ""
         return (
-            f"the run began with {before} and goes on with {now}: its last digits will differ from those of a run that "
-            f"was not stopped{keeps}"
+            f"the run began with {before} and continues with {now}: its last digits will differ from those of a "
+            f"run that was not stopped{keeps}"
         )
 
     def last_checkpoint(self) -> Path:

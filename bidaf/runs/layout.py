@@ -23,6 +23,7 @@ CHECKPOINTS, PREDICTIONS, DATA, SNAPSHOTS, SWEEPS, TENSORBOARD = FOLDERS = (
 )
 REPORT = "report.html"
 N_BEST = "n_best.json"  # the end of `n_best_file`; its whole name in runs of format 1
+EXPERIMENT = "experiment.yaml"  # in the folder of an experiment, around the folders of its runs
 BEST, LAST, LATEST = "best", "last", "latest"
 
 _TIME = "%Y-%m-%d %H:%M:%S"

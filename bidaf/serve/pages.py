@@ -14,7 +14,7 @@ from bidaf.version import __version__
 def front_page(service: Service) -> Page:
     """The page that asks: passage, question, weight sets, answers with their attention, history."""
     sets = [{"name": name, "label": label(name)} for name in service.predictors]
-    step = service.predictors[service.default].loaded.source.step
+    step = service.predictors[service.default].loaded.step
     return make_page(
         "serve",
         shares=COMPONENTS,

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 import uvicorn
 
 from bidaf.errors import UsageError
-from bidaf.inference.loading import LoadedModel
+from bidaf.inference.ensemble import Loaded
 from bidaf.messages import say
 from bidaf.serve.api import make_app
 from bidaf.serve.limits import Limits
@@ -25,14 +25,16 @@ class _Messages(logging.Handler):
 
 
 def serve(
-    models: Sequence[LoadedModel],
+    models: Sequence[Loaded],
     *,
     host: str,
     port: int,
     cors: Sequence[str] = (),
     on_ready: Callable[[str], None],
 ) -> None:
-    """Serve weight sets of one model until SIGTERM or Ctrl-C; then requests that were accepted are still answered.
+    """Serve weight sets of one model, or an ensemble, until SIGTERM or Ctrl-C.
+
+    Requests that were accepted are still answered then.
 
     `port` 0 takes a free one; `on_ready` gets the address. Raises `UsageError` for an address that can't be listened
     on, and at once what weights that have diverged raise.

@@ -9,9 +9,10 @@ from typing import Any
 from bidaf.data.squad import Example
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.evaluator import Prediction
+from bidaf.inference.ensemble import Loaded
+from bidaf.inference.ensemble_predictor import predictor_for
 from bidaf.inference.explain import dev_examples, explain_with
-from bidaf.inference.loading import LoadedModel, default_weights
-from bidaf.inference.predictor import Predictor
+from bidaf.inference.predictor import Answerer
 from bidaf.reporting.attention_page import explained_data
 
 FOUND = 20  # dev questions of one search
@@ -32,15 +33,15 @@ Outcome = list[Prediction] | Exception
 
 
 class Service:
-    """Answers and explains with any of several weight sets of one run or export."""
+    """Answers and explains with any of several weight sets of one run or export, or with an ensemble."""
 
-    def __init__(self, models: Sequence[LoadedModel]) -> None:
-        self.predictors = {model.weights: Predictor(model, spread=True) for model in models}
+    def __init__(self, models: Sequence[Loaded]) -> None:
+        self.predictors = {model.weights: predictor_for(model, spread=True) for model in models}
         first = self.predictors[models[0].weights]
         for other in self.predictors.values():
             other.tokenizer = first.tokenizer  # the words that it keeps take up to 70 MB
         self.device = first.device
-        ranking = default_weights(models[0].source)
+        ranking = models[0].config.evaluation.rank_by
         self.default = ranking if ranking in self.predictors else models[0].weights
         self._dev = models[0].dev_features()
         self._dev_numbers: dict[tuple[str, str], int] = {}
@@ -75,7 +76,7 @@ class Service:
             outcomes.update(zip(numbers, found, strict=True))
         return [outcomes[number] for number in range(len(asked))]
 
-    def _answer(self, predictor: Predictor, asked: Sequence[Question]) -> list[Outcome]:
+    def _answer(self, predictor: Answerer, asked: Sequence[Question]) -> list[Outcome]:
         try:
             return list(self._answer_together(predictor, asked))
         except Exception as error:
@@ -83,7 +84,7 @@ class Service:
                 return [error]
             return [outcome for each in asked for outcome in self._answer(predictor, [each])]
 
-    def _answer_together(self, predictor: Predictor, asked: Sequence[Question]) -> list[list[Prediction]]:
+    def _answer_together(self, predictor: Answerer, asked: Sequence[Question]) -> list[list[Prediction]]:
         for each in asked:
             predictor.check_texts(each.question, each.context)
         features = predictor.features(

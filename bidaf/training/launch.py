@@ -18,6 +18,7 @@ from bidaf.data.cache import Prepared
 from bidaf.data.counts import without_ids
 from bidaf.data.prepare import prepare
 from bidaf.device import peak_memory
+from bidaf.distributed import ALONE, Group
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.model.bidaf import count_weights
 from bidaf.runs.checkpoint import Checkpoint, CorruptedCheckpoint, open_checkpoint
@@ -28,7 +29,6 @@ from bidaf.runs.folder import Run
 from bidaf.runs.labels import Labels, add_labels
 from bidaf.runs.layout import CONFIG, write_log
 from bidaf.runs.state import TrainingState
-from bidaf.training.distributed import ALONE, Group
 from bidaf.training.interrupt import Interrupted
 from bidaf.training.loop import train
 from bidaf.training.run_writer import Report

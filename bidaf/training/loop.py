@@ -10,12 +10,12 @@ from contextlib import suppress
 import torch
 
 from bidaf.device import peak_memory
+from bidaf.distributed import LostProcess
 from bidaf.errors import BidafError
 from bidaf.evaluation.evaluator import NonfiniteScores, Prediction, predict_spans
 from bidaf.runs.folder import Run
 from bidaf.runs.state import TrainingState, ranking_f1
 from bidaf.training.averages import Averages
-from bidaf.training.distributed import LostProcess
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.progress import Progress
 from bidaf.training.run_writer import Report, RunWriter

@@ -14,13 +14,13 @@ from torch import Tensor
 
 from bidaf.config import TrainingConfig
 from bidaf.data.batches import BatchSource, Shape, upload
+from bidaf.distributed import ALONE, Group
 from bidaf.ema.average import ExponentialMovingAverage
 from bidaf.errors import BidafError
 from bidaf.model.bidaf import Batch, Bidaf, span_loss
 from bidaf.model.dropout import drawing_from
 from bidaf.threads import map_on_threads
 from bidaf.training.cuda_graph import CudaGraphs
-from bidaf.training.distributed import ALONE, Group
 from bidaf.training.micro_batches import cut
 from bidaf.training.optimizer import learning_rate_factor, scale_learning_rate
 

@@ -11,6 +11,7 @@ from bidaf.data.batches import BatchSource, EpochOrder
 from bidaf.data.cache import Prepared
 from bidaf.data.features import is_no_answer
 from bidaf.device import matrix_precision, set_deterministic, set_up
+from bidaf.distributed import ALONE, Group, require_same
 from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError
 from bidaf.model.bidaf import Bidaf
@@ -19,7 +20,6 @@ from bidaf.model.weights import check_tensors, load_weights, nonfinite
 from bidaf.runs.checkpoint import OPTIMIZER, Checkpoint, save_checkpoint
 from bidaf.runs.state import TrainingState
 from bidaf.runs.weight_sets import EMA, RAW
-from bidaf.training.distributed import ALONE, Group, require_same
 from bidaf.training.optimizer import (
     build_optimizer,
     check_optimizer_tensors,

@@ -53,7 +53,7 @@ const scrolling = new ResizeObserver((entries) => {
     else target.removeAttribute("tabindex");
   }
 });
-document.querySelectorAll(".scroll").forEach((each) => scrolling.observe(each));
+document.querySelectorAll(".scroll, pre").forEach((each) => scrolling.observe(each));
 
 for (const button of document.querySelectorAll("button[data-csv]")) {
   button.hidden = false;

@@ -113,7 +113,7 @@ function start(section, data) {
   draw(0);
 }
 
-// The text, parted wherever a span starts or ends, so that spans may overlap.
+// The text, split wherever a span starts or ends: spans may overlap.
 function passage(characters, spans) {
   const cuts = new Set([0, characters.length]);
   for (const [, [from, to]] of spans) cuts.add(from).add(to);

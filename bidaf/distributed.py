@@ -1,8 +1,9 @@
-"""The processes that train one model together, one per GPU or share of a processor, as `torchrun` starts them.
+"""The processes that train one model together or share a prediction, one per GPU or share of a processor, as `torchrun`
+starts them.
 
-Every process holds the whole model, optimizer and shadow. It runs its share of each batch's micro-batches; gradients
-are summed, and everything after that is the same in all of them. Only rank 0 reads and writes the run's folder and
-prints messages.
+In training every process holds the whole model, optimizer and shadow. It runs its share of each batch's micro-batches;
+gradients are summed, and everything after that is the same in all of them. Only rank 0 writes files (a run's folder, or
+the answers) and prints messages.
 
 What the processes send each other is numbers, JSON and safetensors: nothing that is received is unpickled.
 """
@@ -26,7 +27,6 @@ from torch import Tensor
 
 from bidaf.device import choose_device
 from bidaf.errors import BidafError, UsageError
-from bidaf.training.interrupt import SIGNALS
 
 if TYPE_CHECKING:  # PyTorch can be built without
     from torch.distributed.distributed_c10d import Store
@@ -172,7 +172,7 @@ def joined(device_name: str) -> Iterator[Group]:
     # Values and files always travel between processors, so that no GPU is waited for.
     backend = "cpu:gloo,cuda:nccl" if device_name != "cpu" and torch.cuda.is_available() else "gloo"
     if not dist.is_available():
-        raise BidafError("this build of PyTorch has no torch.distributed: train in one process")
+        raise BidafError("this build of PyTorch has no torch.distributed: use one process")
     from torch.distributed.rendezvous import rendezvous
 
     with _reporting_lost_processes():
@@ -215,7 +215,7 @@ def speaks(error: BaseException) -> bool:
     group = _joined
     if group.store is None:  # not joined: all of them see what is wrong with the command line
         return isinstance(error, LostProcess | UnfitEnvironment) or os.environ.get("RANK", "0") == "0"
-    for number in SIGNALS:  # torchrun asks those that are left to end, while they end
+    for number in (signal.SIGINT, signal.SIGTERM):  # torchrun asks those that are left to end, while they end
         signal.signal(number, signal.SIG_IGN)
     try:
         if isinstance(error, LostProcess) and not group.is_first:
