@@ -41,7 +41,7 @@ TESTS = {
     "bidaf/evaluation/squad_v1.py": ["test_official.py"],
     "bidaf/evaluation/squad_v2.py": ["test_squad_v2.py"],
     "bidaf/ema/average.py": ["test_ema.py"],
-    "bidaf/training/step.py": ["test_step.py"],
+    "bidaf/training/step.py": ["test_step.py", "test_optimizer.py", "test_distributed.py"],
     "bidaf/runs/checkpoint.py": ["test_checkpoint.py", "test_durability.py"],
     "bidaf/runs/checkpoint_folders.py": ["test_checkpoint.py", "test_durability.py"],
     "bidaf/files/writing.py": ["test_writing.py", "test_durability.py"],

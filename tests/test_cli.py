@@ -134,7 +134,7 @@ def test_prepare_counts_every_question_and_finds_its_work_again(tiny: Tiny) -> N
 @pytest.mark.parametrize(("weights", "flag"), [("ema", "--use-ema"), ("raw", "--no-use-ema")])
 def test_eval_gives_the_score_that_the_run_logged_for_these_weights(tiny: Tiny, weights: str, flag: str) -> None:
     result = succeed("eval", flag, "--json", cwd=tiny.folder).json
-    assert list(result) == ["exact_match", "f1", "questions", "weights", "model", "data"]
+    assert list(result) == ["exact_match", "f1", "questions", "rule", "weights", "model", "data"]
     logged = tiny.last_scores()
     assert {key: result[key] for key in ("exact_match", "f1")} == logged[weights]
     assert (result["questions"], result["weights"], result["data"]) == (6, weights, ["dev.json"])
@@ -228,7 +228,7 @@ ANSWER = '{"data": [{"paragraphs": [{"context": "a b", "qas": [{"id": "1", "ques
 
 USAGE: dict[str, Case] = {
     "unknown command": (["traain"], nothing, "No such command 'traain'. Did you mean 'train'?; see bidaf --help"),
-    "unknown option": (["train", "--nope"], nothing, "No such option: --nope; see bidaf train --help"),
+    "unknown option": (["train", "--qq"], nothing, "No such option: --qq; see bidaf train --help"),
     "missing argument": (["score", "dev.json"], nothing, "Missing argument 'predictions'"),
     "missing option": (["export"], nothing, "Missing option '--output'"),
     "not a number": (["predict", "dev.json", "--n-best", "x"], nothing, "Invalid value for '--n-best'"),

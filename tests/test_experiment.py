@@ -167,6 +167,8 @@ def test_longer_training_resumes_runs_that_were_finished(home: Path) -> None:
     succeed(*command[1:], cwd=home)
     listed = succeed("experiment", "small.yaml", "--list", "--json", cwd=home).json
     assert [each["status"] for each in listed] == ["finished", *["interrupted"] * 3]
+    full, no_char = succeed("experiment", "small.yaml", "--table", "--json", cwd=home).json["variants"]
+    assert [len(full["seeds"]), len(no_char["seeds"])] == [1, 0]  # shorter runs do not count
 
 
 def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from safetensors.numpy import load_file, save
 from bidaf.data.squad import Example
 from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
 from bidaf.errors import BidafError, DataError
+from bidaf.evaluation.evaluator import default_batch_tokens
 from bidaf.files.sealed import SEAL
 from bidaf.inference import predictor
 from bidaf.inference.exported import INFO, PARTS, open_export
@@ -398,6 +399,34 @@ def test_a_context_that_the_memory_cannot_hold_is_refused_with_its_question(
     monkeypatch.setattr(predictor, "free_memory", lambda device: needed - 1)
     with pytest.raises(BidafError, match=f"question 'long': its context has {tokens} tokens.*ask on parts"):
         model.features(examples)
+
+
+def test_a_batch_is_what_the_config_asks_for_or_half_the_free_memory(
+    export: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = Predictor(load_model(str(export), device=CPU))
+    features = model.features([Example("q", "Who?", CONTEXT, ())])
+    per_token = 4 * NUMBERS_PER_TOKEN["paper"] * model.loaded.config.model.hidden_size
+    seen: list[int] = []
+
+    def noting(*_: object, batch_tokens: int, **options: object) -> dict[str, list[Any]]:
+        seen.append(batch_tokens)
+        return {}
+
+    monkeypatch.setattr(predictor, "predict_spans", noting)
+    for free in (None, 10**15, 14 * per_token, 0):
+        monkeypatch.setattr(predictor, "free_memory", lambda device, free=free: free)
+        model.predict(features)
+    asked = model.loaded.config.evaluation.batch_tokens or default_batch_tokens(CPU)
+    assert seen == [asked, asked, 7, 1]
+
+
+def test_a_text_without_a_word_is_refused_by_its_name(export: Path) -> None:
+    model = Predictor(load_model(str(export), device=CPU))
+    assert model.ask("Who lives in Rome?", CONTEXT)
+    for question, context, name in ((" ", CONTEXT, "question"), ("Who?", "\n", "context")):
+        with pytest.raises(DataError, match=f"the {name} is empty"):
+            model.ask(question, context)
 
 
 def test_every_changed_byte_of_an_export_is_found(export: Path, tmp_path: Path) -> None:

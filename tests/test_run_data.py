@@ -14,6 +14,7 @@ from helpers_cli import Tiny, fail, succeed, train_tiny
 from bidaf.data.cache import open_prepared
 from bidaf.files.reading import sha256_of
 from bidaf.runs.layout import DATA
+from bidaf.runs.log import read_run
 
 FIXTURE = Path(__file__).parent / "fixtures" / "format1"
 
@@ -76,7 +77,9 @@ def test_links_in_a_run_are_relative_and_stay_inside(home: Path) -> None:
 
 
 def test_data_is_linked_where_it_can_be_and_nothing_writes_into_it(home: Path) -> None:
-    (prepared,) = (home / "prepared").glob("[0-9a-f]*")
+    start = read_run(home / "runs" / "tiny").start
+    assert start
+    prepared = home / "prepared" / start.features
     data = home / "runs" / "tiny" / DATA
     shared = [name for name in hashes(data) if name != "manifest.json"]
     assert any(name.startswith("dev/") for name in shared)

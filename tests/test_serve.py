@@ -459,6 +459,7 @@ def test_the_command_prints_its_address_and_answers_what_it_accepted_before_sigt
         with ThreadPoolExecutor(1) as pool:
             found = pool.submit(httpx.post, f"{address}answer", json=long, timeout=60)
             time.sleep(0.3)  # on its way, and nowhere near done
+            httpx.get(f"{address}healthz", timeout=60)  # the server has read what came before
             server.send_signal(signal.SIGTERM)
             assert found.result().json()["answer"] in long["context"]
         out, err = server.communicate(timeout=30)

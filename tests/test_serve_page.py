@@ -118,6 +118,15 @@ def test_everybody_can_read_and_use_the_pages(page: Browser, server: Running, da
         assert (paper == "rgb(255, 255, 255)") is not dark
 
 
+def test_assistive_technology_can_use_both_pages(page: Browser, server: Running) -> None:
+    ask(page)
+    page.click("#dev summary")
+    page.wait(300)
+    assert page.inaccessible() == []
+    page.open(f"{server.address}api")
+    assert page.inaccessible() == []
+
+
 def test_weight_sets_are_switched_and_at_least_one_is_asked(page: Browser) -> None:
     ask(page)
     page.click("input[value=raw]")
@@ -161,7 +170,7 @@ def test_a_chosen_word_shows_what_it_attends_to(page: Browser, service: Service)
 def test_an_empty_text_is_an_error_that_goes_away(page: Browser) -> None:
     ask(page, " \n ")
     assert "passage is empty" in page.text("#problem")
-    assert page.run("return document.getElementById('context').hasAttribute('aria-invalid')")
+    assert page.run("return document.getElementById('context').ariaInvalid") == "true"
     ask(page, CONTEXT, "")
     assert "question is empty" in page.text("#problem")
     assert shown_sets(page) == []

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, cast
 import pytest
 from helpers_cli import fail, succeed
 
+import bidaf
 from bidaf.data.features import Features
 from bidaf.errors import DataError
 from bidaf.evaluation.evaluator import Prediction
@@ -122,6 +123,9 @@ def test_every_figure_is_that_of_the_published_rules_to_the_last_digit(
         assert part == expected
     assert score.best_exact_match == naive_best(gold, predictions, raw.exact, no_answer)
     assert score.best_f1 == naive_best(gold, predictions, raw.f1, no_answer)
+    assert score.best_exact_match is not None
+    for name, best in (("exact_match", score.best_exact_match), ("f1", score.best_f1)):
+        assert (score.metrics[f"best_{name}"], score.metrics[f"best_{name}_threshold"]) == best
 
 
 def test_the_empty_answer_is_right_where_there_is_none_and_wrong_elsewhere() -> None:
@@ -130,6 +134,11 @@ def test_the_empty_answer_is_right_where_there_is_none_and_wrong_elsewhere() -> 
     assert score.answerable == (50.0, 50.0, 2)  # what normalizes to nothing is answered by nothing
     assert score.unanswerable == (100.0, 100.0, 1)
     assert score.best_f1 is None
+
+
+def test_the_library_scores_by_v2_where_a_question_has_no_gold_answer() -> None:
+    score = bidaf.score({"a": ["Rome"], "b": []}, {"a": "Rome", "b": "Rome"})
+    assert (score.f1, score.metrics["unanswerable_f1"]) == (50.0, 0.0)
 
 
 def test_missing_predictions_score_0_and_are_named() -> None:

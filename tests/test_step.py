@@ -217,6 +217,14 @@ def test_dropout_masks_are_a_function_of_seed_and_step(bench: MakeBench) -> None
     assert len({loss(0, 1, 5), loss(0, 2, 5), loss(1, 1, 5), loss(1, 2, 5)}) == 4
 
 
+def test_a_batch_on_a_cpu_is_not_padded_further(bench: MakeBench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> None:
+        raise AssertionError("a shape that is known beforehand is for a GPU")
+
+    monkeypatch.setattr(BatchSource, "gather_padded", refuse)
+    assert bench().run().updated
+
+
 def test_a_step_trains_though_the_model_was_left_in_evaluation_mode(bench: MakeBench) -> None:
     in_training, in_evaluation = bench(dropout=0.5), bench(dropout=0.5)
     in_evaluation.model.eval()

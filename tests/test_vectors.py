@@ -112,6 +112,33 @@ def test_two_bad_lines_that_cancel_out_are_still_found(tmp_path: Path) -> None:
         read(str(tmp_path / "v.txt"))
 
 
+def test_what_unpacks_beyond_its_bound_is_refused_and_no_less(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "a 1\n" * 5000
+    (tmp_path / "v.gz").write_bytes(gzip.compress(text.encode()))
+    assert read(str(tmp_path / "v.gz")).words == ["a"]
+    monkeypatch.setattr(unpack, "MAX_RATIO", 1)
+    monkeypatch.setattr(unpack, "SPARE_BYTES", len(text))
+    assert read(str(tmp_path / "v.gz")).words == ["a"]
+    monkeypatch.setattr(unpack, "SPARE_BYTES", len(text) - 1)
+    with pytest.raises(DataError, match="unpacks to more than 1 times"):
+        read(str(tmp_path / "v.gz"))
+
+
+def test_a_line_without_an_end_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "v.txt").write_text("a 1\nb 0." + "2" * 92)
+    monkeypatch.setattr(unpack, "LINE_BYTES", 96)
+    assert read(str(tmp_path / "v.txt")).words == ["a", "b"]
+    monkeypatch.setattr(unpack, "LINE_BYTES", 95)
+    with pytest.raises(DataError, match="a line of more than 95 bytes"):
+        read(str(tmp_path / "v.txt"))
+
+
+def test_an_archive_within_a_gzip_file_is_named(tmp_path: Path) -> None:
+    (tmp_path / "v.txt.gz").write_bytes(gzip.compress(b"x" * 257 + b"ustar"))
+    with pytest.raises(DataError, match="tar archive"):
+        read(str(tmp_path / "v.txt.gz"))
+
+
 def not_there(folder: Path) -> str:
     return str(folder / "none.txt")
 

@@ -23,6 +23,7 @@ from bidaf.files.writing import (
     remove,
     remove_stale,
     save_tensors,
+    sync,
     temporary_sibling,
     write_output,
     write_text,
@@ -94,6 +95,10 @@ def test_standard_output_stays_open_where_it_is_named_as_the_output(tmp_path: Pa
     with (tmp_path / "out").open("w") as out:
         subprocess.run([sys.executable, "-c", code], stdout=out, check=True)
     assert (tmp_path / "out").read_text() == "data\nafter\n"
+    code = code.replace("/dev/stdout", "/dev/stderr").replace("print('after')", "print('after', file=sys.stderr)")
+    with (tmp_path / "err").open("w") as err:
+        subprocess.run([sys.executable, "-c", code], stderr=err, check=True)
+    assert (tmp_path / "err").read_text() == "data\nafter\n"
 
 
 def test_a_replaced_output_keeps_its_mode(tmp_path: Path) -> None:
@@ -252,6 +257,15 @@ def test_a_folder_is_never_put_over_another_or_through_a_link(tmp_path: Path) ->
             put[name] = put_folder(folder, tmp_path / name)
     assert put == {"link": False, "full": False, "file": False, "empty": True, "new": True}
     assert os.listdir(tmp_path / "other") == []
+
+
+def test_writing_and_flushing_leave_no_file_open(tmp_path: Path) -> None:
+    before = len(os.listdir("/dev/fd"))
+    write_text(tmp_path / "file", "text")
+    sync(tmp_path)
+    with claim_folder(tmp_path / "folder"):
+        pass
+    assert len(os.listdir("/dev/fd")) == before
 
 
 def test_removing_a_link_leaves_what_it_leads_to(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from bidaf.evaluation.comparison import Comparison, System, compare
 from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
 from bidaf.experiments.definition import Experiment, Job, Paper, Settings, by_variant
-from bidaf.experiments.state import is_finished
+from bidaf.experiments.state import state_of
 from bidaf.runs.data import open_data
 from bidaf.runs.events import Evaluation
 from bidaf.runs.layout import PREDICTIONS, predictions_file
@@ -97,7 +97,7 @@ class Results:
 
 
 def collect(experiment: Experiment, jobs: Sequence[Job]) -> Results:
-    """Read what is finished. Raises `DataError` where runs were scored on different questions."""
+    """Read what is finished. Raises `DataError` where runs were scored on different questions, and as `state_of`."""
     finished = {name: _finished(of_variant) for name, of_variant in by_variant(list(jobs))}
     base = finished[experiment.base]
     questions = _questions(base[0].log) if base else []
@@ -109,7 +109,7 @@ def collect(experiment: Experiment, jobs: Sequence[Job]) -> Results:
 
 
 def _finished(jobs: Sequence[Job]) -> list[SeedResult]:
-    logs = [(job.seed, read_run(job.folder)) for job in jobs if is_finished(job)]
+    logs = [(job.seed, read_run(job.folder)) for job in jobs if state_of(job).status == "finished"]
     return [SeedResult(seed, log, log.best) for seed, log in logs if log.best]
 
 

@@ -17,7 +17,7 @@ from bidaf.model.bidaf import count_weights
 from bidaf.model.build import outline_model
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import CONFIG
-from bidaf.runs.log import Status, is_training, read_run
+from bidaf.runs.log import Status, is_training
 from bidaf.runs.snapshots import kept_steps
 from bidaf.runs.summary import summarize
 from bidaf.training.launch import MAY_CHANGE, SOURCES
@@ -50,14 +50,6 @@ def state_of(job: Job) -> State:
     found = summarize(job.folder)
     status: Status = "interrupted" if found.status == "finished" and changed else found.status
     return State(status, found.step, found.size_bytes)
-
-
-def is_finished(job: Job) -> bool:
-    """Whether the run has reached its end, so that its scores count."""
-    try:
-        return (job.folder / CONFIG).is_file() and read_run(job.folder, intervals=False).status == "finished"
-    except DataError:
-        return False
 
 
 def disk_needed(jobs: Sequence[Job]) -> dict[str, int | None]:

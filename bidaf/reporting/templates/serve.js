@@ -53,7 +53,7 @@ async function ask({ remember = true } = {}) {
 
 function missing(question) {
   for (const [field, name] of [[contextField, "context"], [questionField, "question"]]) {
-    field.toggleAttribute("aria-invalid", !question[name].trim());
+    field.setAttribute("aria-invalid", String(!question[name].trim()));
   }
   if (!question.context.trim()) return "The passage is empty.";
   if (!question.question.trim()) return "The question is empty.";
