@@ -45,7 +45,7 @@ TESTS = {
     "bidaf/runs/checkpoint.py": ["test_checkpoint.py", "test_durability.py"],
     "bidaf/runs/checkpoint_folders.py": ["test_checkpoint.py", "test_durability.py"],
     "bidaf/files/writing.py": ["test_writing.py", "test_durability.py"],
-    "bidaf/files/reading.py": ["test_squad.py", "test_questions.py"],
+    "bidaf/files/reading.py": ["test_reading.py", "test_squad.py", "test_questions.py"],
     "bidaf/files/packed.py": ["test_schemas.py", "test_questions.py"],
     "bidaf/files/archives.py": ["test_vectors.py"],
     "bidaf/ema/synthesis.py": ["test_synthesis.py"],

@@ -17,13 +17,13 @@ from safetensors.numpy import load_file, save
 
 from bidaf.data.squad import Example
 from bidaf.data.vocabulary import Vocabulary, load_vectors_matrix
-from bidaf.errors import BidafError, DataError
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import default_batch_tokens
 from bidaf.files.sealed import SEAL
 from bidaf.inference import predictor
 from bidaf.inference.exported import INFO, PARTS, open_export
 from bidaf.inference.loading import load_model
-from bidaf.inference.predictor import NUMBERS_PER_TOKEN, Predictor
+from bidaf.inference.predictor import MOST_ANSWERS, NUMBERS_PER_TOKEN, Predictor
 
 CONTEXT = "Erik lives in Rome. The zebra sailed to Kiel in 1815."
 ASKED = [("b", "Where does Erik live?"), ("a", "When did the zebra sail?"), ("c", "Who?")]
@@ -427,6 +427,9 @@ def test_a_text_without_a_word_is_refused_by_its_name(export: Path) -> None:
     for question, context, name in ((" ", CONTEXT, "question"), ("Who?", "\n", "context")):
         with pytest.raises(DataError, match=f"the {name} is empty"):
             model.ask(question, context)
+    for number in (0, MOST_ANSWERS + 1):
+        with pytest.raises(UsageError, match="n_best must be from 1"):
+            model.ask("Who?", CONTEXT, number)
 
 
 def test_every_changed_byte_of_an_export_is_found(export: Path, tmp_path: Path) -> None:
