@@ -65,6 +65,8 @@ def assert_it_works(command: Path, folder: Path) -> None:
     assert evaluated.returncode == 0, evaluated.stderr
     assert json.loads(evaluated.stdout)
     assert run(command, "config", "validate", "squad.yaml", folder=folder).returncode == 0
+    listed = run(command, "experiment", "mini_ablation.yaml", "--list", folder=folder)
+    assert listed.stdout.count("missing") == 18, listed.stderr
 
 
 def test_the_wheel_trains_and_scores_in_an_empty_folder(command: Path, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ ANY_QUESTION = Needs(passages=True)
 def make_example(fields: Fields, needs: Needs = ANY_QUESTION) -> Example | str:
     """An example, with an empty id where none is given; or what is wrong, as in `question is empty`."""
     given: Any = fields.get("context")
-    contexts: list[Any] = given if isinstance(given, list) and given else [given]
+    contexts: list[Any] = given or [None] if isinstance(given, list) else [given]
     for name, texts in (("question", [fields.get("question")]), ("context", contexts)):
         if problem := next(filter(None, map(_text_problem, texts)), None):
             return f"{name} {problem}"
