@@ -290,3 +290,11 @@ def test_it_needs_numpy_alone() -> None:
         "numpy",
         "typing",
     }
+
+
+def test_an_average_that_is_the_raw_weights_takes_no_part() -> None:
+    profiles = np.stack([exponential(np.full(20, 0.9)), raw(20)], 1)
+    target = exponential(np.full(20, 0.8))
+    alone, beside = solve(profiles, target), solve(np.insert(profiles, 1, raw(20), axis=1), target)
+    assert beside.predicted_error == pytest.approx(alone.predicted_error)
+    assert beside.coefficients == pytest.approx([alone.coefficients[0], 0.0, alone.coefficients[1]])
