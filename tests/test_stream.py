@@ -279,7 +279,8 @@ def test_killed_processes_resume_to_the_file_of_one(folder: Path, command: list[
     (folder / "questions.jsonl").write_text("".join(json.dumps(record) + "\n" for record in large))
     arguments = ["small_chunks", *map(str, command), "--n-best", "2"]
     [alone] = launch(1, *arguments, "-o", "whole.jsonl", cwd=folder)
-    assert alone.wait(300) == 0, alone.communicate()
+    output, _ = alone.communicate(timeout=300)
+    assert alone.returncode == 0, output
     processes = launch(2, *arguments, "-o", "answers.jsonl", cwd=folder)
     sidecar = folder / "answers.jsonl.partial.json"
     while not sidecar.exists() or json.loads(sidecar.read_bytes())["lines"] < 100:
