@@ -46,21 +46,12 @@ def test_what_is_no_file_of_the_folder_is_refused(tmp_path: Path, kind: str, sai
     (tmp_path / "file").touch()
     refuse_strange_files(tmp_path, ["file"])
     path = tmp_path / kind
-<<<<<<< HEAD
-    if kind == "link":
-        path.symlink_to("file")
-    elif kind == "pipe":
-        os.mkfifo(path)
-    else:
-        path.mkdir()
-=======
     make: dict[str, Callable[[], None]] = {
         "link": lambda: path.symlink_to("file"),
         "pipe": lambda: os.mkfifo(path),
         "folder": path.mkdir,
     }
     make[kind]()
->>>>>>> main
     with pytest.raises(DataError, match=said):
         refuse_strange_files(tmp_path, ["file", kind])
 
