@@ -198,8 +198,10 @@ def read_features(prepared: Path) -> dict[str, Values]:
         if (file := folder / "features.safetensors").exists():
             found[f"features {split}"] = load_file(file)
         else:
-            arrays = {path.stem: np.load(path) for path in folder.glob("*.npy")}
-            found[f"features {split}"] = {FEATURE_ARRAYS.get(name, name): array for name, array in arrays.items()}
+            found[f"features {split}"] = arrays = {}
+            for path in folder.glob("*.npy"):
+                with path.open("rb") as array:
+                    arrays[FEATURE_ARRAYS.get(path.stem, path.stem)] = np.lib.format.read_array(array)
     return found
 
 

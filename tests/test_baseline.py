@@ -23,8 +23,9 @@ VARIANTS: list[dict[str, Any]] = [
 def test_the_baseline_scores_the_same(settings: dict[str, Any]) -> None:
     model, batch = make_model(**settings).eval(), make_batch(extra=3)
     with torch.no_grad():
-        for ours, baseline in zip(model(batch), BaselineBidaf(model).eval()(batch), strict=True):
-            torch.testing.assert_close(ours, baseline, rtol=1e-8, atol=1e-10)
+        ours, baseline = model(batch), BaselineBidaf(model).eval()(batch)
+    for one, other in ((ours.start, baseline.start), (ours.end, baseline.end)):
+        torch.testing.assert_close(one, other, rtol=1e-8, atol=1e-10)
 
 
 @pytest.mark.parametrize("settings", VARIANTS)

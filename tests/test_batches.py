@@ -236,7 +236,7 @@ def test_every_shape_gives_every_question_the_same_scores(
         for wider in range(0, 400, WIDTH_BUCKET):
             padded = shape._replace(context=shape.context + wider, forms=shape.forms + (wider // 100) * FORMS_BUCKET)
             scores = model(source.gather_padded(torch.from_numpy(questions), padded))
-            for one, other in zip(exact, scores, strict=True):
+            for one, other in ((exact.start, scores.start), (exact.end, scores.end)):
                 torch.testing.assert_close(other[:, : one.shape[1]], one, rtol=1e-8, atol=1e-10)
                 assert torch.isneginf(other[:, one.shape[1] :]).all()
 

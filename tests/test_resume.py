@@ -255,7 +255,7 @@ def test_another_format_is_refused_and_nothing_is_passed_over_for_it(configure: 
     assert checkpoint_steps(tmp_path / "run") == [6, 12]
 
 
-def test_changed_settings_stay_changed_in_the_sittings_that_follow(configure: Configure, tmp_path: Path) -> None:
+def test_changed_settings_stay_changed_in_the_sessions_that_follow(configure: Configure, tmp_path: Path) -> None:
     folder = tmp_path / "run"
     start(configure(training={"max_steps": 1}), folder)
     resume(folder, config=configure(training={"max_steps": 3}))
@@ -424,7 +424,7 @@ def test_killed_and_resumed_runs_end_as_one_that_was_not() -> None:
     report = json.loads(ran.stdout)
     assert sum(report["kills"].values()) == 3
     assert report["lost"] == report["different"] == []
-    assert report["sittings"] == report["runs"] + 3 + report["terminations"]
+    assert report["sessions"] == report["runs"] + 3 + report["terminations"]
 
 
 def test_comparing_what_is_no_run_is_a_usage_error(tmp_path: Path) -> None:

@@ -235,16 +235,16 @@ def test_an_interrupted_sweep_continues_to_the_same_result(run: Path, monkeypatc
     names = ["half-life:2", "half-life:4", "tail:50%"]
     _, whole = sweep_run(str(run), weights=names)
     shutil.rmtree(run / "sweeps")
-    answer = Predictor.answer
+    predict = Predictor.predict
     calls: list[str] = []
 
     def interrupted(self: Predictor, *args: Any, **options: Any) -> Any:
         calls.append(self.loaded.weights)
         if len(calls) == 4:
             raise KeyboardInterrupt
-        return answer(self, *args, **options)
+        return predict(self, *args, **options)
 
-    monkeypatch.setattr(Predictor, "answer", interrupted)
+    monkeypatch.setattr(Predictor, "predict", interrupted)
     with pytest.raises(KeyboardInterrupt):
         sweep_run(str(run), weights=names)
     kept = newest_sweep(run)

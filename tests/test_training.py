@@ -6,9 +6,9 @@ import json
 import os
 import shutil
 import signal
-import types
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from bidaf.ema.average import ExponentialMovingAverage, trained_weights
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.evaluation.evaluator import predict_spans
 from bidaf.evaluation.metrics import score_file
+from bidaf.evaluation.no_answer import score_predictions
 from bidaf.files.confined import ConfinedFolder
 from bidaf.files.writing import json_text
 from bidaf.inference.loading import load_model
@@ -81,7 +82,9 @@ def script_f1(monkeypatch: pytest.MonkeyPatch, *shadow: float) -> None:
     """Let the shadow score these F1, one an evaluation, and the raw weights the opposite."""
     figures = iter([figure for f1 in shadow for figure in (100.0 - f1, f1)])
     monkeypatch.setattr(
-        run_writer, "score_answers", lambda *_: types.SimpleNamespace(metrics={"exact_match": 0.0, "f1": next(figures)})
+        run_writer,
+        "score_predictions",
+        lambda *scored: replace(score_predictions(*scored), metrics={"exact_match": 0.0, "f1": next(figures)}),
     )
 
 
@@ -562,7 +565,7 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole_runs: Callable[[str], Path]
 ) -> None:
     whole = whole_runs("adam")
-    sittings: Iterator[Callable[[], Any]] = iter(
+    sessions: Iterator[Callable[[], Any]] = iter(
         [lambda: start(settings_with(configure, "adam"), tmp_path), *[lambda: resume(tmp_path)] * 4]
     )
     for owner, name, call in [
@@ -575,7 +578,7 @@ def test_a_run_stopped_again_and_again_ends_as_one_that_was_not(
         with monkeypatch.context() as patch:
             send_at(patch, owner, name, call)
             with pytest.raises(Interrupted):
-                next(sittings)()
+                next(sessions)()
     resume(tmp_path)
     assert_same_run(tmp_path, whole)
 
