@@ -50,6 +50,9 @@ class Stream:
     def __repr__(self) -> str:
         return f"{self.name} of {self.device or 'the host'}"
 
+    def is_capturing(self) -> bool:
+        return self.guard.recording is not None
+
     def run(self, reads: Iterable[Memory], writes: Iterable[Memory], what: str) -> None:
         """Do work that reads and writes this memory. Raises `GpuFault` where nothing orders it after other work."""
         self.after(self.guard.host.before)  # it is launched after all that the host has waited for

@@ -456,6 +456,8 @@ class Guard:
             (torch, "as_tensor", self._made(torch.as_tensor)),
             (torch._C, "_group_tensors_by_device_and_dtype", self._grouped),
             (torch.backends.cudnn, "is_acceptable", lambda t: False),
+            (torch.backends.cudnn, "version", lambda: None),
+            (torch.accelerator, "current_stream", self.current_stream),
             (cuda, "_lazy_init", lambda: None),
             (cuda, "_is_in_bad_fork", lambda: False),
             (cuda, "is_available", lambda: True),
