@@ -73,12 +73,24 @@ class Connection:
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def post(self, body: bytes, path: str = "/answer", content_type: str = JSON) -> tuple[int, bytes]:
-        """Status and body of the response."""
-        if self._streams is None:
-            self._streams = await asyncio.open_connection(self._server.host, self._server.port)
-        reader, writer = self._streams
+        """Status and body of the response.
+
+        A server may close an idle connection just when the next request is sent: that is sent again, as browsers do.
+        """
         head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nContent-Type: {content_type}\r\nContent-Length: {len(body)}"
-        writer.write(f"{head}\r\n\r\n".encode() + body)
+        request = f"{head}\r\n\r\n".encode() + body
+        if self._streams is not None:
+            try:
+                return await self._exchange(*self._streams, request)
+            except (asyncio.IncompleteReadError, ConnectionError):
+                self.close()
+        self._streams = await asyncio.open_connection(self._server.host, self._server.port)
+        return await self._exchange(*self._streams, request)
+
+    async def _exchange(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: bytes
+    ) -> tuple[int, bytes]:
+        writer.write(request)
         first, *lines = (await reader.readuntil(b"\r\n\r\n")).lower().split(b"\r\n")
         headers = dict(line.split(b": ", 1) for line in lines if line)
         response = await reader.readexactly(int(headers[b"content-length"]))
