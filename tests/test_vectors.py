@@ -196,10 +196,10 @@ def no_zip(folder: Path) -> str:
         (one_word, "line 1: expected a word and its numbers"),
         (several_members, r"holds one\.txt, two\.txt; name one as data\.vectors: .*v\.zip/one\.txt"),
         (no_such_member, r"holds one\.txt; name one"),
-        (cut_gzip, "is corrupted"),
-        (no_gzip, "is corrupted"),
-        (flipped_zip, "is corrupted"),
-        (no_zip, "is corrupted"),
+        (cut_gzip, "is cut off or corrupted"),
+        (no_gzip, "is cut off or corrupted"),
+        (flipped_zip, "is cut off or corrupted"),
+        (no_zip, "is cut off or corrupted"),
     ],
 )
 def test_a_file_that_cannot_be_used_is_one_message(tmp_path: Path, make: Callable[[Path], str], problem: str) -> None:

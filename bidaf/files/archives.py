@@ -6,10 +6,8 @@ Nothing is ever unpacked to the disk, so that no name in an archive can lead any
 from __future__ import annotations
 
 import gzip
-import lzma
 import os
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +15,7 @@ from pathlib import Path
 from typing import IO
 
 from bidaf.errors import DataError
+from bidaf.files import packed
 from bidaf.files.reading import reading, refuse_archive
 
 CHUNK_BYTES = 1 << 24
@@ -24,7 +23,6 @@ LINE_BYTES = 1 << 22  # a word and 300 numbers take some 3 kB
 MAX_RATIO, SPARE_BYTES = 50, 1 << 28  # text of numbers packs to a third or a tenth, not to a fiftieth
 LISTED_MEMBERS = 10
 _PEEKED = 512  # bytes that tell an archive
-DAMAGED = (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile)
 
 
 @dataclass(frozen=True)
@@ -81,13 +79,8 @@ def open_unpacked(path: Path) -> Iterator[Unpacked]:
 @contextmanager
 def unpacking(path: Path) -> Iterator[None]:
     """Turn whatever is wrong with the file or its packing into a `DataError`."""
-    with reading(path):
-        try:
-            yield
-        except DAMAGED as error:
-            raise DataError(f"{path}: is corrupted ({error}); delete it and fetch it again") from None
-        except (NotImplementedError, RuntimeError) as error:  # a zip that is encrypted, or packed in a rare way
-            raise DataError(f"{path}: can't be unpacked here ({error}); unpack it and name the text file") from None
+    with reading(path), packed.unpacking(str(path)):
+        yield
 
 
 def archive_of(path: Path) -> Path | None:

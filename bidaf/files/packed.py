@@ -58,7 +58,7 @@ def unpacking(where: str) -> Iterator[None]:
     except (EOFError, zlib.error, lzma.LZMAError, zipfile.BadZipFile, gzip.BadGzipFile) as error:
         raise DataError(f"{where}: is cut off or corrupted ({error}); fetch it again") from None
     except (NotImplementedError, RuntimeError) as error:  # a zip that is encrypted, or packed in a rare way
-        raise DataError(f"{where}: can't be unpacked here ({error}); unpack it and name the file inside") from None
+        raise DataError(f"{where}: can't be unpacked here ({error}); unpack it and name the file in it") from None
     except OSError as error:
         if error.errno is not None:
             raise
