@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError, field_validator
 
-from bidaf.config import Config, Count, Section
+from bidaf.config import Config
+from bidaf.config_base import Count, Section
 from bidaf.config_file import CONFIGS_FOLDER, find_config, load_config
 from bidaf.config_yaml import read_yaml
 from bidaf.errors import BidafError, UsageError

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bidaf.config import (
+from bidaf.config_optimizer import (
     AdadeltaConfig,
     AdamConfig,
     AdamWConfig,
