@@ -6,12 +6,13 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
 import torch
 from helpers_browser import Browser, chromium
+from helpers_cli import Tiny, train_tiny
 from torch import Tensor
 
 from bidaf.config import Config
@@ -19,6 +20,11 @@ from bidaf.data.cache import Prepared
 from bidaf.data.prepare import prepare
 from bidaf.runs.state import weights_file
 from bidaf.runs.weight_sets import EMA, RAW
+
+if TYPE_CHECKING:  # the server's packages are loaded by its own tests alone
+    from helpers_serve import Running
+
+    from bidaf.serve.service import Service
 
 RAW_FILE, EMA_FILE = weights_file(RAW), weights_file(EMA)  # in a checkpoint
 CPU = torch.device("cpu")
@@ -73,6 +79,29 @@ def _denormals_as_before() -> Iterator[None]:
 def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
     """One browser for all tests that open pages."""
     with chromium(tmp_path_factory.mktemp("profile")) as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    """A finished run of the smallest model; tests read it and write elsewhere."""
+    return train_tiny(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="module")
+def service(tiny: Tiny) -> Service:
+    """What `bidaf serve` answers with, on that run."""
+    from helpers_serve import load_service
+
+    return load_service(tiny.folder)
+
+
+@pytest.fixture(scope="module")
+def server(service: Service) -> Iterator[Running]:
+    """That service, listening."""
+    from helpers_serve import running
+
+    with running(service) as started:
         yield started
 
 

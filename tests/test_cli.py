@@ -14,17 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_cli import DEV, Tiny, bidaf, fail, squad, succeed, train_tiny, write_tiny
+from helpers_cli import DEV, Tiny, bidaf, fail, squad, succeed, write_tiny
 
 from bidaf.inference import loading
 from bidaf.runs import checkpoint
 from bidaf.runs.folder import Run
 from bidaf.training.step import StepResult, TrainingStep
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_cli import Tiny, fail, succeed, train_tiny
+from helpers_cli import Tiny, fail, succeed
 from test_imports import imported
 
 from bidaf.errors import UsageError
@@ -15,11 +15,6 @@ from bidaf.inference.loading import LoadedModel, load_model
 from bidaf.inference.systems import pair_names
 
 CONTEXT = "Anna lives in Oslo with two cats."
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 def write_dev(path: Path, articles: int = 8, each: int = 5, context: str = CONTEXT) -> list[str]:

@@ -13,8 +13,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from bidaf.config import AdadeltaConfig, AdamConfig, Config, ConstantSchedule
+from bidaf.config import Config
 from bidaf.config_file import differences, dump_config, find_config, load_config
+from bidaf.config_optimizer import AdadeltaConfig, AdamConfig, ConstantSchedule
 from bidaf.config_reference import setting_names
 from bidaf.config_yaml import MAX_BYTES
 from bidaf.errors import UsageError

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from bidaf.config import AdamConfig, Config
+from bidaf.config import Config
 from bidaf.config_file import load_config
+from bidaf.config_optimizer import AdamConfig
 from bidaf.errors import UsageError
 
 BASE = """\

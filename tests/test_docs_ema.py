@@ -19,8 +19,9 @@ from pydantic import BaseModel
 from safetensors.torch import load_file
 from torch import nn
 
-from bidaf.config import AdadeltaConfig, Config, DataConfig, ModelConfig
+from bidaf.config import Config, DataConfig, ModelConfig
 from bidaf.config_file import load_config
+from bidaf.config_optimizer import AdadeltaConfig
 from bidaf.model.bidaf import Bidaf, count_weights
 
 ROOT = Path(__file__).parents[1]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-from helpers_cli import Tiny, succeed, train_tiny
+from helpers_cli import Tiny, succeed
 
 import bidaf
 from bidaf.errors import BidafError, DataError
@@ -20,11 +20,6 @@ from bidaf.export import onnx
 
 ROOT = Path(__file__).parents[1]
 LIBRARY, EXPORT = ROOT / "docs" / "library.md", ROOT / "docs" / "export.md"
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny
+from helpers_cli import Tiny, fail, sign_export, succeed
 
 import bidaf
 from bidaf.data.squad import Example
@@ -179,11 +179,6 @@ SETTINGS = {
     "seed1": ["training.seed=1", "training.max_steps=6"],
     "words": ["training.seed=2", "training.max_steps=6", "data.min_word_count=1"],
 }
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
+from helpers_cli import DEV, Tiny, fail, succeed
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -27,11 +27,6 @@ from bidaf.model.attention import AttentionFlow, AttentionWeights
 from bidaf.reporting import attention_image as picture
 from bidaf.reporting.attention_image import attention_image
 from bidaf.reporting.attention_page import attention_page
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

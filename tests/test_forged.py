@@ -14,7 +14,7 @@ from helpers_fuzz import sign_checkpoint
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from bidaf.config import AdadeltaConfig, AdamConfig
+from bidaf.config_optimizer import AdadeltaConfig, AdamConfig
 from bidaf.data.cache import Prepared
 from bidaf.ema.average import trained_weights
 from bidaf.errors import DataError

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import CPU
-from helpers_cli import Tiny, fail, sign_export, succeed, train_tiny, write_sealed, write_tiny
+from helpers_cli import Tiny, fail, sign_export, succeed, write_sealed, write_tiny
 from safetensors.numpy import load_file, save
 
 from bidaf.data.squad import Example
@@ -37,11 +37,6 @@ UNICODE = [
     "ﬁne ǅ İstanbul ẞ",
     "𝔘𝔫𝔦𝔠𝔬𝔡𝔢 𐍈",
 ]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

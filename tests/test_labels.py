@@ -13,15 +13,10 @@ from pathlib import Path
 
 import pytest
 from conftest import events
-from helpers_cli import Tiny, bidaf, fail, succeed, train_tiny
+from helpers_cli import Tiny, bidaf, fail, succeed
 
 from bidaf.runs.labels import Labels, read_labels
 from bidaf.runs.layout import TENSORBOARD
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
+from helpers_cli import DEV, Tiny, fail, succeed
 from numpy.typing import NDArray
 
 from bidaf.config import ModelConfig
@@ -28,11 +28,6 @@ from bidaf.inference.loading import load_model
 from bidaf.model.bidaf import Batch, Bidaf
 
 SHAPES = [(1, 1, 1), (1, 600, 30), (2, 7, 5), (7, 1, 30), (7, 133, 1), (60, 2, 3), (60, 600, 11)]
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,9 @@ import torch
 from conftest import CPU, Configure, events
 from torch import Tensor
 
-from bidaf.config import AdamConfig, AdamWConfig, ConstantSchedule, DecaySchedule, ModelConfig, ScheduleConfig, Section
+from bidaf.config import ModelConfig
+from bidaf.config_base import Section
+from bidaf.config_optimizer import AdamConfig, AdamWConfig, ConstantSchedule, DecaySchedule, ScheduleConfig
 from bidaf.errors import UsageError
 from bidaf.model.bidaf import Bidaf
 from bidaf.training.launch import check_changes, resume_run, start_run

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from helpers_browser import Browser
-from helpers_cli import DEV, TRAIN, Tiny, squad, succeed, train_tiny, write_tiny
+from helpers_cli import DEV, TRAIN, Tiny, squad, succeed, write_tiny
 
 from bidaf.device import choose_device
 from bidaf.inference.explain import ExplainedQuestion, dev_examples, explain
@@ -27,11 +27,6 @@ HOSTILE = (
 ALL = ".answers input[value=all]"
 SEVERAL = [f"squad_released-20260101-12000{number}" for number in range(3)]
 LISTED = ".questions summary > span:first-child"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from helpers_cli import DEV, Tiny, succeed, train_tiny, write_tiny
+from helpers_cli import DEV, Tiny, succeed, write_tiny
 from torch import Tensor
 
 import bidaf
@@ -20,11 +20,6 @@ from bidaf.inference.records import answer_records
 
 QUESTION = "Where does Dora live?"
 PASSAGES = [context for context, _ in DEV]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

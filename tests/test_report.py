@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from conftest import CPU, Configure, events
-from helpers_cli import Tiny, fail, succeed, train_tiny
+from helpers_cli import Tiny, fail, succeed
 from markupsafe import Markup
 
 from bidaf.errors import DataError
@@ -29,11 +29,6 @@ from bidaf.reporting.words import details, duration, headline, plain, signed
 from bidaf.runs.folder import Run
 from bidaf.runs.log import RunLog, read_run
 from bidaf.training.launch import resume_run, start_run
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

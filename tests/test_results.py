@@ -11,7 +11,7 @@ from statistics import fmean, stdev
 from xml.etree import ElementTree
 
 import pytest
-from helpers_cli import DEV, Tiny, train_tiny
+from helpers_cli import DEV, Tiny
 from results import PAGE, RESULTS, collect
 from results_page import draw, rewritten
 
@@ -19,11 +19,6 @@ from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.sweep import Sweep, SweptSet
 from bidaf.runs.layout import ENVIRONMENT, METRICS
 from bidaf.runs.sweeps import write_sweep
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from helpers_cli import Tiny, fail, succeed, train_tiny
+from helpers_cli import Tiny, fail, succeed
 
 from bidaf.data.cache import open_prepared
 from bidaf.files.reading import sha256_of
@@ -17,12 +17,6 @@ from bidaf.runs.layout import DATA
 from bidaf.runs.log import read_run
 
 FIXTURE = Path(__file__).parent / "fixtures" / "format1"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The run that all tests share."""
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

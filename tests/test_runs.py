@@ -12,18 +12,13 @@ from pathlib import Path
 
 import pytest
 from conftest import events
-from helpers_cli import Tiny, fail, succeed, train_tiny
+from helpers_cli import Tiny, fail, succeed
 
 from bidaf.cli.runs import shown_age, shown_size
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import LOG, METRICS, write_log
 from bidaf.runs.log import read_run
 from bidaf.runs.summary import summarize, summarize_runs
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -21,8 +21,8 @@ from typing import Any
 import httpx
 import pytest
 import torch
-from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
-from helpers_serve import Running, load_service, running
+from helpers_cli import DEV, Tiny, fail, succeed
+from helpers_serve import Running, running
 
 from bidaf.device import choose_device
 from bidaf.errors import DataError
@@ -36,22 +36,6 @@ from bidaf.serve.service import Outcome, Question, Service
 
 CONTEXT = DEV[0][0]
 ASKED = [(question, context) for context, asked in DEV for question, _ in asked]
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def service(tiny: Tiny) -> Service:
-    return load_service(tiny.folder)
-
-
-@pytest.fixture(scope="module")
-def server(service: Service) -> Iterator[Running]:
-    with running(service) as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 from helpers_browser import Browser
-from helpers_cli import DEV, Tiny, train_tiny
-from helpers_serve import Running, load_service, running
+from helpers_cli import DEV
+from helpers_serve import Running, running
 
 from bidaf.serve.limits import Limits
 from bidaf.serve.service import Service
@@ -19,22 +19,6 @@ HOSTILE = (
     "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=2>\"'><svg onload=window.hacked=3> "
     "</textarea><style>*{display:none}</style> {{ 7*7 }} &lt; http://127.0.0.1:9/x \U0001f600"
 )
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
-
-
-@pytest.fixture(scope="module")
-def service(tiny: Tiny) -> Service:
-    return load_service(tiny.folder)
-
-
-@pytest.fixture(scope="module")
-def server(service: Service) -> Iterator[Running]:
-    with running(service) as started:
-        yield started
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers_cli import DEV, TRAIN, Tiny, bidaf, fail, succeed, train_tiny
+from helpers_cli import DEV, TRAIN, Tiny, bidaf, fail, succeed
 from small_chunks import FEW_CHARACTERS
 from test_distributed import in_group
 from test_processes import launch
@@ -38,11 +38,6 @@ RECORDS = [
     for number, (context, question) in enumerate(ASKED)
 ]
 TORCHRUN = (sys.executable, "-m", "torch.distributed.run")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(autouse=True)

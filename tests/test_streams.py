@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers_cli import Tiny, bidaf, fail, succeed, train_tiny
+from helpers_cli import Tiny, bidaf, fail, succeed
 
 from bidaf.files import reading
 from bidaf.messages import printable
@@ -22,12 +22,6 @@ ROOT = Path(__file__).parents[1]
 COMMAND = [sys.executable, "-m", "bidaf"]
 QUICK = ["-s", "training.max_steps=3", "-s", "evaluation.every_steps=3", "--device", "cpu"]
 ESCAPES = "\x1b]0;title\x07\x1b[2J\x9b\u202e"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The run that all tests share."""
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

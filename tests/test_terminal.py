@@ -14,16 +14,11 @@ import termios
 from pathlib import Path
 
 import pytest
-from helpers_cli import DEV, Tiny, succeed, train_tiny
+from helpers_cli import DEV, Tiny, succeed
 
 ROOT = Path(__file__).parents[1]
 COLUMNS = 60
 NAME = "squad_released-20260101-120000"
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 def on_terminal(*arguments: str, cwd: Path, interrupt_after: str | None = None) -> str:

@@ -10,7 +10,7 @@ from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pytest
-from helpers_cli import Tiny, succeed, train_tiny
+from helpers_cli import Tiny, succeed
 
 from bidaf.cli.app import main
 from bidaf.data.cache import open_prepared
@@ -18,12 +18,6 @@ from bidaf.files.reading import sha256_of
 
 ROUNDS = 4
 TINY = ("-c", "tiny.yaml", "-s", "training.max_steps=1")
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The run that all tests share."""
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ import torch
 from conftest import CPU, EMA_FILE, RAW_FILE, Configure, checkpoint_steps, events, to_bytes
 from safetensors.torch import load_file
 
-from bidaf.config import MAX_LR, Config
+from bidaf.config import Config
+from bidaf.config_optimizer import MAX_LR
 from bidaf.data.batches import BatchSource
 from bidaf.data.cache import Prepared
 from bidaf.distributed import Group

@@ -6,16 +6,11 @@ import shutil
 from pathlib import Path
 
 import pytest
-from helpers_cli import Tiny, succeed, train_tiny
+from helpers_cli import Tiny, succeed
 
 from bidaf.evaluation.statistics import Estimate, Spread
 from bidaf.inference.verdict import AverageVerdict, judge_average, judge_run
 from bidaf.runs.checkpoint import open_checkpoint
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 def verdict(

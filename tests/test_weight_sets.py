@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import torch
 from conftest import CPU
-from helpers_cli import DEV, Tiny, fail, succeed, train_tiny
+from helpers_cli import DEV, Tiny, fail, succeed
 from torch import Tensor
 
 from bidaf.cli.weights import one_weight_set, weight_sets
@@ -27,11 +27,6 @@ from bidaf.runs.checkpoint import Checkpoint, open_checkpoint, save_checkpoint
 from bidaf.runs.weight_sets import Synthesis, WeightSet
 
 TAIL = "tail:25%"
-
-
-@pytest.fixture(scope="session")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture

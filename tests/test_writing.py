@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers_cli import Tiny, fail, succeed, train_tiny
+from helpers_cli import Tiny, fail, succeed
 
 from bidaf.errors import BidafError, UsageError
 from bidaf.files.writing import (
@@ -30,12 +30,6 @@ from bidaf.files.writing import (
 )
 
 LINES = 400
-
-
-@pytest.fixture(scope="module")
-def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
-    """The run that all tests share."""
-    return train_tiny(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture
