@@ -358,12 +358,16 @@ def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) ->
         assert ran.err.startswith("error: no command; see bidaf")
 
 
-@pytest.mark.parametrize(
-    "command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "report", "explain", "config"]
-)
-def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
-    assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out
-    assert command in succeed("--help", cwd=tmp_path).out
+COMMANDS = """prepare, train, eval, predict, ask, score, compare, sweep, ensemble, experiment, export, report, explain,
+serve, runs list, runs rm, config show, config describe, config validate, config diff"""
+
+
+@pytest.mark.parametrize("command", re.split(r",\s", COMMANDS))
+def test_each_command_explains_itself_and_names_no_file_that_only_a_checkout_has(tmp_path: Path, command: str) -> None:
+    explained = succeed(*command.split(), "-h", cwd=tmp_path).out
+    assert f"Usage: bidaf {command}" in explained
+    assert not re.search(r"\b(configs|docs|scripts)/", explained)
+    assert command.split()[0] in succeed("--help", cwd=tmp_path).out
 
 
 def test_the_module_runs_as_the_command_does_and_its_output_may_be_cut_short(home: Path) -> None:

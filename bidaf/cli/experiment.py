@@ -24,7 +24,8 @@ def experiment_command(
     file: Annotated[
         str,
         typer.Argument(
-            help="A YAML file: a path, or a name in configs/experiments/.", autocompletion=complete_experiment
+            help="A YAML file: a path, or the name of one that comes with bidaf, such as mini_ablation.yaml.",
+            autocompletion=complete_experiment,
         ),
     ],
     output: Annotated[
