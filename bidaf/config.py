@@ -200,7 +200,7 @@ class EvaluationConfig(Section):
     max_answer_tokens: Count | None = None
     """Longest answer span considered; null for any (the paper)."""
     batch_tokens: Count | None = None
-    """Padded context tokens in one evaluation batch; null for 60,000 on a CUDA device and 12,000 on others."""
+    """Padded context tokens in one evaluation batch; null for 60,000 on a CUDA device and 4,000 on others."""
     rank_by: Literal["raw", "ema"] = "ema"
     """The weight set whose dev F1 ranks checkpoints and decides `patience`; in a run without a shadow, the raw one."""
     patience: Count | None = None

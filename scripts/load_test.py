@@ -340,7 +340,7 @@ def main() -> None:
     parser.add_argument("model", help="a run or an export")
     parser.add_argument("--data", required=True, help="a file of questions")
     parser.add_argument("--questions", type=int, default=600, help="how many of them, evenly spaced (default: 600)")
-    parser.add_argument("--connections", type=int, default=128, help="that ask at once (default: 128)")
+    parser.add_argument("--connections", type=int, default=192, help="that ask at once (default: 192)")
     parser.add_argument("--seconds", type=float, default=30, help="of full and of half load (default: 30)")
     parser.add_argument("--mixed", type=float, default=600, help="seconds of good and bad requests (default: 600)")
     parser.add_argument("--messages", type=Path, default=Path("load_test.txt"), help="where the server's messages go")

@@ -188,7 +188,7 @@ FAULTS = {
         ],
     ),
     "batches of an evaluation are small": Fault(
-        "larger_on_a_gpu", [("evaluation/evaluator.py", "60_000 if", "12_000 if")]
+        "larger_on_a_gpu", [("evaluation/evaluator.py", "60_000 if", "4_000 if")]
     ),
 }
 

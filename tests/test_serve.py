@@ -13,7 +13,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from bidaf.inference.ensemble_predictor import predictor_for
 from bidaf.inference.predictor import Answerer, Predictor
 from bidaf.serve.batching import Batcher, Busy
 from bidaf.serve.limits import Limits
+from bidaf.serve.server import listen
 from bidaf.serve.service import Outcome, Question, Service
 
 CONTEXT = DEV[0][0]
@@ -320,14 +321,40 @@ def test_one_question_that_fails_takes_no_other_with_it(service: Service, monkey
 
 
 @pytest.fixture
-def stuck(service: Service) -> Iterator[tuple[Service, Model]]:
-    """The service with a model that answers when it is set free."""
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads PyTorch has, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def stuck(service: Service, torch_threads: Callable[[int], None]) -> Iterator[tuple[Service, Model]]:
+    """The service with a model that answers when it is set free, in one thread."""
+    torch_threads(1)
     model = Model()
     model.free.clear()
     slow = copy.copy(service)
     slow.answer = model.answer  # type: ignore[method-assign]
     yield slow, model
     model.free.set()
+
+
+def test_each_thread_answers_a_batch_and_computes_alone(torch_threads: Callable[[int], None]) -> None:
+    torch_threads(2)
+    together = threading.Barrier(2, timeout=20)
+
+    class Meeting(Model):
+        def answer(self, asked: Sequence[Question]) -> list[Outcome]:
+            together.wait()
+            return [[Prediction("", 0, torch.get_num_threads(), 1.0)] for _ in asked]
+
+    requests = [[Question("Where?", "text", "raw")]] * 2
+    found = ask_together(Meeting(), Limits(batch_characters=1), requests)
+    assert [answers[0][0].end for answers in found] == [1, 1]
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as later:
+        assert later.submit(torch.get_num_threads).result() == 2
 
 
 def post(server: Running, question: str) -> httpx.Response:
@@ -404,6 +431,26 @@ def test_a_fault_is_one_response_and_its_message_forges_none(
     assert "\x1b" not in messages
     assert "RuntimeError" in messages
     assert not [line for line in messages.splitlines() if line.startswith("error: forged")]
+
+
+def test_threads_that_meet_new_words_at_the_same_time_answer_as_one_alone(service: Service) -> None:
+    asked = [
+        Question("Where does Dora live?", f"Dora{number} lives in Ro-{number}me. {CONTEXT}", service.default)
+        for number in range(120)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        found = [outcome for part in pool.map(service.answer, [asked[at::4] for at in range(4)]) for outcome in part]
+    alone = predictor_for(service.predictors[service.default].loaded)
+    for outcome, each in zip(found, [each for at in range(4) for each in asked[at::4]], strict=True):
+        assert isinstance(outcome, list)
+        assert outcome[0].text == alone.ask(each.question, each.context)[0].text
+
+
+def test_a_response_waits_for_no_acknowledgement() -> None:
+    with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
+        connection, _ = listening.accept()
+        with connection:
+            assert connection.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_serving_leaves_the_threads_of_the_process_as_they_were(service: Service) -> None:

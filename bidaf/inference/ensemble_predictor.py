@@ -13,22 +13,20 @@ from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.predictor import Answerer, Member, OnProgress, Predictor
 
 
-def predictor_for(loaded: Loaded, *, spread: bool = False, max_answer_tokens: int | None = None) -> Answerer:
-    """What answers with a model or an ensemble; the options are those of `Predictor`."""
+def predictor_for(loaded: Loaded, max_answer_tokens: int | None = None) -> Answerer:
+    """What answers with a model or an ensemble; `max_answer_tokens` is that of `Answerer`."""
     if isinstance(loaded, Ensemble):
-        return EnsemblePredictor(loaded, spread=spread, max_answer_tokens=max_answer_tokens)
-    return Predictor(loaded, spread=spread, max_answer_tokens=max_answer_tokens)
+        return EnsemblePredictor(loaded, max_answer_tokens)
+    return Predictor(loaded, max_answer_tokens)
 
 
 class EnsemblePredictor(Answerer):
     """An ensemble that answers: each member by itself, then the rule."""
 
-    def __init__(self, loaded: Ensemble, *, spread: bool = False, max_answer_tokens: int | None = None) -> None:
+    def __init__(self, loaded: Ensemble, max_answer_tokens: int | None = None) -> None:
         super().__init__(loaded, max_answer_tokens)
         self.loaded: Ensemble = loaded
-        self._predictors = [
-            Predictor(member, spread=spread, max_answer_tokens=max_answer_tokens) for member in loaded.members
-        ]
+        self._predictors = [Predictor(member, max_answer_tokens) for member in loaded.members]
         self.device = self._predictors[0].device
 
     def features(self, examples: Sequence[Example]) -> Features:

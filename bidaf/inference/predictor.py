@@ -130,15 +130,10 @@ class Answerer(ABC):
 
 
 class Predictor(Answerer):
-    """A loaded model that answers.
+    """A loaded model that answers."""
 
-    With `spread` also a few questions make a batch for each thread of PyTorch: they are answered sooner, and not to the
-    last digit as in one batch.
-    """
-
-    def __init__(self, loaded: LoadedModel, *, max_answer_tokens: int | None = None, spread: bool = False) -> None:
+    def __init__(self, loaded: LoadedModel, max_answer_tokens: int | None = None) -> None:
         super().__init__(loaded, max_answer_tokens)
-        self._spread = spread
         self.loaded: LoadedModel = loaded
         self.device = loaded.model.start_scorer.flow_weight.device
         self.precision = matrix_precision(loaded.config.training.precision, self.device)
@@ -167,7 +162,7 @@ class Predictor(Answerer):
                 self.loaded.model,
                 BatchSource(features, self.device),
                 n,
-                batch_tokens=self._batch_tokens(features),
+                batch_tokens=self._batch_tokens,
                 max_answer_tokens=self.max_answer_tokens,
                 weights=f"the {self.loaded.description}",
                 on_progress=on_progress,
@@ -178,11 +173,9 @@ class Predictor(Answerer):
         settings = self.loaded.config.model
         return 4 * NUMBERS_PER_TOKEN[settings.variant] * settings.hidden_size
 
-    def _batch_tokens(self, features: Features) -> int:
+    @property
+    def _batch_tokens(self) -> int:
         """What the model's config asks for, if half the free memory can hold it: it was made for another machine."""
         asked = self.loaded.config.evaluation.batch_tokens or default_batch_tokens(self.device)
-        if self._spread and self.device.type == "cpu":
-            lengths = np.diff(features.context_offsets)[features.question_context]
-            asked = min(asked, int(lengths.max()) * -(-len(lengths) // torch.get_num_threads()))
         free = free_memory(self.device)
         return asked if free is None else max(1, min(asked, free // (2 * self._bytes_per_token)))

@@ -1,4 +1,4 @@
-"""Questions of many requests, answered together: one thread computes, and what arrives meanwhile is its next batch."""
+"""Questions of many requests, answered together: what arrives while all threads compute is the next batch."""
 
 from __future__ import annotations
 
@@ -32,16 +32,24 @@ class _Waiting:
 
 
 class Batcher:
-    """A queue before one thread. Used from one event loop, where `run` is a task."""
+    """A queue before a few threads, each of which answers a batch. Used from one event loop, where `run` is a task.
+
+    On a CPU there are as many as PyTorch has, and each computes alone: the steps of an LSTM are too small to be shared
+    among threads, and OpenMP, which would share them, keeps threads of its own for each thread that asks it to. With
+    more of them than processors they sleep after every step (measured: six times slower). A GPU has one.
+    """
 
     def __init__(
         self, answer: Callable[[Sequence[Question]], list[Outcome]], limits: Limits, device: torch.device
     ) -> None:
         self._answer = answer
         self._limits = limits
-        self._thread = ThreadPoolExecutor(1, "bidaf-serve", lambda: set_up(device))
+        self._torch_threads = torch.get_num_threads()
+        self._threads = self._torch_threads if device.type == "cpu" else 1
+        self._pool = ThreadPoolExecutor(self._threads, "bidaf-serve", lambda: _set_up_thread(device))
         self._queue: deque[_Waiting] = deque()
         self._arrived = asyncio.Event()
+        self._collecting = asyncio.Lock()
         self._accepted = 0
 
     async def ask(self, questions: Sequence[Question]) -> list[list[Prediction]]:
@@ -61,22 +69,33 @@ class Batcher:
                     each.answers.cancel()  # nobody waits for the others of a request that failed or ran out of time
 
     async def compute(self, work: Callable[[], T]) -> T:
-        """What `work` returns, computed in the same thread. Raises as `ask` does, and what `work` raises."""
+        """What `work` returns, computed in one of the threads. Raises as `ask` does, and what `work` raises."""
         with self._accept(1):
-            return await asyncio.get_running_loop().run_in_executor(self._thread, work)
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
 
     async def run(self) -> None:
         """Answer what is in the queue, batch after batch, until the task is cancelled."""
+        await asyncio.gather(*(self._answer_batches() for _ in range(self._threads)))
+
+    def close(self) -> None:
+        """End the threads; what they compute is finished, and what waits is not begun."""
+        self._pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(self._torch_threads)  # also what threads of the process that start later have
+
+    async def _answer_batches(self) -> None:
+        """Keep one thread busy."""
         loop = asyncio.get_running_loop()
         while True:
-            await self._arrived.wait()
-            # Whatever came while the thread was computing has waited long enough.
-            await asyncio.sleep(max(0.0, self._queue[0].since + self._limits.batch_seconds - loop.time()))
-            if not (batch := self._next_batch()):
+            async with self._collecting:
+                await self._arrived.wait()
+                # Whatever came while all threads were computing has waited long enough.
+                await asyncio.sleep(max(0.0, self._queue[0].since + self._limits.batch_seconds - loop.time()))
+                batch = self._next_batch()
+            if not batch:
                 continue
             questions = [each.question for each in batch]
             try:
-                outcomes = await loop.run_in_executor(self._thread, self._answer, questions)
+                outcomes = await loop.run_in_executor(self._pool, self._answer, questions)
             except Exception as error:  # a fault of this program; those who ask next must still be answered
                 outcomes = [error] * len(batch)
             for each, outcome in zip(batch, outcomes, strict=True):
@@ -86,10 +105,6 @@ class Batcher:
                     each.answers.set_exception(outcome)
                 else:
                     each.answers.set_result(outcome)
-
-    def close(self) -> None:
-        """End the thread; what it computes is finished, and what waits is not begun."""
-        self._thread.shutdown(cancel_futures=True)
 
     def _next_batch(self) -> list[_Waiting]:
         """The oldest questions that somebody still waits for, as many as a batch may hold; at least one, if any."""
@@ -115,3 +130,8 @@ class Batcher:
             yield
         finally:
             self._accepted -= questions
+
+
+def _set_up_thread(device: torch.device) -> None:
+    set_up(device)
+    torch.set_num_threads(1)

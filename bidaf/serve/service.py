@@ -1,4 +1,4 @@
-"""The weight sets of one model as a service. Everything here runs in one thread, where PyTorch is."""
+"""The weight sets of one model as a service, used by several threads at a time."""
 
 from __future__ import annotations
 
@@ -36,11 +36,11 @@ class Service:
     """Answers and explains with any of several weight sets of one run or export, or with an ensemble."""
 
     def __init__(self, models: Sequence[Loaded]) -> None:
-        self.predictors = {model.weights: predictor_for(model, spread=True) for model in models}
+        self.predictors = {model.weights: predictor_for(model) for model in models}
         first = self.predictors[models[0].weights]
+        self.device = first.device
         for other in self.predictors.values():
             other.tokenizer = first.tokenizer  # the words that it keeps take up to 70 MB
-        self.device = first.device
         ranking = models[0].config.evaluation.rank_by
         self.default = ranking if ranking in self.predictors else models[0].weights
         self._dev = models[0].dev_features()
