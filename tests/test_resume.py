@@ -403,7 +403,7 @@ def test_two_starts_in_one_folder_make_one_run(configure: Configure, tmp_path: P
 
 def test_a_run_folder_that_cannot_be_made_is_one_message(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BidafError, match="file/run can't be made"):
+    with pytest.raises(UsageError, match="file/run can't be made"):
         start(configure(), tmp_path / "file" / "run")
 
 

@@ -88,6 +88,20 @@ def check_output(path: Path) -> None:
         raise UsageError(f"{path} can't be written: {problem}")
 
 
+def check_folder(folder: Path) -> bool:
+    """Whether anything of this name exists. Raises `UsageError` where nothing does and no folder can be made."""
+    try:
+        folder.lstat()
+        return True
+    except FileNotFoundError:
+        parent = next(each for each in folder.absolute().parents if os.path.lexists(each))
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder} can't be made: no folder can be made in {parent}") from None
+        return False
+    except (OSError, ValueError) as error:  # a file on the way to it, a name too long, a NUL character
+        raise UsageError(f"{folder} can't be made: {getattr(error, 'strerror', None) or error}") from None
+
+
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:
     """Write a new safetensors file; its mode follows the umask, as that of every other file does.
 
