@@ -72,7 +72,7 @@ def test_seeds_are_named_with_options_and_shown_apart(files: Path) -> None:
     names = ("--a", "worse.json", "--a", "worse.json", "--b", "better.json", "--b", "worse.json")
     ran = succeed("compare", *names, "-d", "dev.json", cwd=files)
     assert "seeds' part" in ran.out
-    assert "with seed 2: A alone 0, B alone 0" in ran.out
+    assert "in pair 2: A alone 0, B alone 0" in ran.out
     found = succeed("compare", *names, "-d", "dev.json", "--json", cwd=files).json
     assert found["seeds"] == 2
     assert found["metrics"]["f1"]["difference"]["seeds"]["standard_error"] == pytest.approx(15)
