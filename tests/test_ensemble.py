@@ -71,6 +71,11 @@ def test_product_multiplies_the_probabilities_of_a_span() -> None:
     ]
 
 
+def test_the_product_of_many_small_probabilities_is_not_zero() -> None:
+    unsure = answers(("Rome", 0, 3e-4), ("Oslo", 20, 5e-4))
+    assert ranked([unsure] * 100, "product") == [("Oslo", 20, 0.0005), ("Rome", 0, 0.0003)]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_no_answer_is_an_answer_like_any_other(rule: Rule) -> None:
     says_nothing = answers(("", 0, 0.6), ("Rome", 3, 0.2))
