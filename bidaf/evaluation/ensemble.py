@@ -170,8 +170,8 @@ def score_sizes(
     """Score ensembles of every number of members as the official SQuAD evaluation does.
 
     That is v1.1, and `questions` have gold answers, or v2.0 for members that know "no answer"; then each ensemble's
-    threshold is chosen here. Every member answers all questions, each with a span. `mean_weights` are the answers of the
-    model with the mean of the members' weights, or why there is none. `on_progress` is called after each ensemble.
+    threshold is chosen here. Every member answers all questions, each with a span. `mean_weights` are the answers of
+    the model with the mean of the members' weights, or why there is none. `on_progress` is called after each ensemble.
     Raises `DataError` without a question, and where only some answers come with that of "no answer".
     """
     if not questions:
