@@ -71,6 +71,11 @@ def test_product_multiplies_the_probabilities_of_a_span() -> None:
     ]
 
 
+def test_the_product_of_many_small_probabilities_is_not_zero() -> None:
+    unsure = answers(("Rome", 0, 3e-4), ("Oslo", 20, 5e-4))
+    assert ranked([unsure] * 100, "product") == [("Oslo", 20, 0.0005), ("Rome", 0, 0.0003)]
+
+
 @pytest.mark.parametrize("rule", RULES)
 def test_no_answer_is_an_answer_like_any_other(rule: Rule) -> None:
     says_nothing = answers(("", 0, 0.6), ("Rome", 3, 0.2))
@@ -140,6 +145,20 @@ def test_the_gain_is_that_of_the_ensemble_over_its_members_by_article() -> None:
         score_sizes([], members, "sum", "none")
 
 
+def test_only_some_answers_with_no_answer_are_refused() -> None:
+    questions = questions_on(1, 2)
+    with_it, without = answers(("Rome", 14, 0.5), ("", 0, 0.3)), answers(("Rome", 14, 0.5))
+    all_of, some, none = ([with_it, with_it], [with_it, without], [without, without])
+    for members, words in (
+        ([some, some], '0 gives some questions a probability of "no answer"'),
+        ([all_of, some], "1 gives some questions"),
+        ([none, all_of], "1 gives each question .* and 0 does not"),
+    ):
+        found = {str(number): dict(zip(("0-0", "0-1"), each, strict=True)) for number, each in enumerate(members)}
+        with pytest.raises(DataError, match=words):
+            score_sizes(questions, found, "sum", "none")
+
+
 # N-best files
 
 
@@ -160,6 +179,7 @@ def test_an_n_best_file_gives_its_answers_and_the_probability_of_none(tmp_path: 
         ({"0-0": "Rome"}, "n-best"),
         ([record(), record()], "already answered"),
         ([record(answers=[])], r"\[0\].*answers"),
+        ([record(answers=[{"text": "", "start": 0, "end": 0, "probability": 0.9}])], r"\[0\].*--n-best 2"),
         ([record(answers=[{"text": "Rome", "start": 14, "end": 18}])], "probability"),
         ([record(answers=[{"text": "Rome", "start": 14, "end": 18, "probability": 1.5}])], "probability"),
         ([record("other")], "other questions: 1 of 1"),

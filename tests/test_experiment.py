@@ -212,6 +212,7 @@ def test_gpus_are_shared_out_in_groups(monkeypatch: pytest.MonkeyPatch, tmp_path
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3")
     with pytest.raises(UsageError, match="takes 2 processes, and there are 1 GPUs"):
         Resources.of(experiment, "auto", None)
+    succeed("experiment", "small.yaml", "--commands", cwd=tmp_path)  # for other machines
 
 
 @pytest.mark.parametrize(

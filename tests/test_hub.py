@@ -147,6 +147,15 @@ def test_a_damaged_table_is_one_message(tmp_path: Path, name: str, content: byte
         read(str(tmp_path / name))
 
 
+def test_a_table_with_text_that_is_not_utf8_is_one_message(tmp_path: Path) -> None:
+    questions = pyarrow.array([b"Who sat?", b"\xff"], pyarrow.binary()).view(pyarrow.string())
+    table = pyarrow.table({"question": questions, "context": [CONTEXT, CONTEXT]})
+    with pyarrow.OSFile(str(tmp_path / "x.arrow"), "wb") as file, pyarrow.ipc.new_file(file, table.schema) as writer:
+        writer.write_table(table)
+    with pytest.raises(DataError, match="cannot be read as a data set: 'utf-8'"):
+        read(str(tmp_path / "x.arrow"))
+
+
 def test_an_empty_folder_is_one_message(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="cannot be read as a data set"):

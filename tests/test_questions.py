@@ -184,14 +184,24 @@ def test_a_cell_may_be_long_and_hold_lines_and_quotes(tmp_path: Path) -> None:
     [
         '{"text": ["cat"], "answer_start": [4]}',
         "{'text': ['cat'], 'answer_start': [4]}",
+        "{'text': array(['cat'], dtype=object),\n 'answer_start': array([4], dtype=int32)}",  # what `datasets` writes
         '[{"text": "cat", "answer_start": 4}]',
     ],
 )
 def test_answers_in_a_cell_are_json_or_python(tmp_path: Path, cell: str) -> None:
     row = 'The cat sat.,Who?,"' + cell.replace('"', '""') + '"\n'
     assert ask(tmp_path, "context,question,answers\n" + row, "t.csv")[0].answers == (GoldAnswer("cat", 4),)
-    plain = ask(tmp_path, "context,question,answers\nThe cat sat.,Who?,[cat\n", "t.csv")
-    assert plain[0].answers == (GoldAnswer("[cat", -1),)
+    for text in ("[cat", "[f(1)]"):
+        plain = ask(tmp_path, f"context,question,answers\nThe cat sat.,Who?,{text}\n", "t.csv")
+        assert plain[0].answers == (GoldAnswer(text, -1),)
+    beside = ask(tmp_path, "context,question,answers,answer_start\nThe cat sat.,Who?,['cat'],[4]\n", "t.csv")
+    assert beside[0].answers == (GoldAnswer("cat", 4),)
+
+
+def test_empty_answers_that_datasets_wrote_to_a_cell_are_no_answer(tmp_path: Path) -> None:
+    cell = "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}"
+    (example,) = ask(tmp_path, f'context,question,answers\nThe cat sat.,Who?,"{cell}"\n', "t.csv")
+    assert example.impossible
 
 
 def test_ten_thousand_levels_in_a_key_nobody_reads_do_not_crash(tmp_path: Path) -> None:
@@ -272,6 +282,8 @@ def test_of_questions_with_one_id_the_first_is_kept(tmp_path: Path) -> None:
         ({"answers": {"text": "cat", "answer_start": 4}}, [("cat", 4)]),
         ({"answers": ["cat", "sat"]}, [("cat", -1), ("sat", -1)]),
         ({"answers": "cat", "answer_start": 4}, [("cat", 4)]),
+        ({"answers": ["cat", "sat"], "answer_start": [4, 8]}, [("cat", 4), ("sat", 8)]),
+        ({"answers": ["cat", "sat"], "answer_start": [4]}, [("cat", -1), ("sat", -1)]),
         ({"answer": "cat"}, [("cat", -1)]),
         ({"answers": [{"text": 3}, {"text": "cat"}, None]}, [("cat", -1)]),
         ({"answers": None}, []),

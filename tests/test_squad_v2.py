@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import random
 import re
@@ -232,6 +233,8 @@ def test_the_answer_comes_first_and_the_others_keep_their_order() -> None:
 
 # ---- bidaf score
 
+SCORE = ("score", "data.json", "predictions.json")
+
 
 def write_task(folder: Path) -> None:
     gold, predictions, no_answer = random_task(7, 50)
@@ -260,14 +263,24 @@ def write_task(folder: Path) -> None:
 def test_the_command_scores_by_v2_where_a_question_has_no_answer(tmp_path: Path) -> None:
     write_task(tmp_path)
     gold, predictions, no_answer = random_task(7, 50)
-    command = ("score", "data.json", "predictions.json")
-    ran = succeed(*command, "--no-answer", "no_answer.json", "--threshold", 0.5, "--json", cwd=tmp_path)
+    ran = succeed(*SCORE, "--no-answer", "no_answer.json", "--threshold", 0.5, "--json", cwd=tmp_path)
     assert "scored by the rule of SQuAD v2.0" in ran.err
     expected = score_answers(gold, predictions, no_answer, 0.5)
     assert {name: ran.json[name] for name in expected.metrics} == expected.metrics
     assert (ran.json["rule"], ran.json["questions"], ran.json["unanswerable"]) == ("SQuAD v2.0", 50, 0)
-    table = succeed(*command, cwd=tmp_path).out
+    table = succeed(*SCORE, cwd=tmp_path).out
     assert all(label in table for label in ("EM", "F1", "HasAns EM", "HasAns F1", "NoAns"))
+
+
+def test_probabilities_are_read_from_every_file_of_records(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    _, predictions, no_answer = random_task(7, 50)
+    records = [{"id": id, "prediction_text": predictions[id], "no_answer": no_answer[id]} for id in no_answer]
+    (tmp_path / "lines.jsonl").write_text("".join(f"{json.dumps(each)}\n" for each in records))
+    (tmp_path / "list.json.gz").write_bytes(gzip.compress(json.dumps(records).encode()))
+    expected = succeed(*SCORE, "--no-answer", "no_answer.json", "--json", cwd=tmp_path).json
+    for name in ("lines.jsonl", "list.json.gz"):
+        assert succeed(*SCORE, "--no-answer", name, "--json", cwd=tmp_path).json == expected
 
 
 def test_answerable_questions_alone_are_scored_by_v1(tmp_path: Path) -> None:
@@ -283,11 +296,10 @@ def test_answerable_questions_alone_are_scored_by_v1(tmp_path: Path) -> None:
 
 def test_options_and_probabilities_that_do_not_fit_are_one_message(tmp_path: Path) -> None:
     write_task(tmp_path)
-    command = ("score", "data.json", "predictions.json")
-    assert "--no-answer FILE" in fail(2, *command, "--threshold", 0.5, cwd=tmp_path)
+    assert "--no-answer FILE" in fail(2, *SCORE, "--threshold", 0.5, cwd=tmp_path)
     options: tuple[Any, ...] = ("--no-answer", "no_answer.json")
-    assert "SQuAD v2.0" in fail(2, *command, "--answerable-only", *options, cwd=tmp_path)
+    assert "SQuAD v2.0" in fail(2, *SCORE, "--answerable-only", *options, cwd=tmp_path)
     problems = {"3": "expected {id: probability", "[]": "found none", "{}": "found none", '{"q0": 2}': "'q0'"}
     for content, problem in problems.items():
         (tmp_path / "no_answer.json").write_text(content)
-        assert problem in fail(3, *command, *options, cwd=tmp_path).replace('"q0"', "'q0'")
+        assert problem in fail(3, *SCORE, *options, cwd=tmp_path).replace('"q0"', "'q0'")

@@ -80,11 +80,11 @@ def experiment_command(
     left = [job for job in chosen if states[job.name].status != "finished"]
     failures: dict[str, str] = {}
     if not only_table:
-        resources = Resources.of(experiment, device, jobs)
+        resources = None if commands else Resources.of(experiment, device, jobs)
         keep_copy(path, folder)
-        if commands:
+        if resources is None:
             for job in left:
-                print_line(shown_command(job, resources))
+                print_line(shown_command(job, experiment, device))
             return
         at_once = f", {resources.at_once} at a time" if left else ""
         say(f"{len(left)} of {len(chosen)} runs to train in {folder}{at_once}")

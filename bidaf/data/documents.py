@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from bidaf.data.hub import HubName, read_rows
+from bidaf.data.schemas import KEYS
 from bidaf.data.sources import HUB_SPLITS, TABLE_SUFFIXES, Source
 from bidaf.errors import DataError
 from bidaf.files import reading
@@ -26,6 +27,7 @@ from bidaf.files.reading import Place, decode, parse_json, read_bounded
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
+LISTED_IN_CELLS = KEYS["answers"] + KEYS["answer_start"]
 
 Documents = Iterator[tuple[Place, Any]]
 
@@ -160,11 +162,22 @@ def _csv_rows(stream: IO[bytes], where: str, delimiter: str) -> Documents:
 
 
 def _cell(key: str, cell: Any) -> Any:
-    """Answers in a cell are JSON, or Python literals (from `datasets`); a text is one answer."""
-    if key in ("answers", "answer") and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
-        for parse in (json.loads, ast.literal_eval):
+    """Answers in a cell, or their offsets, are JSON or Python literals; any other text is one answer."""
+    if key in LISTED_IN_CELLS and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
+        for parse in (json.loads, _literal):
             try:
                 return parse(cell)
             except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
                 continue
     return cell
+
+
+def _literal(text: str) -> Any:
+    """A Python literal, in which lists may be NumPy's: `datasets` writes its own answers as `array([...])`."""
+    return ast.literal_eval(_ArraysToLists().visit(ast.parse(text.strip(), mode="eval")))
+
+
+class _ArraysToLists(ast.NodeTransformer):
+    def visit_Call(self, node: ast.Call) -> ast.expr:
+        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
+        return node.args[0] if is_array else node

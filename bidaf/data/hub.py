@@ -57,10 +57,15 @@ def read_rows(name: str, place: Path | HubName, asked: str | None, split: str) -
     hub name; `name` is what messages call it. The split `asked` is read, without one `split`. Raises `DataError` for
     what cannot be reached or read.
     """
-    table = _read_table(name, place, asked, split)
-    known = [column for column in table.column_names if column in KNOWN_KEYS]
-    for batch in table.select(known or table.column_names).to_batches(max_chunksize=ROWS_AT_ONCE):
-        yield from batch.to_pylist()
+    try:
+        table = _read_table(name, place, asked, split)
+        known = [column for column in table.column_names if column in KNOWN_KEYS]
+        for batch in table.select(known or table.column_names).to_batches(max_chunksize=ROWS_AT_ONCE):
+            yield from batch.to_pylist()
+    except DataError:
+        raise
+    except Exception as error:  # pyarrow and datasets raise all kinds of errors on corrupted files
+        raise DataError(f"{name}: cannot be read as a data set: {_first_line(error)}") from error
 
 
 def _read_table(name: str, place: Path | HubName, asked: str | None, split: str) -> Any:
@@ -69,14 +74,9 @@ def _read_table(name: str, place: Path | HubName, asked: str | None, split: str)
         return _choose_split(_download(place, asked or split), name, split, asked)
     if not os.path.exists(place):
         raise no_such_file(place)
-    try:
-        if place.is_dir():
-            return _choose_split(_read_folder(place), name, split, asked, only_one_will_do=True)
-        return _read_arrow(place)
-    except DataError:
-        raise
-    except Exception as error:  # pyarrow and datasets raise all kinds of errors on corrupted files
-        raise DataError(f"{name}: cannot be read as a data set: {_first_line(error)}") from error
+    if place.is_dir():
+        return _choose_split(_read_folder(place), name, split, asked, only_one_will_do=True)
+    return _read_arrow(place)
 
 
 def _read_folder(folder: Path) -> dict[str, Any]:

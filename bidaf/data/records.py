@@ -115,17 +115,15 @@ def _each(value: Any, start: Any) -> Iterator[GoldAnswer]:
     if isinstance(value, str):
         yield GoldAnswer(value, _offset(start))
     elif isinstance(value, list):
-        for item in value:
-            yield from _each(item, None)
+        starts = start if isinstance(start, list) and len(start) == len(value) else [None] * len(value)
+        for item, place in zip(value, starts, strict=True):
+            yield from _each(item, place)
     elif isinstance(value, Mapping):
         texts, starts = value.get("text"), value.get("answer_start")
         if isinstance(texts, str):
             yield from _each(texts, starts if starts is not None else _first_span(value.get("char_spans")))
         elif isinstance(texts, list):
-            starts = starts if isinstance(starts, list) and len(starts) == len(texts) else [None] * len(texts)
-            for text, place in zip(texts, starts, strict=True):
-                if isinstance(text, str):
-                    yield from _each(text, place)
+            yield from _each(texts, starts)
 
 
 def _first_span(spans: Any) -> Any:

@@ -78,7 +78,7 @@ def _product(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
     def probability(span: tuple[str, int, int]) -> float:
         found = sorted(own.get(span, least) for own, least in zip(listed, smallest, strict=True))
-        return float(math.prod(found) ** (1 / len(members)))
+        return math.prod(each ** (1 / len(members)) for each in found)  # the root first: a product could underflow
 
     return [Prediction(*span, probability(span)) for span in spans]
 
@@ -170,9 +170,9 @@ def score_sizes(
     """Score ensembles of every number of members as the official SQuAD evaluation does.
 
     That is v1.1, and `questions` have gold answers, or v2.0 for members that know "no answer"; then each ensemble's
-    threshold is chosen here. Every member answers all questions. `mean_weights` are the answers of the model with the
-    mean of the members' weights, or why there is none. `on_progress` is called after each ensemble. Raises `DataError`
-    without a question, and where only some members know "no answer".
+    threshold is chosen here. Every member answers all questions, each with a span. `mean_weights` are the answers of
+    the model with the mean of the members' weights, or why there is none. `on_progress` is called after each ensemble.
+    Raises `DataError` without a question, and where only some answers come with that of "no answer".
     """
     if not questions:
         raise DataError("there is no question with an answer to score")
@@ -213,11 +213,13 @@ def score_sizes(
 
 def _refuse_mixture(questions: Sequence[GoldQuestion], members: Mapping[str, Candidates]) -> None:
     knows = {
-        name: all(any(answer.is_empty for answer in answers[question.id]) for question in questions)
+        name: {any(answer.is_empty for answer in answers[question.id]) for question in questions}
         for name, answers in members.items()
     }
-    if len(set(knows.values())) > 1:
-        with_it, without = (next(name for name in knows if knows[name] is each) for each in (True, False))
+    if mixed := [name for name, found in knows.items() if len(found) > 1]:
+        raise DataError(f'{mixed[0]} gives some questions a probability of "no answer", and others none')
+    if len(set(map(frozenset, knows.values()))) > 1:
+        with_it, without = (next(name for name in knows if knows[name] == {each}) for each in (True, False))
         raise DataError(f'{with_it} gives each question a probability of "no answer", and {without} does not')
 
 

@@ -93,7 +93,7 @@ class NBestFile:
 def read_n_best(path: Path) -> NBestFile:
     """Read what `bidaf predict --n-best` wrote, in a list or one record per line.
 
-    Raises `DataError` for a file that can't be read, holds anything else, or answers an id twice.
+    Raises `DataError` for a file that can't be read, holds anything else, or answers an id twice or with no span.
     """
     records: dict[str, _Record] = {}
     for place, document in read_documents(Source(str(path), path, None, "dev")):
@@ -101,6 +101,8 @@ def read_n_best(path: Path) -> NBestFile:
         record = _record(document, where)
         if record.id in records:
             raise DataError(f"{where}: {quote(record.id)} is already answered; keep one of the two")
+        if all(each.is_empty for each in record.candidates):  # of `--n-best 1`, where that is the answer
+            raise DataError(f"{where}: {quote(record.id)} has the empty answer alone; list two or more (--n-best 2)")
         records[record.id] = record
     return NBestFile(path, records)
 

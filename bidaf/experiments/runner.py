@@ -68,19 +68,18 @@ class Resources:
         return variables
 
 
-def command_of(job: Job, resources: Resources, launcher: Sequence[str] = ("bidaf",)) -> list[str]:
+def command_of(job: Job, device: str, launcher: Sequence[str] = ("bidaf",)) -> list[str]:
     """What trains or resumes this run; `launcher` starts `bidaf`."""
     where = ["--resume", str(job.folder)] if (job.folder / CONFIG).is_file() else ["--run-dir", str(job.folder)]
-    device = [] if resources.device == "auto" else ["--device", resources.device]
-    return [*launcher, "train", *where, *job.arguments, *device]
+    return [*launcher, "train", *where, *job.arguments, *([] if device == "auto" else ["--device", device])]
 
 
-def shown_command(job: Job, resources: Resources) -> str:
-    """`command_of` as a line for a shell or a scheduler, which chooses the devices."""
-    processes = f"--nproc-per-node={resources.processes}"
+def shown_command(job: Job, experiment: Experiment, device: str) -> str:
+    """`command_of` as a line for a shell or a scheduler, whose machines may have other devices than this one."""
+    processes = f"--nproc-per-node={experiment.processes}"
     several = ("torchrun", "--standalone", processes, "-m", "bidaf")
-    command = command_of(job, resources, several if resources.processes > 1 else ("bidaf",))
-    return f"OMP_NUM_THREADS={resources.threads} {shlex.join(command)}"
+    command = command_of(job, device, several if experiment.processes > 1 else ("bidaf",))
+    return f"OMP_NUM_THREADS={experiment.threads} {shlex.join(command)}"
 
 
 def train(jobs: Sequence[Job], resources: Resources, echo: Echo) -> dict[str, str]:
@@ -154,7 +153,7 @@ class _Runner:
             if processes > 1
             else (*python, "bidaf")
         )
-        command = command_of(job, self.resources, launcher)
+        command = command_of(job, self.resources.device, launcher)
         with output.open("ab") as file:
             printed = file.tell()
             # A session of its own: Ctrl-C in the terminal reaches this process alone, which passes it on once.
