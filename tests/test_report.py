@@ -287,6 +287,17 @@ def test_a_page_holds_so_many_questions_and_says_so(tiny: Tiny, monkeypatch: pyt
     assert changed <= shown or shown <= changed
 
 
+@pytest.mark.usefixtures("quick")
+def test_the_shadow_is_the_average_where_the_raw_weights_rank_checkpoints(tmp_path: Path) -> None:
+    scores = [40, 60, 70], [10, 50, 71]
+    ranked = log_of(tmp_path / "ranked", *scores, total=300, config={"evaluation": {"rank_by": "raw"}})
+    other = log_of(tmp_path / "other", *scores, total=300)
+    assert headline(ranked) == headline(other)
+    assert details(ranked) == details(other)
+    assert [each.gain for each in ranked.evaluations] == [-30, -10, 1]
+    assert "best raw F1" in report_page([ranked])
+
+
 # The page
 
 
