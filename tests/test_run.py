@@ -153,6 +153,18 @@ def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
 
 
+def test_a_state_that_cannot_be_read_ranks_nothing(configure: Configure, tmp_path: Path) -> None:
+    config = configure(training={"keep_last": 1})
+    run = Run.create(tmp_path / "run", config, "cpu")
+    for step, state in enumerate(("[]", "{", "[" * 100_000, "1"), 1):
+        folder = run.checkpoints / f"step-00000{step}"
+        folder.mkdir()
+        (folder / "complete.json").write_text("{}")
+        (folder / "state.json").write_text(state)
+    run.prune(config)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000004"]
+
+
 def test_one_process_at_a_time_trains_in_a_run(configure: Configure, tmp_path: Path) -> None:
     run = Run.create(tmp_path / "run", configure(), "cpu")
     with run.locked():

@@ -26,7 +26,7 @@ from bidaf.errors import BidafError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME_CHARACTERS = 60  # of the final name within the temporary one: a file system allows 255 bytes
+NAME_CHARACTERS = 50  # of the final name within the temporary one: up to 4 bytes each, of 255 in a file system
 # `temporary_sibling`, and as versions before 0.2 named them.
 TEMPORARY = re.compile(r"\.(.+?)\.(?:\d+(?:-[0-9a-f]{8})?\.)?tmp")
 
