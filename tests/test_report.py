@@ -302,7 +302,7 @@ def test_the_mean_over_seeds_stands_below_the_scores_it_is_made_of(tmp_path: Pat
 
 @pytest.mark.usefixtures("quick")
 def test_the_shadow_is_the_average_where_the_raw_weights_rank_checkpoints(tmp_path: Path) -> None:
-    scores = [40, 60, 70], [10, 50, 71]
+    scores = [40.0, 60.0, 70.0], [10.0, 50.0, 71.0]
     ranked = log_of(tmp_path / "ranked", *scores, total=300, config={"evaluation": {"rank_by": "raw"}})
     other = log_of(tmp_path / "other", *scores, total=300)
     assert headline(ranked) == headline(other)

@@ -135,7 +135,7 @@ def test_the_newest_sweep_is_read_again_and_a_bad_one_is_named(tmp_path: Path) -
     for values in ({"f1": [1.0] * 25}, {"exact_match": [True]}, {"f1": None}):
         sets = [RAW.model_copy(update=values), EMA]
         path.write_text(a_sweep().model_copy(update={"sets": sets}).model_dump_json())
-        with pytest.raises(DataError, match="can't be read as a sweep: .*each question"):
+        with pytest.raises(DataError, match=r"can't be read as a sweep: .*each question"):
             read_sweep(path)
 
 

@@ -85,7 +85,9 @@ def _draw_score(axes: Axes, run: RunLog, metric: str, colour: str | None, marker
         value = best.ranking[metric]
         star: dict[str, Any] = {"marker": "*", "markersize": 12, "linestyle": ""}
         label = None if colour else f"best checkpoint: {value:.1f} at step {best.step:,}"
-        axes.plot([best.step], [value], color=colour or (RAW if best.ranked_by == "raw" else SHADOW), label=label, **star)
+        axes.plot(
+            [best.step], [value], color=colour or (RAW if best.ranked_by == "raw" else SHADOW), label=label, **star
+        )
 
 
 def _close_up(runs: Sequence[RunLog], metric: str) -> Points:

@@ -174,7 +174,8 @@ def synthesize(
     sources that are not of one model.
     """
     profiles = {str(target): target.profile(decays) for target in targets}
-    usable, left_out = list(sources), []
+    usable = list(sources)
+    left_out: list[str] = []
     while True:
         planned = {name: _plan(profile, usable) for name, profile in profiles.items()}
         wanted = {name: coefficients for name, (coefficients, error) in planned.items() if error <= max_error}
