@@ -98,14 +98,17 @@ def epochs_block(results: Path, name: str) -> str:
 
 
 def lead(run: RunLog) -> str:
-    """From which evaluation on the interval of shadow minus raw lies above zero."""
+    """From which evaluation on the interval of shadow minus raw lies above zero; else what the last one says."""
     since: Evaluation | None = None
+    bounds: Any = None
     for each in run.evaluations:
         found = compared_at(run, each.step)
         bounds = found and found["metrics"]["f1"]["difference"]["interval"]
         since = (since or each) if bounds and bounds[0] > 0 else None
+    if since is None and bounds and bounds[1] < 0:
+        return "At the last evaluation the shadow is behind the raw weights: the interval is below zero."
     if since is None:
-        return "At the last evaluation the shadow is not distinguishable from the raw weights, or behind them."
+        return "At the last evaluation the shadow is not distinguishable from the raw weights."
     return f"From epoch {since.epoch:g} (step {since.step:,}) on the shadow is better: the interval is above zero."
 
 
