@@ -226,7 +226,8 @@ def draw(results: Path) -> Iterator[Path]:
             sweeps.write_sweep_image(summary, run.folder / "sweep.svg")
             yield run.folder / "sweep.svg"
     for name in sorted({run.name.rpartition("-seed")[0] for run in runs} - {""}):
-        yield write_picture(results / f"{name}-seeds.svg", score_chart(seeds_of(results, name), "f1", "F1"))
+        if len(seeds := seeds_of(results, name)) > 1:
+            yield write_picture(results / f"{name}-seeds.svg", score_chart(seeds, "f1", "F1"))
 
 
 def write_picture(path: Path, picture: str) -> Path:

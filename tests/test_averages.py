@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
+from unittest import mock
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 from bidaf.config import SnapshotsConfig
 from bidaf.ema.average import ExponentialMovingAverage
-from bidaf.ema.synthesis import Target
+from bidaf.ema.synthesis import Target, solve
 from bidaf.errors import DataError
 from bidaf.files.confined import ConfinedFolder
 from bidaf.runs.averages import Average, Source, decays_of, sources_of, synthesize
@@ -163,10 +164,12 @@ def test_a_corrupted_snapshot_is_named_and_left_out(walk: Walk, corruption: str)
 def test_without_snapshots_only_what_the_checkpoint_holds_is_exact(walk: Walk) -> None:
     for path in walk.folder.iterdir():
         path.unlink()
-    (raw, ema, other), left_out = walk.synthesize("raw", "ema", "half-life:100", max_error=1.0)
+    with mock.patch("bidaf.runs.averages.solve", wraps=solve) as fits:
+        (raw, ema, other), left_out = walk.synthesize("raw", "ema", "half-life:100", max_error=1.0)
     assert raw.predicted_error == ema.predicted_error == 0.0
     assert other.predicted_error > 0.05
     assert len(left_out) == len(walk.records)
+    assert fits.call_count == 2  # with them and without: a fit for each missing one would take minutes
 
 
 @pytest.mark.parametrize("tensors", [{"weight": torch.zeros(1, 499)}, {"other": torch.zeros(1, 500)}, {}])
@@ -178,7 +181,7 @@ def test_a_snapshot_of_another_model_is_refused(walk: Walk, tensors: dict[str, T
 
 
 def test_every_flipped_bit_of_a_snapshot_is_found(walk: Walk) -> None:
-    """The short form of `scripts/lab_figures.py kills`."""
+    """The short form of `scripts/lab_figures.py flips`."""
     record = walk.records[1]
     path = snapshot_path(walk.folder, record.step)
     content = path.read_bytes()

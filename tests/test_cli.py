@@ -223,6 +223,8 @@ ANSWER = '{"data": [{"paragraphs": [{"context": "a b", "qas": [{"id": "1", "ques
 
 USAGE: dict[str, Case] = {
     "unknown command": (["traain"], nothing, "No such command 'traain'. Did you mean 'train'?; see bidaf --help"),
+    "run folder on a file": (["train", *TINY, "--run-dir", "dev.json"], nothing, "dev.json can't be made"),
+    "run folder in a file": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
     "unknown option": (["train", "--qq"], nothing, "No such option: --qq; see bidaf train --help"),
     "missing argument": (["score", "dev.json"], nothing, "Missing argument 'predictions'"),
     "missing option": (["export"], nothing, "Missing option '--output'"),
@@ -251,7 +253,7 @@ USAGE: dict[str, Case] = {
     "output without a name": (["predict", "dev.json", "-o", "."], nothing, ". can't be written"),
     "name too long": (["export", "-o", "x" * 300], nothing, "File name too long"),
     "predictions not writable": (["eval", "-p", "runs"], nothing, "runs can't be written"),
-    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be written"),
+    "export not possible": (["export", "-o", "dev.json/model"], nothing, "dev.json/model can't be made"),
     "an option like no other": (["train", *TINY, "--seed", "1"], nothing, "No such option: --seed; see bidaf train"),
     "an option misspelt": (["predict", "dev.json", "--n_best", "3"], nothing, "(Possible options: --n-best); see"),
     "quiet": (["eval", "--quiet"], nothing, "2>/dev/null is quiet"),
@@ -312,7 +314,6 @@ FAILED: dict[str, Case] = {
         write("x.txt", "in 3e38 -3e38\nthe 3e38 3e38\n"),
         "is not finite; no weight",
     ),
-    "run folder not possible": (["train", *TINY, "--run-dir", "dev.json/run"], nothing, "dev.json/run can't be made"),
 }
 ERRORS = {1: FAILED, 2: USAGE, 3: DATA}
 
@@ -358,12 +359,16 @@ def test_without_arguments_the_help_is_shown_as_a_usage_error(tmp_path: Path) ->
         assert ran.err.startswith("error: no command; see bidaf")
 
 
-@pytest.mark.parametrize(
-    "command", ["prepare", "train", "eval", "predict", "ask", "score", "export", "runs", "report", "explain", "config"]
-)
-def test_each_command_explains_itself(tmp_path: Path, command: str) -> None:
-    assert f"Usage: bidaf {command}" in succeed(command, "-h", cwd=tmp_path).out
-    assert command in succeed("--help", cwd=tmp_path).out
+COMMANDS = """prepare, train, eval, predict, ask, score, compare, sweep, ensemble, experiment, export, report, explain,
+serve, runs list, runs rm, config show, config describe, config validate, config diff"""
+
+
+@pytest.mark.parametrize("command", re.split(r",\s", COMMANDS))
+def test_each_command_explains_itself_and_names_no_file_that_only_a_checkout_has(tmp_path: Path, command: str) -> None:
+    explained = succeed(*command.split(), "-h", cwd=tmp_path).out
+    assert f"Usage: bidaf {command}" in explained
+    assert not re.search(r"\b(configs|docs|scripts)/", explained)
+    assert command.split()[0] in succeed("--help", cwd=tmp_path).out
 
 
 def test_the_module_runs_as_the_command_does_and_its_output_may_be_cut_short(home: Path) -> None:

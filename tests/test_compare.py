@@ -68,11 +68,18 @@ def test_two_prediction_files_get_a_verdict(files: Path) -> None:
     assert found["metrics"]["f1"]["difference"]["value"] == pytest.approx(-30)
 
 
+def test_the_name_of_a_file_commands_no_terminal(files: Path) -> None:
+    (files / "worse.json").rename(files / "\x1b[31mworse.json")
+    ran = succeed("compare", "\x1b[31mworse.json", "better.json", "-d", "dev.json", cwd=files)
+    assert "\x1b" not in ran.out
+    assert r"A: \x1b[31mworse.json" in ran.out
+
+
 def test_seeds_are_named_with_options_and_shown_apart(files: Path) -> None:
     names = ("--a", "worse.json", "--a", "worse.json", "--b", "better.json", "--b", "worse.json")
     ran = succeed("compare", *names, "-d", "dev.json", cwd=files)
     assert "seeds' part" in ran.out
-    assert "with seed 2: A alone 0, B alone 0" in ran.out
+    assert "in pair 2: A alone 0, B alone 0" in ran.out
     found = succeed("compare", *names, "-d", "dev.json", "--json", cwd=files).json
     assert found["seeds"] == 2
     assert found["metrics"]["f1"]["difference"]["seeds"]["standard_error"] == pytest.approx(15)

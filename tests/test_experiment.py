@@ -188,8 +188,11 @@ def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path)
     write_home(tmp_path)
     ran = succeed("experiment", "small.yaml", "--list", cwd=tmp_path)
     assert ran.out.count("missing") == 4
-    assert "bidaf prepare" in ran.err
     assert not (tmp_path / "runs").exists()
+    advised = ran.err.partition("bidaf prepare ")[2]
+    succeed("prepare", *shlex.split(advised), cwd=tmp_path)
+    listed = succeed("experiment", "small.yaml", "--list", "--json", cwd=tmp_path).json
+    assert all(each["disk_bytes"] for each in listed)
 
 
 def test_a_run_over_several_devices_is_a_command_of_torchrun(tmp_path: Path) -> None:

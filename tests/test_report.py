@@ -287,6 +287,30 @@ def test_a_page_holds_so_many_questions_and_says_so(tiny: Tiny, monkeypatch: pyt
     assert changed <= shown or shown <= changed
 
 
+def test_the_mean_over_seeds_stands_below_the_scores_it_is_made_of(tmp_path: Path) -> None:
+    runs = [log_of(tmp_path / "raw", [40, 50], None, total=200, config={"a": 1})]
+    for seed, last in enumerate((61, 63)):
+        config = {"training": {"seed": seed}}
+        runs.append(log_of(tmp_path / f"seed{seed}", [40, 60], [10, last], total=200, config=config))
+    runs.append(log_of(tmp_path / "begun", [], None, total=200, config={"training": {"seed": 7}}))
+    labels, rows = report._comparison(runs)
+    name, cells = rows[-1]
+    assert name == "2 seeds: 0, 1"  # the third one has no score yet
+    assert dict(zip(labels, cells, strict=True))["best shadow F1"] == "62.0 ± 1.4"
+    assert dict(zip(labels, cells, strict=True))["best raw F1"] == ""
+
+
+@pytest.mark.usefixtures("quick")
+def test_the_shadow_is_the_average_where_the_raw_weights_rank_checkpoints(tmp_path: Path) -> None:
+    scores = [40.0, 60.0, 70.0], [10.0, 50.0, 71.0]
+    ranked = log_of(tmp_path / "ranked", *scores, total=300, config={"evaluation": {"rank_by": "raw"}})
+    other = log_of(tmp_path / "other", *scores, total=300)
+    assert headline(ranked) == headline(other)
+    assert details(ranked) == details(other)
+    assert [each.gain for each in ranked.evaluations] == [-30, -10, 1]
+    assert "best raw F1" in report_page([ranked])
+
+
 # The page
 
 

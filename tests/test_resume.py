@@ -26,6 +26,7 @@ from bidaf.config_file import load_config
 from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.files.reading import sha256_of
 from bidaf.files.writing import write_json
+from bidaf.inference.loading import find_checkpoint
 from bidaf.runs import checkpoint_folders
 from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, open_checkpoint
 from bidaf.runs.checkpoint_folders import COMPLETE
@@ -33,7 +34,7 @@ from bidaf.runs.folder import Run
 from bidaf.runs.layout import LOCK
 from bidaf.runs.state import STATE, TrainingState
 from bidaf.training import loop, trainer
-from bidaf.training.interrupt import Interrupted
+from bidaf.training.interrupt import Interrupted, InterruptRequests
 from bidaf.training.launch import MAY_CHANGE, resume_run, start_run
 from bidaf.training.step import TrainingStep
 
@@ -91,6 +92,22 @@ def test_a_run_stopped_between_the_parts_of_a_batch_ends_as_one_that_was_not(
     assert checkpoint_steps(tmp_path / "run") == [4]
     resume(tmp_path / "run")
     assert differences(tmp_path / "run", whole, common_checkpoints=True) == []
+
+
+def test_a_run_stopped_before_its_first_step_has_no_best_checkpoint(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, InterruptRequests, "check", 1)
+        with pytest.raises(Interrupted):
+            start(configure(training={"save_every": 1}), folder)
+    assert checkpoint_steps(folder) == [0]
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, InterruptRequests, "check", 3)
+        with pytest.raises(Interrupted):
+            resume(folder)
+    assert find_checkpoint(folder).name == "step-000002"  # and not the untrained one, which nothing scored
 
 
 def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
@@ -403,7 +420,7 @@ def test_two_starts_in_one_folder_make_one_run(configure: Configure, tmp_path: P
 
 def test_a_run_folder_that_cannot_be_made_is_one_message(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(BidafError, match="file/run can't be made"):
+    with pytest.raises(UsageError, match="file/run can't be made"):
         start(configure(), tmp_path / "file" / "run")
 
 

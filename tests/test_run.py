@@ -12,7 +12,7 @@ import pytest
 from conftest import Configure
 
 from bidaf.config_file import load_config
-from bidaf.errors import BidafError, DataError, UsageError
+from bidaf.errors import DataError, UsageError
 from bidaf.runs.finding import find_run, new_run_folder
 from bidaf.runs.folder import Run
 
@@ -49,7 +49,7 @@ def test_a_run_is_not_made_where_one_stands(configure: Configure, tmp_path: Path
 
 def test_a_run_that_cannot_be_made_says_where(configure: Configure, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(BidafError, match=r"the run folder .*file/run can't be made: "):
+    with pytest.raises(UsageError, match=r"file/run can't be made: "):
         Run.create(tmp_path / "file" / "run", configure(), "cpu")
 
 
@@ -151,6 +151,18 @@ def test_the_newest_and_the_best_are_kept(configure: Configure, here: Path, keep
         run.link("best", run.checkpoints / "step-000002")
         run.prune(config)
         assert sorted(path.name for path in run.checkpoints.iterdir()) == [f"step-00000{step}" for step in kept]
+
+
+def test_a_state_that_cannot_be_read_ranks_nothing(configure: Configure, tmp_path: Path) -> None:
+    config = configure(training={"keep_last": 1})
+    run = Run.create(tmp_path / "run", config, "cpu")
+    for step, state in enumerate(("[]", "{", "[" * 100_000, "1"), 1):
+        folder = run.checkpoints / f"step-00000{step}"
+        folder.mkdir()
+        (folder / "complete.json").write_text("{}")
+        (folder / "state.json").write_text(state)
+    run.prune(config)
+    assert [path.name for path in run.checkpoints.iterdir()] == ["step-000004"]
 
 
 def test_one_process_at_a_time_trains_in_a_run(configure: Configure, tmp_path: Path) -> None:

@@ -433,6 +433,19 @@ def test_a_fault_is_one_response_and_its_message_forges_none(
     assert not [line for line in messages.splitlines() if line.startswith("error: forged")]
 
 
+def test_threads_that_meet_new_words_at_the_same_time_answer_as_one_alone(service: Service) -> None:
+    asked = [
+        Question("Where does Dora live?", f"Dora{number} lives in Ro-{number}me. {CONTEXT}", service.default)
+        for number in range(120)
+    ]
+    with ThreadPoolExecutor(4) as pool:
+        found = [outcome for part in pool.map(service.answer, [asked[at::4] for at in range(4)]) for outcome in part]
+    alone = predictor_for(service.predictors[service.default].loaded)
+    for outcome, each in zip(found, [each for at in range(4) for each in asked[at::4]], strict=True):
+        assert isinstance(outcome, list)
+        assert outcome[0].text == alone.ask(each.question, each.context)[0].text
+
+
 def test_a_response_waits_for_no_acknowledgement() -> None:
     with listen("127.0.0.1", 0) as listening, socket.create_connection(listening.getsockname()):
         connection, _ = listening.accept()

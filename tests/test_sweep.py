@@ -20,7 +20,7 @@ from bidaf.evaluation.sweep import Sweep, SweepSummary, SweptSet, summarize
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.sweep import grid, sweep_run
 from bidaf.reporting.report import report_page
-from bidaf.reporting.sweep import choice_sentence, table
+from bidaf.reporting.sweep import choice_sentence, sweep_chart, table
 from bidaf.runs.folder import Run
 from bidaf.runs.log import read_run
 from bidaf.runs.sweeps import newest_sweep, read_sweep, sweep_path, write_sweep
@@ -132,6 +132,15 @@ def test_the_newest_sweep_is_read_again_and_a_bad_one_is_named(tmp_path: Path) -
         path.write_text(bad)
         with pytest.raises(DataError, match="can't be read as a sweep"):
             read_sweep(path)
+    for values in ({"f1": [1.0] * 25}, {"exact_match": [True]}, {"f1": None}):
+        sets = [RAW.model_copy(update=values), EMA]
+        path.write_text(a_sweep().model_copy(update={"sets": sets}).model_dump_json())
+        with pytest.raises(DataError, match=r"can't be read as a sweep: .*each question"):
+            read_sweep(path)
+
+
+def test_a_sweep_of_the_raw_weights_alone_is_drawn_without_a_legend() -> None:
+    assert "raw weights" not in sweep_chart(summary(RAW))
 
 
 def test_the_report_shows_map_and_sweep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,10 +16,8 @@ if TYPE_CHECKING:
     from bidaf.data.questions import ReadReport
     from bidaf.progress import Bar
 
-ConfigOption = Annotated[
-    str,
-    typer.Option("--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config),
-]
+CONFIG_HELP = "A YAML file: a path, or the name of one that comes with bidaf, such as mini.yaml."
+ConfigOption = Annotated[str, typer.Option("--config", "-c", help=CONFIG_HELP, autocompletion=complete_config)]
 SetOption = Annotated[
     list[str] | None,
     typer.Option(

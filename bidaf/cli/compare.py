@@ -12,6 +12,7 @@ from bidaf.cli.common import (
     DeviceOption,
     JsonOption,
     print_json,
+    print_line,
     print_table,
     say_report,
     say_rule,
@@ -92,8 +93,9 @@ def compare_command(
     if json:
         print_json(comparison.to_dict())
         return
-    print(f"A: {comparison.a}\nB: {comparison.b}")
+    print_line(f"A: {comparison.a}")
+    print_line(f"B: {comparison.b}")
     for title, columns, rows in tables(comparison):
         print_table(title, columns, rows)
     for line in remarks(comparison):
-        print(line)
+        print_line(line)

@@ -6,15 +6,13 @@ from typing import Annotated
 
 import typer
 
-from bidaf.cli.common import JsonOption, SetOption, print_json, print_line
+from bidaf.cli.common import CONFIG_HELP, JsonOption, SetOption, print_json, print_line
 from bidaf.cli.completion import complete_config, complete_setting_name
 from bidaf.errors import UsageError
 
 config_app = typer.Typer(help="Show, check and compare configs.", no_args_is_help=True)
 
-NameArgument = Annotated[
-    str, typer.Argument(help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config)
-]
+NameArgument = Annotated[str, typer.Argument(help=CONFIG_HELP, autocompletion=complete_config)]
 
 
 @config_app.command("show")
@@ -35,7 +33,7 @@ def describe_command(
         str | None,
         typer.Argument(help="A setting or a section, as in training.schedule.", autocompletion=complete_setting_name),
     ] = None,
-    markdown: Annotated[bool, typer.Option("--markdown", help="Print the page docs/settings.md.")] = False,
+    markdown: Annotated[bool, typer.Option("--markdown", help="Print all settings as a page of Markdown.")] = False,
     json: JsonOption = False,
 ) -> None:
     """Print every setting, or one, with its default, its range and a sentence."""

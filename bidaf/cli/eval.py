@@ -40,7 +40,7 @@ def eval_command(
     model: ModelOption = None,
     data: Annotated[
         str | None,
-        typer.Option("--data", "-d", help="Questions with answers, as in docs/data.md.  [default: the run's dev set]"),
+        typer.Option("--data", "-d", help="Questions with gold answers.  [default: the run's dev set]"),
     ] = None,
     weights: SeveralWeightsOption = None,
     use_ema: UseEmaOption = None,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -24,7 +25,8 @@ def experiment_command(
     file: Annotated[
         str,
         typer.Argument(
-            help="A YAML file: a path, or a name in configs/experiments/.", autocompletion=complete_experiment
+            help="A YAML file: a path, or the name of one that comes with bidaf, such as mini_ablation.yaml.",
+            autocompletion=complete_experiment,
         ),
     ],
     output: Annotated[
@@ -125,8 +127,9 @@ def _list(jobs: Sequence[tuple[Job, State]], *, json: bool) -> None:
         for job, state in jobs
     ]
     print_table("", ("run", "status", "steps", "size now", "disk when finished"), rows)
-    known = [size for size in needed.values() if size is not None]
-    if len(known) < len(needed):
-        say("the disk that runs take is known once their data is prepared: bidaf prepare")
+    if unknown := [job for job, _ in jobs if needed[job.name] is None]:
+        command = shlex.join(("bidaf", "prepare", *unknown[0].arguments))
+        say(f"the disk that runs take is known once their data is prepared: {command}")
     else:
-        say(f"all of them take about {shown_size(sum(known))} for checkpoints and snapshots")
+        total = sum(size for size in needed.values() if size is not None)
+        say(f"all of them take about {shown_size(total)} for checkpoints and snapshots")

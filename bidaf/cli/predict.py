@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 def predict_command(
     input: Annotated[
         str,
-        typer.Argument(help="Questions with contexts, in any schema of docs/data.md; - for stdin."),
+        typer.Argument(help="Questions with contexts: JSON, JSON lines, CSV or Parquet; - for stdin."),
     ],
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Write here; JSON lines where it ends in .jsonl. (default: stdout)"),
+        typer.Option("--output", "-o", help="Write here; JSON lines where it ends in .jsonl.  [default: stdout]"),
     ] = None,
     model: ModelOption = None,
     weights: WeightsOption = None,
@@ -41,7 +41,7 @@ def predict_command(
         int | None, typer.Option(min=1, help="Number of answers per question, with offsets and probabilities.")
     ] = None,
     max_answer_tokens: Annotated[
-        int | None, typer.Option(min=1, help="Greatest length of an answer. (default: the model's setting)")
+        int | None, typer.Option(min=1, help="Greatest length of an answer.  [default: the model's setting]")
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="Continue JSON lines that were stopped; begin where there are none.")

@@ -22,7 +22,7 @@ SHOWN_IDS = 5
 
 
 def score_command(
-    data: Annotated[str, typer.Argument(help="Questions with gold answers, in any schema of docs/data.md.")],
+    data: Annotated[str, typer.Argument(help="Questions with gold answers: JSON, JSON lines, CSV or Parquet.")],
     predictions: Annotated[Path, typer.Argument(help="{id: answer}, records with prediction_text, or an n-best file.")],
     answerable_only: AnswerableOnlyOption = False,
     no_answer: Annotated[

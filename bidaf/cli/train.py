@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from bidaf.cli.common import (
+    CONFIG_HELP,
     DeviceOption,
     JsonOption,
     SetOption,
@@ -42,9 +43,7 @@ def train_command(
     ] = None,
     config: Annotated[
         str | None,
-        typer.Option(
-            "--config", "-c", help="A YAML file: a path, or a name in configs/.", autocompletion=complete_config
-        ),
+        typer.Option("--config", "-c", help=CONFIG_HELP, autocompletion=complete_config),
     ] = None,
     set: SetOption = None,
     run_dir: Annotated[Path | None, typer.Option(help="The run's folder.  [default: runs/CONFIG-TIME]")] = None,

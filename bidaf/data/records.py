@@ -119,11 +119,11 @@ def _each(value: Any, start: Any) -> Iterator[GoldAnswer]:
         for item, place in zip(value, starts, strict=True):
             yield from _each(item, place)
     elif isinstance(value, Mapping):
-        texts, starts = value.get("text"), value.get("answer_start")
+        texts, offsets = value.get("text"), value.get("answer_start")
         if isinstance(texts, str):
-            yield from _each(texts, starts if starts is not None else _first_span(value.get("char_spans")))
+            yield from _each(texts, offsets if offsets is not None else _first_span(value.get("char_spans")))
         elif isinstance(texts, list):
-            yield from _each(texts, starts)
+            yield from _each(texts, offsets)
 
 
 def _first_span(spans: Any) -> Any:

@@ -78,7 +78,9 @@ def _product(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
     def probability(span: tuple[str, int, int]) -> float:
         found = sorted(own.get(span, least) for own, least in zip(listed, smallest, strict=True))
-        return math.prod(each ** (1 / len(members)) for each in found)  # the root first: a product could underflow
+        return math.prod(
+            math.pow(each, 1 / len(members)) for each in found
+        )  # the root first: a product could underflow
 
     return [Prediction(*span, probability(span)) for span in spans]
 

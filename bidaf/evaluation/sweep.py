@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bidaf.evaluation.comparison import Metric, Values, paired
 from bidaf.evaluation.statistics import Articles, cross_fit, why_no_interval
@@ -45,6 +45,14 @@ class Sweep(_Recorded):
     ids: list[str]
     articles: list[str | None]
     sets: list[SweptSet] = []
+
+    @model_validator(mode="after")
+    def _one_value_for_each_question(self) -> Sweep:
+        scored = [each for each in self.sets if (each.exact_match, each.f1) != (None, None)]
+        lists = [self.articles, *(values for each in scored for values in (each.exact_match, each.f1))]
+        if any(values is None or len(values) != len(self.ids) for values in lists):
+            raise ValueError("expected an article, and EM and F1 of each scored set, for each question")
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from bidaf.evaluation.evaluator import find_spans
 from bidaf.export.model_card import model_card
 from bidaf.files.reading import sha256_of
 from bidaf.files.sealed import sealed
-from bidaf.files.writing import claim_folder, put_folder, save_tensors, write_text
+from bidaf.files.writing import check_folder, claim_folder, put_folder, save_tensors, write_text
 from bidaf.inference.exported import (
     ANSWER,
     CARD,
@@ -53,18 +52,8 @@ def check_export(folder: Path, type: ExportType) -> None:
         from bidaf.export.onnx import check_packages
 
         check_packages()
-    try:
-        folder.lstat()
-        exists = True
-    except FileNotFoundError:
-        exists = False
-    except (OSError, ValueError) as error:  # a file on the way to it, a name too long, a NUL character
-        raise UsageError(f"{folder} can't be written: {getattr(error, 'strerror', None) or error}") from None
-    if exists and not (folder.is_dir() and not any(folder.iterdir())):
+    if check_folder(folder) and not (folder.is_dir() and not any(folder.iterdir())):
         raise UsageError(f"{folder} exists and is not empty; name a new folder")
-    parent = next(each for each in folder.absolute().parents if os.path.lexists(each))
-    if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
-        raise UsageError(f"{folder} can't be written: no folder can be made in {parent}")
 
 
 def export_model(loaded: LoadedModel, folder: Path, *, type: ExportType = "safetensors") -> ExportedModel:

@@ -26,7 +26,7 @@ from bidaf.errors import BidafError, UsageError
 if TYPE_CHECKING:
     from torch import Tensor
 
-NAME_CHARACTERS = 60  # of the final name within the temporary one: a file system allows 255 bytes
+NAME_CHARACTERS = 50  # of the final name within the temporary one: up to 4 bytes each, of 255 in a file system
 # `temporary_sibling`, and as versions before 0.2 named them.
 TEMPORARY = re.compile(r"\.(.+?)\.(?:\d+(?:-[0-9a-f]{8})?\.)?tmp")
 
@@ -86,6 +86,20 @@ def check_output(path: Path) -> None:
         problem = f"the folder {folder} can't be written to"
     if problem:
         raise UsageError(f"{path} can't be written: {problem}")
+
+
+def check_folder(folder: Path) -> bool:
+    """Whether anything of this name exists. Raises `UsageError` where nothing does and no folder can be made."""
+    try:
+        folder.lstat()
+        return True
+    except FileNotFoundError:
+        parent = next(each for each in folder.absolute().parents if os.path.lexists(each))
+        if not os.path.isdir(parent) or not os.access(parent, os.W_OK | os.X_OK):
+            raise UsageError(f"{folder} can't be made: no folder can be made in {parent}") from None
+        return False
+    except (OSError, ValueError) as error:  # a file on the way to it, a name too long, a NUL character
+        raise UsageError(f"{folder} can't be made: {getattr(error, 'strerror', None) or error}") from None
 
 
 def save_tensors(tensors: Mapping[str, Tensor], path: Path) -> None:

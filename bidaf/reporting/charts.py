@@ -71,34 +71,36 @@ def _look(number: int) -> tuple[str, str]:
 def _draw_score(axes: Axes, run: RunLog, metric: str, colour: str | None, marker: str) -> None:
     steps = [evaluation.step for evaluation in run.evaluations]
     raw = [evaluation.scores["raw"][metric] for evaluation in run.evaluations]
-    answering = [evaluation.ranking[metric] for evaluation in run.evaluations]
+    shadow = [evaluation.shadow[metric] for evaluation in run.evaluations]
     style: dict[str, Any] = {"marker": marker if len(steps) <= MARKED_POINTS else "", "markersize": 3.5}
     raw_name = f"{_name(run)}{RAW_SUFFIX if run.has_shadow else ''}" if colour else "raw weights"
     axes.plot(steps, raw, color=colour or RAW, linestyle=DASHES, label=raw_name, **style)
     if run.has_shadow:
-        axes.plot(steps, answering, color=colour or SHADOW, label=_name(run) if colour else "shadow", **style)
+        axes.plot(steps, shadow, color=colour or SHADOW, label=_name(run) if colour else "shadow", **style)
     if run.has_shadow and not colour:
-        above = [averaged >= plain for averaged, plain in zip(answering, raw, strict=True)]
+        above = [averaged >= plain for averaged, plain in zip(shadow, raw, strict=True)]
         for where, shade in ((above, SHADOW), ([not each for each in above], RAW)):
-            axes.fill_between(steps, raw, answering, where=where, interpolate=True, color=shade, alpha=0.16, lw=0)
+            axes.fill_between(steps, raw, shadow, where=where, interpolate=True, color=shade, alpha=0.16, lw=0)
     if best := run.best:
         value = best.ranking[metric]
         star: dict[str, Any] = {"marker": "*", "markersize": 12, "linestyle": ""}
         label = None if colour else f"best checkpoint: {value:.1f} at step {best.step:,}"
-        axes.plot([best.step], [value], color=colour or (SHADOW if run.has_shadow else RAW), label=label, **star)
+        axes.plot(
+            [best.step], [value], color=colour or (RAW if best.ranked_by == "raw" else SHADOW), label=label, **star
+        )
 
 
 def _close_up(runs: Sequence[RunLog], metric: str) -> Points:
     """The scores of the later half, where they take less than a third of the height; else none."""
     evaluations = [run.evaluations[len(run.evaluations) // 2 :] for run in runs]
     all_scores = [
-        scores[metric] for run in runs for each in run.evaluations for scores in (each.scores["raw"], each.ranking)
+        scores[metric] for run in runs for each in run.evaluations for scores in (each.scores["raw"], each.shadow)
     ]
     later = [
         (each.step, scores[metric])
         for some in evaluations
         for each in some
-        for scores in (each.scores["raw"], each.ranking)
+        for scores in (each.scores["raw"], each.shadow)
     ]
     if min(map(len, evaluations)) < 3:
         return []

@@ -87,9 +87,9 @@ def remarks(comparison: Comparison) -> list[str]:
     where = f" on {comparison.articles} articles" if comparison.articles else ""
     lines = [f"{questions}{where}."]
     for number, counts in enumerate(comparison.mcnemar, 1):
-        seed = f" with seed {number}" if comparison.seeds > 1 else ""
+        pair = f" in pair {number}" if comparison.seeds > 1 else ""
         lines.append(
-            f"Exactly right{seed}: A alone {counts.only_a:,}, B alone {counts.only_b:,}; "
+            f"Exactly right{pair}: A alone {counts.only_a:,}, B alone {counts.only_b:,}; "
             f"McNemar's exact test: p = {counts.p_value:.2g} (it treats questions as independent)."
         )
     if comparison.seeds == 1:

@@ -24,6 +24,7 @@ from bidaf.reporting.sample import filter_counts, sample
 from bidaf.reporting.sweep import sweep_view
 from bidaf.reporting.width_map import map_chart
 from bidaf.reporting.words import details, duration, headline, plain, signed
+from bidaf.runs.events import Evaluation
 from bidaf.runs.layout import METRICS, REPORT
 from bidaf.runs.log import RunLog, is_training, read_run
 from bidaf.version import __version__
@@ -170,8 +171,8 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     device = str(run.environment.get("device", "an unknown device"))
     tiles = []
     if best := run.best:
-        weights, scores, raw = WEIGHTS.get(best.ranked_by, best.ranked_by), best.ranking, best.scores["raw"]
-        tiles.append((f"best {weights} F1", f"{best.f1:.1f}", f"EM {scores['exact_match']:.1f}, step {best.step:,}"))
+        scores, raw = best.ranking, best.scores["raw"]
+        tiles.append((_best_label(best), f"{best.f1:.1f}", f"EM {scores['exact_match']:.1f}, step {best.step:,}"))
         if scores is not raw:
             tiles.append(("raw F1 there", f"{best.raw_f1:.1f}", f"EM {raw['exact_match']:.1f}, same step"))
             tiles.append(("shadow \N{MINUS SIGN} raw", signed(best.gain), "F1 points, same step"))
@@ -184,6 +185,10 @@ def _tiles(run: RunLog) -> list[tuple[str, str, str]]:
     return tiles
 
 
+def _best_label(best: Evaluation) -> str:
+    return f"best {WEIGHTS.get(best.ranked_by, best.ranked_by)} F1"
+
+
 def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The tiles' labels, and a named row of figures for each run and each group of seeds; what is missing is a dash."""
     tiles = [{label: figure for label, figure, _ in _tiles(run)} for run in runs]
@@ -192,10 +197,11 @@ def _comparison(runs: Sequence[RunLog]) -> tuple[list[str], list[tuple[str, list
         (run.name, [each.get(label, "\N{EN DASH}") for label in labels]) for run, each in zip(runs, tiles, strict=True)
     ]
     for group in _seed_groups(runs):
-        scores = [run.best.f1 for run in group if run.best]
-        if len(scores) > 1:
-            name = f"{len(scores)} seeds: {', '.join(str(run.settings('training').get('seed')) for run in group)}"
-            summary = {labels[0]: f"{fmean(scores):.1f} ± {stdev(scores):.1f}"}
+        scored = {str(run.settings("training").get("seed")): run.best for run in group if run.best}
+        if len(scored) > 1:
+            name = f"{len(scored)} seeds: {', '.join(scored)}"
+            scores = [best.f1 for best in scored.values()]
+            summary = {_best_label(next(iter(scored.values()))): f"{fmean(scores):.1f} ± {stdev(scores):.1f}"}
             rows.append((name, [summary.get(label, "") for label in labels]))
     return labels, rows
 

@@ -159,7 +159,8 @@ def _figure(summary: SweepSummary, palette: Palette, width: float) -> Figure:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.set_xlabel("half-life (steps)")
     axes.set_ylabel(f"F1 \N{MINUS SIGN} F1 of {summary.reference} (points)")
-    axes.legend(ncols=2, columnspacing=1.2, **ABOVE)
+    if axes.get_legend_handles_labels()[0]:  # none where the raw weights alone are scored
+        axes.legend(ncols=2, columnspacing=1.2, **ABOVE)
     return figure
 
 

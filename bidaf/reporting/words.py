@@ -19,7 +19,7 @@ def headline(run: RunLog) -> str:
         return f"This run keeps no average: its raw weights have {last.raw_f1:.1f} F1 after step {last.step:,}."
     ended = "ended" if run.status == "finished" else "is now"
     if abs(last.gain) < EVEN:
-        return f"The shadow {ended} level with the raw weights, at {last.f1:.1f} F1."
+        return f"The shadow {ended} level with the raw weights, at {last.shadow['f1']:.1f} F1."
     apart = f"{ended} {abs(last.gain):.1f} F1 {'above' if last.gain > 0 else 'below'} them"
     if last.gain < 0:
         led = [evaluation for evaluation in run.evaluations if evaluation.gain > EVEN]
@@ -34,22 +34,23 @@ def headline(run: RunLog) -> str:
 
 
 def details(run: RunLog) -> list[str]:
-    """More sentences: the best checkpoint, and how steady each set of weights was."""
-    if (best := run.best) is None:
+    """More sentences: the best evaluation, and how steady each set of weights was."""
+    if not run.evaluations:
         return []
     sentences = []
     if run.has_shadow:
         raw = max(run.evaluations, key=lambda evaluation: evaluation.raw_f1)
-        gain = best.f1 - raw.raw_f1
+        shadow = max(run.evaluations, key=lambda evaluation: evaluation.shadow["f1"])
+        gain = shadow.shadow["f1"] - raw.raw_f1
         against = (
             "the same as the best of the raw weights"
             if abs(gain) < EVEN
             else f"{abs(gain):.2f} {'above' if gain > 0 else 'below'} the best of the raw weights ({raw.raw_f1:.2f})"
         )
-        sentences.append(f"The best shadow scored {best.f1:.2f} F1 at step {best.step:,}, {against}.")
+        sentences.append(f"The best shadow scored {shadow.shadow['f1']:.2f} F1 at step {shadow.step:,}, {against}.")
         if len(run.evaluations) >= 4:
             raw_falls = _falls([evaluation.raw_f1 for evaluation in run.evaluations])
-            shadow_falls = _falls([evaluation.f1 for evaluation in run.evaluations])
+            shadow_falls = _falls([evaluation.shadow["f1"] for evaluation in run.evaluations])
             sentences.append(
                 f"From one evaluation to the next the raw weights' F1 {raw_falls}; the shadow's {shadow_falls}."
             )

@@ -174,16 +174,17 @@ def synthesize(
     sources that are not of one model.
     """
     profiles = {str(target): target.profile(decays) for target in targets}
-    usable, left_out = list(sources), []
+    usable = list(sources)
+    left_out: list[str] = []
     while True:
         planned = {name: _plan(profile, usable) for name, profile in profiles.items()}
         wanted = {name: coefficients for name, (coefficients, error) in planned.items() if error <= max_error}
-        try:
-            tensors = _combine(wanted, usable)
+        tensors, corrupted = _combine(wanted, usable)
+        if not corrupted:
             break
-        except CorruptedSnapshot as corruption:
-            left_out.append(str(corruption))
-            usable = [source for source in usable if source.name != corruption.name]
+        left_out += map(str, corrupted)
+        names = {each.name for each in corrupted}
+        usable = [source for source in usable if source.name not in names]
     averages = [
         Average(
             name,
@@ -206,10 +207,16 @@ def _plan(profile: Profile, sources: Sequence[Source]) -> tuple[NDArray[np.float
     return solve(columns, profile)
 
 
-def _combine(wanted: Mapping[str, NDArray[np.float64]], sources: Sequence[Source]) -> dict[str, dict[str, Tensor]]:
-    """The sums with these coefficients, in fp64 and one source at a time."""
+def _combine(
+    wanted: Mapping[str, NDArray[np.float64]], sources: Sequence[Source]
+) -> tuple[dict[str, dict[str, Tensor]], list[CorruptedSnapshot]]:
+    """The sums with these coefficients, in fp64 and one source at a time; and what is wrong with sources of theirs.
+
+    All that is wrong is found in one pass: fits take time, and a run whose snapshots were deleted lacks every one.
+    """
+    corrupted: list[CorruptedSnapshot] = []
     if not wanted:
-        return {}
+        return {}, corrupted
     raw_weights = sources[-1].read()
     sums = {
         name: {key: torch.zeros(tensor.shape, dtype=torch.float64) for key, tensor in raw_weights.items()}
@@ -217,11 +224,17 @@ def _combine(wanted: Mapping[str, NDArray[np.float64]], sources: Sequence[Source
     }
     for number, source in enumerate(sources):
         shares = {name: float(c[number]) for name, c in wanted.items() if c[number] != 0.0}
-        tensors = source.read() if shares else {}
-        if shares and (problems := mismatches(raw_weights, tensors)):
+        if not shares:
+            continue
+        try:
+            tensors = source.read()
+        except CorruptedSnapshot as corruption:
+            corrupted.append(corruption)
+            continue
+        if problems := mismatches(raw_weights, tensors):
             raise DataError(f"the tensors of {source.name} do not fit the raw weights: {problems[0]}")
         for key, tensor in tensors.items():
             weights = tensor.detach().cpu()
             for name, share in shares.items():
                 sums[name][key].add_(weights, alpha=share)
-    return {name: {key: total.float() for key, total in totals.items()} for name, totals in sums.items()}
+    return {name: {key: total.float() for key, total in totals.items()} for name, totals in sums.items()}, corrupted

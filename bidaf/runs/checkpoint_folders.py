@@ -69,7 +69,7 @@ def state_of(folder: Path) -> TrainingState | None:
     """The state that a checkpoint holds, without its checksum; None for one that is half removed or corrupted."""
     try:
         return read_state(folder)[0].training if (folder / COMPLETE).exists() else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError, DataError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError, DataError):
         return None
 
 

@@ -99,14 +99,19 @@ class Evaluation(Event):
         return self.ranking["f1"]
 
     @property
+    def shadow(self) -> dict[str, float]:
+        """The scores of the average; in a run that keeps none, those of the raw weights."""
+        return self.scores.get("ema", self.scores["raw"])
+
+    @property
     def raw_f1(self) -> float:
         """F1 of the raw weights, in percent."""
         return self.scores["raw"]["f1"]
 
     @property
     def gain(self) -> float:
-        """F1 of the ranking weight set above the raw weights, in points."""
-        return self.f1 - self.raw_f1
+        """F1 of the shadow above the raw weights, in points."""
+        return self.shadow["f1"] - self.raw_f1
 
 
 class WidthMap(Event):

@@ -10,7 +10,7 @@ from itertools import count
 from pathlib import Path
 
 from bidaf.errors import DataError, UsageError
-from bidaf.files.writing import is_utf8, point_link
+from bidaf.files.writing import check_folder, is_utf8, point_link
 from bidaf.runs.layout import CONFIG, LATEST, REPORT, RUNS_FOLDER, find_runs
 
 
@@ -24,6 +24,8 @@ def refuse_existing_run(folder: Path) -> None:
     """Raise `UsageError` where a run stands already, or none can be."""
     if not is_utf8(folder):
         raise UsageError(f"{folder}: the name of a run's folder must be UTF-8; name another --run-dir")
+    if check_folder(folder) and not folder.is_dir():
+        raise UsageError(f"{folder} can't be made: it is no folder; name another --run-dir")
     if (folder / CONFIG).exists():
         raise UsageError(f"{folder} already holds a run; resume it with --resume {folder}, or name another --run-dir")
 

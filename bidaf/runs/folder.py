@@ -205,9 +205,9 @@ class Run:
         for path in found[found.index(newest) + 1 :]:
             remove_checkpoint(path)
         self.link(LAST, newest)
-        best = self.checkpoints / checkpoint_name(checkpoint.state.best_step or 0)
-        if best.exists():
-            self.link(BEST, best)
+        best = checkpoint.state.best_step
+        if best is not None and (folder := self.checkpoints / checkpoint_name(best)).exists():
+            self.link(BEST, folder)
         else:
             self.files.remove(BEST)
 

@@ -26,8 +26,8 @@ def read_sweep(path: Path) -> Sweep:
         return Sweep.model_validate_json(content)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        place = ".".join(map(str, first["loc"]))
-        raise DataError(f"{path} can't be read as a sweep: {place}: {first['msg']}; delete it") from None
+        problem = ": ".join(filter(None, [".".join(map(str, first["loc"])), first["msg"]]))
+        raise DataError(f"{path} can't be read as a sweep: {problem}; delete it") from None
 
 
 def newest_sweep(run: Path) -> Sweep | None:

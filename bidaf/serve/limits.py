@@ -22,5 +22,5 @@ class Limits:
     """Questions of all requests that are accepted and not yet answered."""
     batch_seconds: float = 0.002
     """How long a question waits for others to be answered with, while a thread is idle."""
-    batch_characters: int = 100_000
+    batch_characters: int = 50_000
     """Of the contexts that are answered together, or of one longer context; about five characters make a token."""

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 
 import uvicorn
 
+from bidaf.device import return_large_blocks
 from bidaf.errors import UsageError
 from bidaf.inference.ensemble import Loaded
 from bidaf.messages import say
@@ -40,6 +41,7 @@ def serve(
     on, and at once what weights that have diverged raise.
     """
     with listen(host, port) as listening:
+        return_large_blocks()
         service = Service(models)
         service.warm_up()
         server = make_server(service, Limits(), host=host, cors=cors)
