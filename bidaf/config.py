@@ -184,6 +184,10 @@ class TrainingConfig(Section):
         unnamed = {key for key in names if isinstance(values.get(key), dict) and "name" not in values[key]}
         return {**values, **{key: {"name": names[key], **values[key]} for key in unnamed}}
 
+    def total_steps(self, per_epoch: int) -> int:
+        """Steps of the whole run: `epochs`, unless `max_steps` ends it before."""
+        return min(self.epochs * per_epoch, self.max_steps or self.epochs * per_epoch)
+
 
 class MapConfig(Section):
     """The map: at evaluations, averages of several half-lives are scored on some dev questions."""

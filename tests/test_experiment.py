@@ -171,6 +171,12 @@ def test_longer_training_resumes_runs_that_were_finished(home: Path) -> None:
     assert [len(full["seeds"]), len(no_char["seeds"])] == [1, 0]  # shorter runs do not count
 
 
+def test_runs_that_trained_longer_do_not_stand_for_shorter_ones(home: Path) -> None:
+    (home / "small.yaml").write_text(FILE.replace("training.epochs: 4", "training.epochs: 3"))
+    message = fail(2, "experiment", "small.yaml", "--list", cwd=home)
+    assert "full-seed0 was trained for 4 steps, and the file asks for 3" in message
+
+
 def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path) -> None:
     listed = succeed("experiment", "small.yaml", "--list", "--json", cwd=finished).json
     assert [each["status"] for each in listed] == ["finished"] * 4

@@ -283,6 +283,27 @@ def test_probabilities_are_read_from_every_file_of_records(tmp_path: Path) -> No
         assert succeed(*SCORE, "--no-answer", name, "--json", cwd=tmp_path).json == expected
 
 
+def test_the_best_thresholds_of_an_n_best_file_are_those_of_its_spans(tmp_path: Path) -> None:
+    write_task(tmp_path)
+    gold, predictions, no_answer = random_task(7, 50)
+    spans = {id: predictions.get(id) or "span" for id in gold}
+    records = [
+        {"id": id, "no_answer": p, "answers": [{"text": ""}, {"text": spans[id]}][:: -1 if p < 0.2 else 1]}
+        for id, p in no_answer.items()
+    ]
+    (tmp_path / "n_best.json").write_text(json.dumps(records))
+    scored = score_file(tmp_path / "data.json", tmp_path / "n_best.json", no_answer=tmp_path / "n_best.json").score
+    assert scored.metrics["f1"] == score_answers(gold, spans, no_answer, 0.2).f1
+    best = score_answers(gold, spans, no_answer)
+    assert {name: scored.metrics[name] for name in best.metrics if name.startswith("best")} == {
+        name: value for name, value in best.metrics.items() if name.startswith("best")
+    }
+    records[0]["answers"] = [{"text": ""}]
+    (tmp_path / "n_best.json").write_text(json.dumps(records))
+    command = ("score", "data.json", "n_best.json", "--no-answer", "n_best.json")
+    assert "--n-best 2" in fail(3, *command, cwd=tmp_path)
+
+
 def test_answerable_questions_alone_are_scored_by_v1(tmp_path: Path) -> None:
     write_task(tmp_path)
     ran = succeed("score", "data.json", "predictions.json", "--answerable-only", "--json", cwd=tmp_path)

@@ -6,14 +6,14 @@ Only the standard library is imported here.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from bidaf.data.questions import OnReport, read_questions, warn
 from bidaf.errors import DataError, UsageError
 from bidaf.evaluation import squad_v1, squad_v2
-from bidaf.evaluation.predictions import read_predictions, read_probabilities
+from bidaf.evaluation.predictions import read_predictions, read_probabilities, read_spans
 from bidaf.evaluation.squad_v1 import Gold, QuestionScore
 from bidaf.files.reading import kind_of, quote
 
@@ -88,8 +88,9 @@ def score_file(
 ) -> FileScore:
     """Score a prediction file on a data set of any known schema; by v1.1 with `answerable_only`, or else by the rule.
 
-    `no_answer` is a file of probabilities for v2.0: above the threshold (default: 1) an answer counts as empty. Raises
-    `DataError` for what is wrong with a file, `UsageError` for options that do not go together.
+    `no_answer` is a file of probabilities for v2.0: above the threshold (default: 1) an answer counts as empty. The best
+    thresholds are those of an n-best file's spans, also where its first answer is the empty one. Raises `DataError` for
+    what is wrong with a file, `UsageError` for options that do not go together.
     """
     if threshold is not None and no_answer is None:
         raise UsageError("--threshold is for probabilities: name them with --no-answer FILE")
@@ -99,9 +100,13 @@ def score_file(
             raise UsageError("--no-answer is for SQuAD v2.0, and every question that is scored here has an answer")
         score = squad_v1.score_answers(gold, answers)
         return FileScore(V1, score, score.unanswerable)
-    given = None if no_answer is None else read_probabilities(no_answer, gold)
-    above = squad_v2.NEVER if threshold is None else threshold
-    return FileScore(V2, squad_v2.score_answers(gold, answers, given, above), 0)
+    if no_answer is None:
+        return FileScore(V2, squad_v2.score_answers(gold, answers), 0)
+    given = read_probabilities(no_answer, gold)
+    found = squad_v2.score_answers(gold, answers, given, squad_v2.NEVER if threshold is None else threshold)
+    of_spans = squad_v2.score_answers(gold, read_spans(predictions), given)
+    best = {"best_exact_match": of_spans.best_exact_match, "best_f1": of_spans.best_f1}
+    return FileScore(V2, replace(found, **best), 0)
 
 
 def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> dict[str, list[str]]:

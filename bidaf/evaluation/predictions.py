@@ -25,6 +25,14 @@ def read_predictions(path: Path) -> dict[str, str]:
     return check_predictions(_read(path, _text), str(path))
 
 
+def read_spans(path: Path) -> dict[str, str]:
+    """`read_predictions` before a threshold: of the answers in an n-best file the first that is not empty counts.
+
+    Raises `DataError`, too, for a record that lists the empty answer alone.
+    """
+    return check_predictions(_read(path, _span), str(path))
+
+
 def check_predictions(predictions: Any, where: str) -> dict[str, str]:
     """Raise `DataError` unless these are `{id: answer text}`."""
     if not isinstance(predictions, Mapping):
@@ -92,3 +100,12 @@ def _text(record: Mapping[str, Any], shown: str) -> str:
     if not isinstance(text, str):
         raise DataError(f"{shown} must be text, found {kind_of(text)}")
     return text
+
+
+def _span(record: Mapping[str, Any], shown: str) -> str:
+    text, answers = _text(record, shown), record.get("answers")
+    if text or not answers:
+        return text
+    if span := next((each["text"] for each in answers if isinstance(each, Mapping) and each.get("text")), None):
+        return _text({"prediction_text": span}, shown)
+    raise DataError(f"{shown} is the empty one alone, and the best thresholds need its span; predict with --n-best 2")

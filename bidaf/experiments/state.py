@@ -17,7 +17,7 @@ from bidaf.model.bidaf import count_weights
 from bidaf.model.build import outline_model
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import CONFIG
-from bidaf.runs.log import Status, is_training
+from bidaf.runs.log import Status, is_training, read_run
 from bidaf.runs.snapshots import kept_steps
 from bidaf.runs.summary import summarize
 from bidaf.training.launch import MAY_CHANGE, SOURCES
@@ -36,7 +36,7 @@ class State(NamedTuple):
 
 
 def state_of(job: Job) -> State:
-    """Raises `UsageError` where the folder holds a run with other settings than the file asks for."""
+    """Raises `UsageError` where the folder holds a run with other settings than the file asks for, or a longer one."""
     if not (job.folder / CONFIG).is_file():
         return State("running" if is_training(job.folder) else "missing", 0, 0)
     changed = [
@@ -48,6 +48,13 @@ def state_of(job: Job) -> State:
             "remove that run"
         )
     found = summarize(job.folder)
+    if changed and found.step and (start := read_run(job.folder, intervals=False).start):
+        asked = job.config.training.total_steps(start.steps_per_epoch)
+        if found.step > asked:
+            raise UsageError(
+                f"{job.folder} was trained for {found.step:,} steps, and the file asks for {asked:,}. Name another "
+                "folder with --output, or remove that run"
+            )
     status: Status = "interrupted" if found.status == "finished" and changed else found.status
     return State(status, found.step, found.size_bytes)
 
@@ -69,7 +76,7 @@ def _bytes_of(config: Config, prepared: Prepared) -> int:
     )
     weights = BYTES * sum(count_weights(outline).values())
     epoch = -(-prepared.manifest.counts.train.kept // training.batch_size)
-    steps = min(training.epochs * epoch, training.max_steps or training.epochs * epoch)
+    steps = training.total_steps(epoch)
     evaluations = -(-steps // (config.evaluation.every_steps or epoch))
     saved = evaluations if training.save_every is None else evaluations + steps // training.save_every
     checkpoints = min(saved, training.keep_last + training.keep_best)

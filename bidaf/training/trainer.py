@@ -82,9 +82,8 @@ class Trainer:
 
     @property
     def total_steps(self) -> int:
-        """Steps of the whole run: `epochs`, unless `max_steps` ends it before."""
-        steps = self.config.training.epochs * self.order.batches_per_epoch
-        return min(steps, self.config.training.max_steps or steps)
+        """Steps of the whole run."""
+        return self.config.training.total_steps(self.order.batches_per_epoch)
 
     def save(self, folder: Path) -> None:
         """Write a checkpoint to `folder`. Raises `BidafError` when it can't be written."""
