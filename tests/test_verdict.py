@@ -75,6 +75,15 @@ def test_an_export_says_the_same(tiny: Tiny, tmp_path: Path, monkeypatch: pytest
     assert f"verdict: {found.sentence}" in ran.err
 
 
+def test_an_export_is_written_where_the_stored_answers_can_not_be_read(tiny: Tiny, tmp_path: Path) -> None:
+    shutil.copytree(tiny.run, tmp_path / "run", symlinks=True)
+    (tmp_path / "run" / "predictions" / "step-000020.raw.json").write_text("{")
+    ran = succeed("export", "-m", tmp_path / "run", "-o", tmp_path / "export", cwd=tiny.folder)
+    assert "no verdict: " in ran.err
+    assert "step-000020.raw.json" in ran.err
+    assert "weights of step 20" in ran.out
+
+
 def test_where_nothing_was_evaluated_nothing_is_said(
     tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -10,6 +10,7 @@ import typer
 
 from bidaf.cli.common import JsonOption, ModelOption, print_json, print_line, print_table
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
+from bidaf.errors import DataError
 from bidaf.messages import say
 
 
@@ -52,8 +53,12 @@ def export_command(
     if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")
     info = export_model(loaded, output, type=format.value).info
-    if isinstance(loaded.source, Checkpoint) and (verdict := judge_average(loaded.source)):
-        say(f"verdict: {verdict.sentence}")
+    if isinstance(loaded.source, Checkpoint):
+        try:
+            if verdict := judge_average(loaded.source):
+                say(f"verdict: {verdict.sentence}")
+        except DataError as error:  # the export is written, and needs no answers of the run
+            say(f"no verdict: {error}")
     if json:
         print_json({"folder": str(output), **info.model_dump()})
         return

@@ -88,9 +88,9 @@ def score_file(
 ) -> FileScore:
     """Score a prediction file on a data set of any known schema; by v1.1 with `answerable_only`, or else by the rule.
 
-    `no_answer` is a file of probabilities for v2.0: above the threshold (default: 1) an answer counts as empty. The best
-    thresholds are those of an n-best file's spans, also where its first answer is the empty one. Raises `DataError` for
-    what is wrong with a file, `UsageError` for options that do not go together.
+    `no_answer` is a file of probabilities for v2.0: above the threshold (default: 1) an answer counts as empty. The
+    best thresholds are those of an n-best file's spans, also where its first answer is the empty one. Raises
+    `DataError` for what is wrong with a file, `UsageError` for options that do not go together.
     """
     if threshold is not None and no_answer is None:
         raise UsageError("--threshold is for probabilities: name them with --no-answer FILE")
@@ -105,8 +105,8 @@ def score_file(
     given = read_probabilities(no_answer, gold)
     found = squad_v2.score_answers(gold, answers, given, squad_v2.NEVER if threshold is None else threshold)
     of_spans = squad_v2.score_answers(gold, read_spans(predictions), given)
-    best = {"best_exact_match": of_spans.best_exact_match, "best_f1": of_spans.best_f1}
-    return FileScore(V2, replace(found, **best), 0)
+    score = replace(found, best_exact_match=of_spans.best_exact_match, best_f1=of_spans.best_f1)
+    return FileScore(V2, score, 0)
 
 
 def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> dict[str, list[str]]:
