@@ -105,8 +105,8 @@ def score_file(
     given = read_probabilities(no_answer, gold)
     found = squad_v2.score_answers(gold, answers, given, squad_v2.NEVER if threshold is None else threshold)
     of_spans = squad_v2.score_answers(gold, read_spans(predictions), given)
-    score = replace(found, best_exact_match=of_spans.best_exact_match, best_f1=of_spans.best_f1)
-    return FileScore(V2, score, 0)
+    with_best = replace(found, best_exact_match=of_spans.best_exact_match, best_f1=of_spans.best_f1)
+    return FileScore(V2, with_best, 0)
 
 
 def read_gold(source: Path | str, *, strict: bool = False, on_report: OnReport = warn) -> dict[str, list[str]]:
