@@ -15,11 +15,11 @@ from bidaf.data.batches import BatchSource, batches_by_length
 from bidaf.device import choose_device
 from bidaf.errors import BidafError, UsageError
 from bidaf.evaluation.ensemble import combine
+from bidaf.evaluation.evaluator import default_batch_tokens
 from bidaf.inference.ensemble import load_named
 from bidaf.inference.ensemble_predictor import predictor_for
 from bidaf.model.spans import Span, top_spans
 
-BATCH_TOKENS = 12_000
 SIZES = (1, 5, 10, 20, 50)
 
 
@@ -33,7 +33,7 @@ def main(names: list[str]) -> None:
     members = predictor.members(features)
     sources = [BatchSource(member.features, member.predictor.device) for member in members]
     exact: dict[int, Span] = {}
-    for batch in batches_by_length(sources[0].context_lengths, BATCH_TOKENS):
+    for batch in batches_by_length(sources[0].context_lengths, default_batch_tokens(members[0].predictor.device)):
         scores = [m.predictor.loaded.model(source.gather(batch)) for m, source in zip(members, sources, strict=True)]
         start, end = (torch.stack([getattr(each, name) for each in scores]).mean(0) for name in ("start", "end"))
         found = top_spans(start, end, 1, predictor.loaded.config.evaluation.max_answer_tokens)

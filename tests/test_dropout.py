@@ -95,7 +95,7 @@ def test_gradients_are_those_of_finite_differences() -> None:
     assert torch.autograd.gradcheck(seeded, torch.randn(11, dtype=torch.float64, requires_grad=True))
 
 
-def test_the_seed_decides_and_every_call_draws_anew() -> None:
+def test_the_seed_decides_and_every_call_draws_again() -> None:
     values = torch.ones(1000)
     layer = Dropout(0.5)
     torch.manual_seed(1)

@@ -167,7 +167,7 @@ def test_questions_are_filtered_searched_and_opened_by_the_keyboard_alone(
     assert browser.complaints() == []
 
 
-def test_a_page_of_a_run_that_goes_on_loads_itself_anew_until_it_is_read(
+def test_a_page_of_a_run_that_goes_on_reloads_itself_until_it_is_read(
     browser: Browser, report: Path, tmp_path: Path
 ) -> None:
     text = report.read_text(encoding="utf-8")

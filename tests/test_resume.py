@@ -110,7 +110,7 @@ def test_a_run_stopped_before_its_first_step_has_no_best_checkpoint(
     assert find_checkpoint(folder).name == "step-000002"  # and not the untrained one, which nothing scored
 
 
-def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
+def test_a_run_stopped_before_its_first_checkpoint_starts_over(
     configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, whole: Path
 ) -> None:
     folder = tmp_path / "run"
@@ -123,7 +123,7 @@ def test_a_run_stopped_before_its_first_checkpoint_begins_anew(
     assert differences(folder, whole) == []
 
 
-def test_a_run_whose_checkpoints_were_deleted_does_not_silently_begin_anew(
+def test_a_run_whose_checkpoints_were_deleted_does_not_silently_start_over(
     configure: Configure, tmp_path: Path
 ) -> None:
     start(configure(training={"max_steps": 1}), tmp_path / "run")

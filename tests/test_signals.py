@@ -165,4 +165,4 @@ def test_a_second_ctrl_c_quits_at_once_and_the_run_goes_on(home: Path, prepared:
     try:
         assert open_checkpoint(home / "run" / "last").step <= steps_told(home)
     except DataError:
-        assert place == "in an evaluation"  # the first one: nothing was saved yet, and the run begins anew
+        assert place == "in an evaluation"  # the first one: nothing was saved yet, and the run starts over

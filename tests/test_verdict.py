@@ -9,8 +9,13 @@ import pytest
 from helpers_cli import Tiny, succeed
 
 from bidaf.evaluation.statistics import Estimate, Spread
-from bidaf.inference.verdict import AverageVerdict, judge_average, judge_run
-from bidaf.runs.checkpoint import open_checkpoint
+from bidaf.inference.verdict import AverageVerdict, judge_average
+from bidaf.runs.checkpoint import Checkpoint, open_checkpoint
+from bidaf.runs.folder import Run
+
+
+def last_checkpoint(run: Path) -> Checkpoint:
+    return open_checkpoint(Run.open(run).last_checkpoint())
 
 
 def verdict(
@@ -57,7 +62,7 @@ def test_without_an_interval_it_says_why() -> None:
 
 def test_a_run_is_judged_by_its_stored_answers(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny.folder)
-    found = judge_run(tiny.run)
+    found = judge_average(last_checkpoint(tiny.run))
     scores = tiny.last_scores()
     assert found is not None
     assert found.f1.value == pytest.approx(scores["ema"]["f1"] - scores["raw"]["f1"])
@@ -70,18 +75,19 @@ def test_a_run_is_judged_by_its_stored_answers(tiny: Tiny, monkeypatch: pytest.M
 def test_an_export_says_the_same(tiny: Tiny, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tiny.folder)
     ran = succeed("export", "-o", tmp_path / "export", cwd=tiny.folder)
-    found = judge_run(tiny.run)
+    found = judge_average(last_checkpoint(tiny.run))
     assert found is not None
     assert f"verdict: {found.sentence}" in ran.err
 
 
-def test_an_export_is_written_where_the_stored_answers_can_not_be_read(tiny: Tiny, tmp_path: Path) -> None:
-    shutil.copytree(tiny.run, tmp_path / "run", symlinks=True)
-    (tmp_path / "run" / "predictions" / "step-000020.raw.json").write_text("{")
-    ran = succeed("export", "-m", tmp_path / "run", "-o", tmp_path / "export", cwd=tiny.folder)
-    assert "no verdict: " in ran.err
-    assert "step-000020.raw.json" in ran.err
-    assert "weights of step 20" in ran.out
+def test_stored_answers_that_can_not_be_read_end_neither_an_export_nor_a_run(tiny: Tiny, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(tiny.run, run, symlinks=True)
+    (run / "predictions" / "step-000020.raw.json").write_text("{")
+    for command in (("export", "-m", run, "-o", tmp_path / "export"), ("train", "--resume", run)):
+        ran = succeed(*command, cwd=tiny.folder)
+        assert "no verdict: " in ran.err
+        assert "step-000020.raw.json" in ran.err
 
 
 def test_where_nothing_was_evaluated_nothing_is_said(
@@ -90,5 +96,5 @@ def test_where_nothing_was_evaluated_nothing_is_said(
     monkeypatch.chdir(tiny.folder)
     shutil.copytree(tiny.run, tmp_path / "run", symlinks=True)
     (tmp_path / "run" / "predictions" / "step-000020.raw.json").unlink()
-    assert judge_run(tmp_path / "run") is None
-    assert judge_average(open_checkpoint(tiny.run / "checkpoints" / "step-000020")) is not None
+    assert judge_average(last_checkpoint(tmp_path / "run")) is None
+    assert judge_average(last_checkpoint(tiny.run)) is not None

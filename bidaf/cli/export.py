@@ -10,7 +10,6 @@ import typer
 
 from bidaf.cli.common import JsonOption, ModelOption, print_json, print_line, print_table
 from bidaf.cli.weights import AllowErrorOption, AtOption, UseEmaOption, WeightsOption, one_weight_set, say_notes
-from bidaf.errors import DataError
 from bidaf.messages import say
 
 
@@ -42,7 +41,7 @@ def export_command(
     from bidaf.device import choose_device
     from bidaf.export.write import check_export, export_model
     from bidaf.inference.loading import load_model
-    from bidaf.inference.verdict import judge_average
+    from bidaf.inference.verdict import say_verdict
     from bidaf.runs.checkpoint import Checkpoint
 
     name = one_weight_set(weights, use_ema, "export")
@@ -54,11 +53,7 @@ def export_command(
         say("writing the graph and comparing it with the network; this takes half a minute")
     info = export_model(loaded, output, type=format.value).info
     if isinstance(loaded.source, Checkpoint):
-        try:
-            if verdict := judge_average(loaded.source):
-                say(f"verdict: {verdict.sentence}")
-        except DataError as error:  # the export is written, and needs no answers of the run
-            say(f"no verdict: {error}")
+        say_verdict(loaded.source)
     if json:
         print_json({"folder": str(output), **info.model_dump()})
         return

@@ -193,7 +193,9 @@ def _say_where(folder: Path, device: torch.device, group: Group) -> None:
 def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool) -> int:
     """Train and report how it ended, in the process that has the run's folder; the exit code."""
     from bidaf.evaluation.metrics import show_metrics
-    from bidaf.inference.verdict import judge_run
+    from bidaf.inference.verdict import say_verdict
+    from bidaf.runs.checkpoint import open_checkpoint
+    from bidaf.runs.folder import Run
     from bidaf.runs.layout import REPORT
     from bidaf.training.interrupt import Interrupted
 
@@ -206,8 +208,7 @@ def _train(folder: Path | None, work: Callable[[], TrainingState], *, json: bool
     if folder is not None:
         for weights, score in (state.scores or {}).items():
             say(f"{weights:>4}  {show_metrics(score)}")
-        if verdict := judge_run(folder):
-            say(f"verdict: {verdict.sentence}")
+        say_verdict(open_checkpoint(Run.open(folder).last_checkpoint()))
         say(f"done: {state.step} steps, best F1 {state.best_f1:.2f} at step {state.best_step}, in {folder}")
         if (page := folder / REPORT).exists():
             say(f"report: {page}")

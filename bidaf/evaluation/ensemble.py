@@ -78,9 +78,8 @@ def _product(members: Sequence[Sequence[Prediction]]) -> list[Prediction]:
 
     def probability(span: tuple[str, int, int]) -> float:
         found = sorted(own.get(span, least) for own, least in zip(listed, smallest, strict=True))
-        return math.prod(
-            math.pow(each, 1 / len(members)) for each in found
-        )  # the root first: a product could underflow
+        # The root comes first, for the product of many small numbers is 0.
+        return math.prod(math.pow(each, 1 / len(members)) for each in found)
 
     return [Prediction(*span, probability(span)) for span in spans]
 

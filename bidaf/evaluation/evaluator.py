@@ -24,7 +24,10 @@ NO_ANSWER_LABEL = "(no answer)"
 
 
 def default_batch_tokens(device: torch.device) -> int:
-    """Padded context tokens per batch when `evaluation.batch_tokens` is not set: enough to fill the device."""
+    """Padded context tokens per batch when `evaluation.batch_tokens` is not set: enough to fill the device.
+
+    More would pad few questions of different lengths to the longest of them, for no gain.
+    """
     return 60_000 if device.type == "cuda" else 4_000
 
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
+from bidaf.errors import DataError
 from bidaf.evaluation.comparison import System, compare
 from bidaf.evaluation.statistics import Estimate
 from bidaf.inference.stored import StoredModel
+from bidaf.messages import say
 from bidaf.runs.averages import decays_of
-from bidaf.runs.checkpoint import Checkpoint, open_checkpoint
-from bidaf.runs.folder import Run
+from bidaf.runs.checkpoint import Checkpoint
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage
 
 LITTLE = 0.01
@@ -108,6 +108,12 @@ def judge_average(checkpoint: Checkpoint) -> AverageVerdict | None:
     )
 
 
-def judge_run(folder: Path) -> AverageVerdict | None:
-    """`judge_average` of a run's newest checkpoint."""
-    return judge_average(open_checkpoint(Run.open(folder).last_checkpoint()))
+def say_verdict(checkpoint: Checkpoint) -> None:
+    """Say the verdict on a checkpoint's shadow, if there is one; answers that can't be read end no command."""
+    try:
+        verdict = judge_average(checkpoint)
+    except DataError as error:
+        say(f"no verdict: {error}")
+        return
+    if verdict:
+        say(f"verdict: {verdict.sentence}")

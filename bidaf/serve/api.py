@@ -41,8 +41,8 @@ PROBLEMS: dict[int | str, dict[str, Any]] = {
     },
 }
 
-Answered = AnswerResponse | list[AnswerResponse]
-ANSWERED: TypeAdapter[Answered] = TypeAdapter(Answered)
+OneOrMore = AnswerResponse | list[AnswerResponse]
+RESPONSE: TypeAdapter[OneOrMore] = TypeAdapter(OneOrMore)
 
 
 def make_app(service: Service, limits: Limits, *, host: str, cors: Sequence[str] = ()) -> FastAPI:
@@ -80,7 +80,7 @@ def make_app(service: Service, limits: Limits, *, host: str, cors: Sequence[str]
 def _add_api(app: FastAPI, service: Service, batcher: Batcher, limits: Limits) -> None:
     information = model_information(service)
 
-    @app.post("/answer", response_model=Answered, responses=PROBLEMS, summary="Answer one question or several")
+    @app.post("/answer", response_model=OneOrMore, responses=PROBLEMS, summary="Answer one question or several")
     async def answer(asked: AnswerRequest) -> Response:
         """Of lists the answer is a list in the same order."""
         if asked.count > limits.questions:
@@ -90,7 +90,7 @@ def _add_api(app: FastAPI, service: Service, batcher: Batcher, limits: Limits) -
         ranked = await batcher.ask(questions)
         answers = [AnswerResponse.of(*each) for each in zip(ranked, questions, strict=True)]
         # As JSON already: FastAPI would check every answer once more.
-        return Response(ANSWERED.dump_json(answers if asked.is_list else answers[0]), media_type="application/json")
+        return Response(RESPONSE.dump_json(answers if asked.is_list else answers[0]), media_type="application/json")
 
     @app.get("/healthz", summary="Whether the server is up")
     async def healthz() -> Health:
