@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from helpers_browser import Browser
@@ -12,6 +15,8 @@ from test_report import log_of
 from test_sweep import EMA, RAW, WIDE, a_sweep, swept
 
 from bidaf.evaluation.sweep import SweptSet
+from bidaf.experiments.page import band_chart
+from bidaf.experiments.results import Results, SeedResult, VariantResult
 from bidaf.reporting.report import report_page, write_report
 from bidaf.runs.folder import Run
 from bidaf.runs.log import RunLog, read_run
@@ -90,3 +95,11 @@ def test_the_newest_column_of_a_long_map_is_drawn(tmp_path: Path, monkeypatch: p
     page = report_page([run_with_map(tmp_path / "run", [[40, 40, 40]] * 3 + [[50, 50, 50]])])
     assert "step 400, half-life 10: F1 50.0" in page
     assert "step 300, half-life" not in page
+
+
+def test_seeds_without_an_evaluation_in_common_have_no_band(tmp_path: Path) -> None:
+    log = log_of(tmp_path / "run", [40, 60], [10, 61], total=200)
+    seeds = [SeedResult(seed, replace(log, evaluations=[each]), best=each) for seed, each in enumerate(log.evaluations)]
+    apart, alone = (VariantResult("full", {}, None, some, None) for some in (seeds, seeds[:1]))
+    assert band_chart(cast(Results, SimpleNamespace(variants=[apart])), "f1") == ""
+    assert band_chart(cast(Results, SimpleNamespace(variants=[apart, alone])), "f1") != ""

@@ -124,7 +124,8 @@ def write_page(results: Results, name: str, folder: Path) -> Path:
 
 def band_chart(results: Results, metric: str) -> Markup:
     """A metric over training steps: of each variant the mean of its seeds, in a band from the lowest to the highest."""
-    drawn = [(variant, list(_band(variant, metric))) for variant in results.variants if variant.seeds]
+    bands = [(variant, list(_band(variant, metric))) for variant in results.variants if variant.seeds]
+    drawn = [(variant, band) for variant, band in bands if band]
     if not drawn:
         return Markup("")
     label = METRIC_LABELS[metric]
