@@ -78,6 +78,9 @@ def test_an_export_says_the_same(tiny: Tiny, tmp_path: Path, monkeypatch: pytest
     found = judge_average(last_checkpoint(tiny.run))
     assert found is not None
     assert f"verdict: {found.sentence}" in ran.err
+    for other in ("raw", "half-life:5"):
+        ran = succeed("export", "-w", other, "-o", tmp_path / other, "--allow-error", cwd=tiny.folder)
+        assert "verdict" not in ran.err
 
 
 def test_stored_answers_that_can_not_be_read_end_neither_an_export_nor_a_run(tiny: Tiny, tmp_path: Path) -> None:

@@ -43,6 +43,7 @@ def export_command(
     from bidaf.inference.loading import load_model
     from bidaf.inference.verdict import say_verdict
     from bidaf.runs.checkpoint import Checkpoint
+    from bidaf.runs.weight_sets import EMA
 
     name = one_weight_set(weights, use_ema, "export")
     check_export(output, format.value)
@@ -52,7 +53,7 @@ def export_command(
     if format is ExportType.onnx:
         say("writing the graph and comparing it with the network; this takes half a minute")
     info = export_model(loaded, output, type=format.value).info
-    if isinstance(loaded.source, Checkpoint):
+    if isinstance(loaded.source, Checkpoint) and loaded.weights == EMA:
         say_verdict(loaded.source)
     if json:
         print_json({"folder": str(output), **info.model_dump()})
