@@ -55,14 +55,20 @@ class Server:
     messages: Path
 
     def cpu_seconds(self) -> float:
-        """Of all its threads so far."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / TICKS
+        """Of all its processes so far."""
+        fields = [Path(f"/proc/{each}/stat").read_text().rpartition(")")[2].split() for each in self.processes()]
+        return sum(int(each[11]) + int(each[12]) for each in fields) / TICKS
 
     def memory(self) -> float:
-        """Resident memory in MB."""
-        lines = Path(f"/proc/{self.process.pid}/status").read_text().splitlines()
-        return next(int(line.split()[1]) / 1024 for line in lines if line.startswith("VmRSS:"))
+        """Memory of all its processes in MB; what they share counts once."""
+        files = [Path(f"/proc/{each}/smaps_rollup").read_text().splitlines() for each in self.processes()]
+        return sum(int(line.split()[1]) / 1024 for lines in files for line in lines if line.startswith("Pss:"))
+
+    def processes(self) -> list[int]:
+        """The server and those that compute for it."""
+        own = self.process.pid
+        children = Path(f"/proc/{own}/task/{own}/children").read_text().split()
+        return [own, *map(int, children)]
 
 
 class Connection:

@@ -15,6 +15,7 @@ from bidaf.inference.loading import load_weight_sets
 from bidaf.serve.limits import Limits
 from bidaf.serve.server import address_of, listen, make_server
 from bidaf.serve.service import Service
+from bidaf.serve.workers import Threads
 
 
 @dataclass(frozen=True)
@@ -38,10 +39,10 @@ def load_service(folder: Path, name: str = "tiny") -> Service:
 
 @contextlib.contextmanager
 def running(service: Service, limits: Limits | None = None, *, cors: Sequence[str] = ()) -> Iterator[Running]:
-    """A server on a free port."""
-    with listen("127.0.0.1", 0) as listening:
+    """A server on a free port, which computes in threads."""
+    with listen("127.0.0.1", 0) as listening, contextlib.closing(Threads(service)) as workers:
         address = address_of(listening)
-        server = make_server(service, limits or Limits(), host="127.0.0.1", cors=cors)
+        server = make_server(service, workers, limits or Limits(), host="127.0.0.1", cors=cors)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listening]})
         thread.start()
         try:

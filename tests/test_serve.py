@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import json
 import os
@@ -34,6 +35,7 @@ from bidaf.serve.batching import Batcher, Busy
 from bidaf.serve.limits import Limits
 from bidaf.serve.server import listen
 from bidaf.serve.service import Outcome, Question, Service
+from bidaf.serve.workers import Threads
 
 CONTEXT = DEV[0][0]
 ASKED = [(question, context) for context, asked in DEV for question, _ in asked]
@@ -250,8 +252,24 @@ def test_the_api_is_described_for_programs_and_people(client: httpx.Client, serv
 # Batches and queue
 
 
+@pytest.fixture
+def torch_threads() -> Iterator[Callable[[int], None]]:
+    """Sets how many threads PyTorch has, for one test."""
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def one_thread(torch_threads: Callable[[int], None]) -> None:
+    """One thread computes."""
+    torch_threads(1)
+
+
 class Model:
     """Answers with the question itself, and counts."""
+
+    device = torch.device("cpu")
 
     def __init__(self) -> None:
         self.batches: list[list[str]] = []
@@ -270,13 +288,14 @@ def ask_together(model: Model, limits: Limits, requests: Sequence[Sequence[Quest
     """The answers of all requests, or their errors, asked at the same time."""
 
     async def main() -> list[Any]:
-        batcher = Batcher(model.answer, limits, torch.device("cpu"))
+        workers = Threads(model)  # type: ignore[arg-type]
+        batcher = Batcher(workers, limits)
         answering = asyncio.create_task(batcher.run())
         try:
             return await asyncio.gather(*(batcher.ask(each) for each in requests), return_exceptions=True)
         finally:
             answering.cancel()
-            batcher.close()
+            workers.close()
 
     return asyncio.run(main())
 
@@ -290,11 +309,58 @@ def test_questions_of_several_requests_are_answered_together() -> None:
     assert isinstance(second, DataError)
 
 
-def test_a_batch_is_limited_by_its_contexts() -> None:
+def ask_sizes(limits: Limits, sizes: dict[str, int]) -> list[list[str]]:
+    """The batches in which questions on contexts of these many characters are answered, all asked at once."""
     model = Model()
-    requests = [[Question(name, "x" * size, "raw")] for name, size in (("a", 60), ("b", 60), ("c", 40), ("d", 500))]
-    assert [found[0][0].text for found in ask_together(model, Limits(batch_characters=100), requests)] == list("abcd")
-    assert model.batches == [["a"], ["b", "c"], ["d"]]
+    requests = [[Question(name, "x" * size, "raw")] for name, size in sizes.items()]
+    assert [found[0][0].text for found in ask_together(model, limits, requests)] == list(sizes)
+    return model.batches
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_batch_is_limited_by_its_contexts_as_they_are_padded() -> None:
+    limits = Limits(batch_characters=100, full_batch_characters=100)
+    assert ask_sizes(limits, {"a": 30, "b": 40, "c": 40, "d": 500}) == [["a", "b"], ["c"], ["d"]]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_batch_has_contexts_of_about_one_length_the_short_ones_first() -> None:
+    limits = Limits(batch_characters=4_000, full_batch_characters=4_000)
+    sizes = {"a": 2_000, "b": 100, "c": 1_900, "d": 120}
+    assert [set(batch) for batch in ask_sizes(limits, sizes)] == [{"b", "d"}, {"a", "c"}]
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_batches_grow_where_many_wait() -> None:
+    limits = Limits(batch_characters=100, full_batch_characters=300)
+    batches = ask_sizes(limits, {str(number): 10 for number in range(100)})
+    assert [len(batch) for batch in batches[:2]] == [25, 18]
+    assert len(batches[-2]) == 10
+    batches = ask_sizes(Limits(batch_characters=100, full_batch_characters=150), {str(each): 10 for each in range(100)})
+    assert len(batches[0]) == 15
+
+
+@pytest.mark.usefixtures("one_thread")
+def test_a_long_context_has_its_turn_though_shorter_ones_keep_coming() -> None:
+    model = Model()
+
+    async def main() -> list[str]:
+        workers = Threads(model)  # type: ignore[arg-type]
+        batcher = Batcher(workers, Limits(batch_characters=1, full_batch_characters=1))
+        answering = asyncio.create_task(batcher.run())
+        done: list[str] = []
+
+        async def keep_asking(name: str, size: int) -> None:
+            while "long" not in done:
+                await batcher.ask([Question(name, "x" * size, "raw")])
+                done.append(name)
+
+        await asyncio.gather(keep_asking("long", 1_000_000), *(keep_asking("short", 10) for _ in range(3)))
+        answering.cancel()
+        workers.close()
+        return done
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)).count("short") > 100
 
 
 def test_too_many_questions_are_turned_away_and_later_ones_answered() -> None:
@@ -321,17 +387,8 @@ def test_one_question_that_fails_takes_no_other_with_it(service: Service, monkey
 
 
 @pytest.fixture
-def torch_threads() -> Iterator[Callable[[int], None]]:
-    """Sets how many threads PyTorch has, for one test."""
-    before = torch.get_num_threads()
-    yield torch.set_num_threads
-    torch.set_num_threads(before)
-
-
-@pytest.fixture
-def stuck(service: Service, torch_threads: Callable[[int], None]) -> Iterator[tuple[Service, Model]]:
+def stuck(service: Service, one_thread: None) -> Iterator[tuple[Service, Model]]:
     """The service with a model that answers when it is set free, in one thread."""
-    torch_threads(1)
     model = Model()
     model.free.clear()
     slow = copy.copy(service)
@@ -477,25 +534,101 @@ def test_a_missing_package_is_named(tiny: Tiny, monkeypatch: pytest.MonkeyPatch)
     assert "uvicorn" in message
 
 
-def test_the_command_prints_its_address_and_answers_what_it_accepted_before_sigterm(tiny: Tiny) -> None:
+@contextlib.contextmanager
+def serving(tiny: Tiny, threads: int) -> Iterator[tuple[subprocess.Popen[str], str]]:
+    """The command, and the address that it prints."""
     command = [sys.executable, "-W", "error", "-m", "bidaf", "serve", "-m", "tiny", "--port", "0", "--weights", "raw"]
-    server = subprocess.Popen(
-        command, cwd=tiny.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
+    environment = os.environ | {"OMP_NUM_THREADS": str(threads)}
+    process = subprocess.Popen(
+        command, cwd=tiny.folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
     )
     try:
-        assert server.stdout is not None
-        address = server.stdout.readline().strip()
-        assert list(httpx.get(f"{address}model", timeout=30).json()["weights"]) == ["raw"]
+        assert process.stdout is not None
+        yield process, process.stdout.readline().strip()
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_the_command_prints_its_address_and_answers_what_it_accepted_before_sigterm(tiny: Tiny) -> None:
+    with serving(tiny, threads=1) as (server, address):
         long = {"question": "Where does Dora live?", "context": f"{CONTEXT} " * 4000}
-        with ThreadPoolExecutor(1) as pool:
-            found = pool.submit(httpx.post, f"{address}answer", json=long, timeout=60)
+        with httpx.Client(timeout=60) as client, ThreadPoolExecutor(1) as pool:
+            assert list(client.get(f"{address}model").json()["weights"]) == ["raw"]
+            found = pool.submit(client.post, f"{address}answer", json=long)
             time.sleep(0.3)  # on its way, and nowhere near done
             httpx.get(f"{address}healthz", timeout=60)  # the server has read what came before
             server.send_signal(signal.SIGTERM)
             assert found.result().json()["answer"] in long["context"]
         out, err = server.communicate(timeout=30)
-    finally:
-        server.kill()
     assert (server.returncode, out) == (143, "")
     assert err.splitlines()[0].startswith("serving the raw weights")
     assert err.splitlines()[1:] == ["error: terminated"]
+
+
+forked = pytest.mark.skipif(sys.platform != "linux", reason="threads compute where a process does not survive a fork")
+
+
+def workers_of(server: subprocess.Popen[str]) -> list[int]:
+    return [int(each) for each in Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text().split()]
+
+
+def is_alive(process: int) -> bool:
+    try:
+        state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
+    except FileNotFoundError:
+        return False
+    return state != "Z"  # whoever has adopted it may not have waited for it yet
+
+
+def ask_all(address: str, asked: Sequence[tuple[str, str]]) -> list[int]:
+    """Statuses of the responses to questions that are asked at the same time."""
+
+    def ask(pair: tuple[str, str]) -> int:
+        question, context = pair
+        return httpx.post(f"{address}answer", json={"question": question, "context": context}, timeout=60).status_code
+
+    with ThreadPoolExecutor(len(asked)) as pool:
+        return list(pool.map(ask, asked))
+
+
+@forked
+def test_as_many_processes_compute_as_there_are_threads_and_a_signal_to_all_ends_them_in_order(tiny: Tiny) -> None:
+    with serving(tiny, threads=2) as (server, address):
+        workers = workers_of(server)
+        assert len(workers) == 2
+        explained = {"question": "Where does Dora live?", "context": CONTEXT, "weights": ["raw"]}
+        assert httpx.post(f"{address}explain", json=explained, timeout=60).status_code == 200
+        asked = [("Where?", f"{CONTEXT} {number}" * (1 + 40 * (number % 2))) for number in range(8)] + [("Where?", " ")]
+        assert ask_all(address, asked) == [200] * 8 + [422]
+        for process in [*workers, server.pid]:
+            os.kill(process, signal.SIGINT)  # as a terminal does
+        _, err = server.communicate(timeout=30)
+        assert server.returncode == 130
+        assert "Traceback" not in err
+        assert not any(map(is_alive, workers))
+
+
+@forked
+@pytest.mark.parametrize("busy", [False, True])
+def test_no_process_outlives_a_server_that_is_killed(tiny: Tiny, busy: bool) -> None:
+    with serving(tiny, threads=2) as (server, address):
+        workers = workers_of(server)
+        with ThreadPoolExecutor(1) as pool:
+            if busy:
+                pool.submit(ask_all, address, [("Where does Dora live?", f"{CONTEXT} " * 2000)])
+                time.sleep(0.3)
+            server.kill()
+        wait_for(lambda: not any(map(is_alive, workers)))
+
+
+@forked
+def test_a_server_whose_process_is_killed_answers_and_ends_with_one_message(tiny: Tiny) -> None:
+    with serving(tiny, threads=1) as (server, address):
+        (worker,) = workers_of(server)
+        os.kill(worker, signal.SIGKILL)
+        assert ask_all(address, [("Where does Dora live?", CONTEXT)]) == [503]
+        out, err = server.communicate(timeout=30)
+    assert (server.returncode, out) == (1, "")
+    assert err.splitlines()[1:] == [err.splitlines()[-1]]
+    assert "killed" in err.splitlines()[-1]

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from itertools import islice
 
 from bidaf.data.squad import Example
-from bidaf.device import return_large_blocks
+from bidaf.device import return_freed_memory
 from bidaf.distributed import ALONE, Group
 from bidaf.inference.ensemble import Ensemble, Loaded
 from bidaf.inference.predictor import Answerer, OnProgress
@@ -38,7 +38,6 @@ def stream_records(
     All processes of the group have to iterate to the end. `on_progress` gets the number of passages that are done,
     those that `start` left out included. Raises as `answer_records`, and `LostProcess`.
     """
-    return_large_blocks()
     left = iter(questions)
     for example in islice(left, start):
         on_progress(len(example.passages))
@@ -48,6 +47,7 @@ def stream_records(
         on_progress(sum(passages for rank, (_, passages) in enumerate(shares) if rank != group.rank))
         if group.is_first:
             yield from (found for found, _ in shares if found)
+        return_freed_memory()
 
 
 def to_lines(records: Iterable[Record]) -> bytes:

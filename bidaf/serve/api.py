@@ -6,7 +6,6 @@ import asyncio
 import ipaddress
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
-from functools import partial
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Query, Request
@@ -28,6 +27,7 @@ from bidaf.serve.limits import Limits
 from bidaf.serve.pages import api_page, front_page
 from bidaf.serve.schemas import AnswerRequest, AnswerResponse, ExplainRequest, Health, ModelResponse, Problem
 from bidaf.serve.service import Service
+from bidaf.serve.workers import WorkerDied, Workers
 from bidaf.version import __version__
 
 PROBLEMS: dict[int | str, dict[str, Any]] = {
@@ -45,9 +45,12 @@ OneOrMore = AnswerResponse | list[AnswerResponse]
 RESPONSE: TypeAdapter[OneOrMore] = TypeAdapter(OneOrMore)
 
 
-def make_app(service: Service, limits: Limits, *, host: str, cors: Sequence[str] = ()) -> FastAPI:
-    """The application that answers with `service`. `host` is where it listens, `cors` the origins that may ask too."""
-    batcher = Batcher(service.answer, limits, service.device)
+def make_app(service: Service, workers: Workers, limits: Limits, *, host: str, cors: Sequence[str] = ()) -> FastAPI:
+    """The application that answers with `service`, which `workers` have too.
+
+    `host` is where it listens, `cors` the origins that may ask too.
+    """
+    batcher = Batcher(workers, limits)
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -56,7 +59,6 @@ def make_app(service: Service, limits: Limits, *, host: str, cors: Sequence[str]
         answering.cancel()
         with suppress(asyncio.CancelledError):
             await answering
-        batcher.close()
 
     app = FastAPI(
         title="bidaf serve",
@@ -115,8 +117,7 @@ def _add_pages(app: FastAPI, service: Service, batcher: Batcher) -> None:
     @app.post("/explain", include_in_schema=False)
     async def explain(asked: ExplainRequest) -> JSONResponse:
         service.check_weights(asked.weights)
-        explained = partial(service.explain, asked.question, asked.context, asked.weights)
-        return JSONResponse(await batcher.compute(explained))
+        return JSONResponse(await batcher.explain(asked.question, asked.context, asked.weights))
 
     @app.get("/dev", include_in_schema=False)
     async def dev(search: Annotated[str, Query(max_length=1_000)] = "") -> JSONResponse:
@@ -134,7 +135,8 @@ def _handle_errors(app: FastAPI) -> None:
         return JSONResponse({"error": message}, status, headers)
 
     @app.exception_handler(Busy)
-    async def busy(request: Request, error: Busy) -> JSONResponse:
+    @app.exception_handler(WorkerDied)
+    async def unavailable(request: Request, error: Exception) -> JSONResponse:
         return problem(503, str(error))
 
     @app.exception_handler(BidafError)

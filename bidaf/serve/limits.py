@@ -22,5 +22,7 @@ class Limits:
     """Questions of all requests that are accepted and not yet answered."""
     batch_seconds: float = 0.002
     """How long a question waits for others to be answered with, while a thread is idle."""
-    batch_characters: int = 50_000
-    """Of the contexts that are answered together, or of one longer context; about five characters make a token."""
+    batch_characters: int = 8_000
+    """Of the contexts that are answered together, padded to the longest, or of one longer context."""
+    full_batch_characters: int = 20_000
+    """The same where many wait: about one pass. It takes less time for each, and more until the first is answered."""

@@ -5,16 +5,17 @@ from __future__ import annotations
 import logging
 import socket
 from collections.abc import Callable, Sequence
+from contextlib import closing
 
 import uvicorn
 
-from bidaf.device import return_large_blocks
 from bidaf.errors import UsageError
 from bidaf.inference.ensemble import Loaded
 from bidaf.messages import say
 from bidaf.serve.api import make_app
 from bidaf.serve.limits import Limits
 from bidaf.serve.service import Service
+from bidaf.serve.workers import WorkerDied, Workers, start_workers
 
 
 class _Messages(logging.Handler):
@@ -38,26 +39,31 @@ def serve(
     Requests that were accepted are still answered then.
 
     `port` 0 takes a free one; `on_ready` gets the address. Raises `UsageError` for an address that can't be listened
-    on, and at once what weights that have diverged raise.
+    on, at once what weights that have diverged raise, and `WorkerDied`.
     """
-    with listen(host, port) as listening:
-        return_large_blocks()
-        service = Service(models)
-        service.warm_up()
-        server = make_server(service, Limits(), host=host, cors=cors)
+    listen(host, port).close()  # what can't be listened on is said before anything takes time
+    service = Service(models)
+    service.warm_up()
+    # Before there is a socket: what forked processes have of it would stay open when the server closes it.
+    with closing(start_workers(service)) as workers, listen(host, port) as listening:
+        server = make_server(service, workers, Limits(), host=host, cors=cors)
         on_ready(address_of(listening))
         server.run(sockets=[listening])
+    if workers.died:
+        raise WorkerDied
 
 
-def make_server(service: Service, limits: Limits, *, host: str, cors: Sequence[str] = ()) -> uvicorn.Server:
-    """The server of `service`, not started yet."""
+def make_server(
+    service: Service, workers: Workers, limits: Limits, *, host: str, cors: Sequence[str] = ()
+) -> uvicorn.Server:
+    """The server of `service`, not started yet; it ends when a worker dies."""
     for name in ("uvicorn", "asyncio"):
         logger = logging.getLogger(name)
         if not any(isinstance(handler, _Messages) for handler in logger.handlers):
             logger.addHandler(_Messages(logging.WARNING))
         logger.propagate = False
     config = uvicorn.Config(
-        make_app(service, limits, host=host, cors=cors),
+        make_app(service, workers, limits, host=host, cors=cors),
         http="h11",  # which bounds the head of a request, as other parsers that may be installed do not
         ws="none",
         log_config=None,
@@ -68,7 +74,13 @@ def make_server(service: Service, limits: Limits, *, host: str, cors: Sequence[s
         limit_concurrency=limits.connections,
         timeout_graceful_shutdown=int(limits.request_seconds) + 1,
     )
-    return uvicorn.Server(config)
+    server = uvicorn.Server(config)
+
+    def end() -> None:
+        server.should_exit = True
+
+    workers.on_death = end
+    return server
 
 
 def listen(host: str, port: int) -> socket.socket:
