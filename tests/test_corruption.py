@@ -5,10 +5,14 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
+import helpers_damage
 import pytest
 from conftest import CPU, EMA_FILE, RAW_FILE, Configure
+from corruptions import make_parts
+from helpers_damage import DAMAGES, exchange, take
 
 from bidaf.errors import DataError
 from bidaf.runs.checkpoint import CONFIG, OPTIMIZER, CorruptedCheckpoint, open_checkpoint, open_or_suggest
@@ -23,86 +27,25 @@ GOOD, VICTIM = "step-000006", "step-000012"
 Damage = Callable[[Path, str, random.Random], None]
 
 
-def rewrite(change: Callable[[bytearray, random.Random], object]) -> Damage:
-    """Damage to a file's bytes."""
-
-    def damage(folder: Path, name: str, rng: random.Random) -> None:
-        before = (folder / name).read_bytes()
-        while True:
-            after = bytearray(before)
-            change(after, rng)
-            if after != before:
-                (folder / name).write_bytes(after)
-                return
-
-    return damage
-
-
-def flip(data: bytearray, rng: random.Random) -> None:
-    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
-
-
-def overwrite(data: bytearray, rng: random.Random) -> None:
-    data[rng.randrange(len(data))] = rng.randrange(256)
-
-
-def truncate(data: bytearray, rng: random.Random) -> None:
-    del data[rng.randrange(len(data)) :]
-
-
-def shorten(data: bytearray, rng: random.Random) -> None:
-    del data[-1]
-
-
-def empty(data: bytearray, rng: random.Random) -> None:
-    data.clear()
-
-
-def lengthen(data: bytearray, rng: random.Random) -> None:
-    data += rng.choice([b"\0", b" ", b"\n", b"x" * 99])
-
-
-def lose_a_block(data: bytearray, rng: random.Random) -> None:
-    """What a disk gives back that lost power between size and content."""
-    begin = rng.randrange(0, len(data), 512)
-    data[begin : begin + 512] = bytes(len(data[begin : begin + 512]))
-
-
-def remove(folder: Path, name: str, rng: random.Random) -> None:
-    (folder / name).unlink()
-
-
-def make_a_folder_of_it(folder: Path, name: str, rng: random.Random) -> None:
-    (folder / name).unlink()
-    (folder / name).mkdir()
-
-
 def swap(folder: Path, name: str, rng: random.Random) -> None:
-    other = rng.choice([other for other in FILES if other != name])
-    (folder / name).rename(folder / "aside")
-    (folder / other).rename(folder / name)
-    (folder / "aside").rename(folder / other)
+    exchange(folder / name, folder / rng.choice([other for other in FILES if other != name]))
 
 
 def take_from_another(folder: Path, name: str, rng: random.Random) -> None:
     """Of a checkpoint of the same run. All have the same settings: that file is replaced by its neighbour's."""
-    shutil.copyfile(folder.with_name(GOOD) / (STATE if name == CONFIG else name), folder / name)
+    take(folder / name, folder.with_name(GOOD) / (STATE if name == CONFIG else name))
+
+
+def of_file(damage: helpers_damage.Damage, folder: Path, name: str, rng: random.Random) -> None:
+    damage(folder / name, rng)
 
 
 def add(folder: Path, name: str, rng: random.Random) -> None:
     (folder / f"{name}.orig").write_bytes((folder / name).read_bytes())
 
 
-DAMAGES: dict[str, Damage] = {
-    "bit flipped": rewrite(flip),
-    "byte overwritten": rewrite(overwrite),
-    "truncated": rewrite(truncate),
-    "last byte lost": rewrite(shorten),
-    "emptied": rewrite(empty),
-    "lengthened": rewrite(lengthen),
-    "block lost": rewrite(lose_a_block),
-    "missing": remove,
-    "a folder": make_a_folder_of_it,
+WAYS: dict[str, Damage] = {
+    **{name: partial(of_file, damage) for name, damage in DAMAGES.items()},
     "swapped": swap,
     "of another checkpoint": take_from_another,
     "extra file": add,
@@ -122,7 +65,7 @@ def check(whole: Path, folder: Path, damage: str, name: str, seed: int) -> None:
     shutil.copytree(whole, folder, symlinks=True)
     run = Run.open(folder)
     victim = run.checkpoints / VICTIM
-    DAMAGES[damage](victim, name, random.Random(f"{damage} {name} {seed}"))
+    WAYS[damage](victim, name, random.Random(f"{damage} {name} {seed}"))
     trial = f"{damage}: {name}, seed {seed}"
     with pytest.raises(CorruptedCheckpoint, match=VICTIM):
         print(trial, open_checkpoint(victim))
@@ -137,18 +80,20 @@ def check(whole: Path, folder: Path, damage: str, name: str, seed: int) -> None:
 
 
 @pytest.mark.parametrize("name", FILES)
-@pytest.mark.parametrize("damage", DAMAGES)
+@pytest.mark.parametrize("damage", WAYS)
 def test_a_damaged_checkpoint_is_found_and_the_one_before_it_used(
     whole: Path, tmp_path: Path, damage: str, name: str
 ) -> None:
     check(whole, tmp_path / "run", damage, name, seed=0)
 
 
-@pytest.mark.slow
-def test_500_damages_are_500_found(whole: Path, tmp_path: Path) -> None:
-    for trial in range(500):
-        rng = random.Random(trial)
-        check(whole, tmp_path / "run", rng.choice(list(DAMAGES)), rng.choice(FILES), trial)
+def test_corruptions_of_everything_that_a_run_keeps_are_found(tmp_path: Path) -> None:
+    """The short form of `scripts/corruptions.py`."""
+    parts = make_parts(tmp_path)
+    for number in range(120):
+        part = parts[number % len(parts)]
+        what, found = part.corrupt(random.Random(number))
+        assert found, (part.name, what, number)
 
 
 def test_checkpoints_that_changed_places_are_found(whole: Path, tmp_path: Path) -> None:
