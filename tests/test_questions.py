@@ -309,6 +309,8 @@ def test_answers_are_kept_as_given_in_every_shape(tmp_path: Path, fields: Any, k
         ({"is_impossible": True, "answers": [{"text": "cat", "answer_start": 4}]}, True),
         ({"is_impossible": "True", "answers": "cat"}, True),
         ({"is_impossible": "0", "answers": "cat"}, False),
+        ({"is_impossible": 1.0, "answers": "cat"}, True),
+        ({"is_impossible": "0.0", "answers": "cat"}, False),
         ({"is_impossible": None}, False),
         ({"answers": [{}]}, False),
         ({}, False),

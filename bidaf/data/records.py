@@ -93,7 +93,8 @@ def _flag(value: Any) -> bool | None:
     """A truth value in the shapes that files have; None for anything else."""
     if value is None or isinstance(value, bool):
         return bool(value)
-    return {"true": True, "1": True, "false": False, "0": False}.get(str(value).strip().lower())
+    text = str(value).strip().lower().removesuffix(".0")  # a column of them that has gaps holds 1.0 and 0.0
+    return {"true": True, "1": True, "false": False, "0": False}.get(text)
 
 
 def _is_empty(answers: Any) -> bool:
