@@ -216,6 +216,8 @@ class Mixed:
     """What became of a mix of good and bad requests."""
 
     requests: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    """Questions answered with 503 because too many were waiting: the clients ask for more than the server can do."""
     wrong: Counter[str] = field(default_factory=Counter)
     memory: list[float] = field(default_factory=list)
     """MB, once a second."""
@@ -235,6 +237,14 @@ async def mixed(server: Server, asked: list[Asked], connections: int, seconds: f
     def body(**fields: Any) -> bytes:
         return json.dumps({"question": "Where?", "context": text, **fields}).encode()
 
+    def is_refused(status: int) -> bool:
+        result.refused += status == 503
+        return status == 503
+
+    async def question(connection: Connection, expected: int, **fields: Any) -> bool:
+        status, _ = await connection.post(body(**fields))
+        return is_refused(status) or status == expected
+
     async def post(connection: Connection, expected: int, *content: Any) -> bool:
         return (await connection.post(*content))[0] == expected
 
@@ -245,14 +255,14 @@ async def mixed(server: Server, asked: list[Asked], connections: int, seconds: f
     async def good(connection: Connection, draw: random.Random) -> bool:
         each = draw.choice(asked)
         status, found = await connection.post(each.body)
-        return status == 503 or (status, json.loads(found).get("answer")) == (200, each.answer)
+        return is_refused(status) or (status, json.loads(found).get("answer")) == (200, each.answer)
 
     kinds: dict[str, tuple[int, Callable[[Connection, random.Random], Awaitable[bool]]]] = {
         "good": (80, good),
-        "list": (3, lambda at, draw: post(at, 200, body(question=["Where?"] * draw.randint(1, 20)))),
-        "long": (1, lambda at, draw: post(at, 200, body(context=text * draw.randint(10, 800)))),
-        "new words": (3, lambda at, draw: post(at, 200, body(context=f"{text} {draw.random()} {draw.random()}"))),
-        "empty": (3, lambda at, draw: post(at, 422, body(context=" "))),
+        "list": (3, lambda at, draw: question(at, 200, question=["Where?"] * draw.randint(1, 20))),
+        "long": (1, lambda at, draw: question(at, 200, context=text * draw.randint(10, 800))),
+        "new words": (3, lambda at, draw: question(at, 200, context=f"{text} {draw.random()} {draw.random()}")),
+        "empty": (3, lambda at, draw: question(at, 422, context=" ")),
         "no JSON": (2, lambda at, draw: post(at, 422, b'{"question": "Whe')),
         "no text": (2, lambda at, draw: post(at, 422, body(question=draw.random()))),
         "no such set": (1, lambda at, draw: post(at, 422, body(weights="\x1b[31m\nerror: forged"))),
@@ -319,6 +329,7 @@ async def measure(
         "half_load_p99_per_single": float(np.quantile(latencies, 0.99)) / alone,
         "mixed_seconds": arguments.mixed,
         "mixed_requests": dict(mix.requests),
+        "mixed_refused": mix.refused,
         "mixed_wrong": {kind: count for kind, count in mix.wrong.items() if count},
         "memory_mb": mix.memory[-1],
         "memory_growth": mix.growth,
