@@ -52,7 +52,7 @@ class Part:
 
     name: str
     files: Sequence[Path]
-    is_found: Callable[[Path, random.Random], bool]
+    is_found: Callable[[Path], bool]
     others: Callable[[Path], Path | None] = lambda path: None
     """The counterpart of a file, of another moment."""
     can_exchange: bool = True
@@ -78,7 +78,7 @@ class Part:
         if all(each.is_file() and each.read_bytes() == content for each, content in intact.items()):
             return self.corrupt(rng)  # both held the same
         try:
-            return f"{way}: {path.name}", self.is_found(path, rng)
+            return f"{way}: {path.name}", self.is_found(path)
         finally:
             for each, content in intact.items():
                 if each.is_dir():
@@ -116,7 +116,7 @@ def make_parts(folder: Path) -> list[Part]:
         Part(
             "export",
             [export / name for name in (INFO, *PARTS["safetensors"])],
-            lambda path, rng: raises(DataError, lambda: open_export(export)),
+            lambda path: raises(DataError, lambda: open_export(export)),
         ),
         metrics_part(run.folder),
     ]
@@ -126,7 +126,7 @@ def checkpoint_part(run: Run) -> Part:
     """The newest checkpoint; the one before it is what a resumed run must find."""
     *_, before, newest = list_checkpoints(run.checkpoints)
 
-    def is_found(path: Path, rng: random.Random) -> bool:
+    def is_found(path: Path) -> bool:
         said: list[str] = []
         found = newest_valid_checkpoint(run, said.append)
         named = len(said) == 1 and newest.name in said[0]
@@ -146,7 +146,7 @@ def snapshot_part(run: Run) -> Part:
     records = {snapshot_path(folder, record.step): record for record in open_checkpoint(newest).state.snapshots}
     files = list(records)
 
-    def is_found(path: Path, rng: random.Random) -> bool:
+    def is_found(path: Path) -> bool:
         return raises(CorruptedSnapshot, lambda: read_snapshot(folder, records[path]))
 
     return Part("snapshot", files, is_found, lambda path: files[files.index(path) - 1])
@@ -155,7 +155,7 @@ def snapshot_part(run: Run) -> Part:
 def features_part(name: str, folder: Path) -> Part:
     """Prepared features."""
     files = [path for path in folder.rglob("*") if path.is_file()]
-    return Part(name, files, lambda path, rng: raises(DataError, lambda: open_prepared(folder).verify()))
+    return Part(name, files, lambda path: raises(DataError, lambda: open_prepared(folder).verify()))
 
 
 def metrics_part(run: Path) -> Part:
@@ -163,7 +163,7 @@ def metrics_part(run: Path) -> Part:
     path = run / METRICS
     whole = {line: load_event(line) for line in path.read_bytes().splitlines()}
 
-    def is_found(path: Path, rng: random.Random) -> bool:
+    def is_found(path: Path) -> bool:
         if not path.is_file():
             return raises(DataError, lambda: read_run(run))
         lines = [line for line in path.read_bytes().split(b"\n") if line.strip()]

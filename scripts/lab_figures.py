@@ -5,7 +5,6 @@
     python scripts/lab_figures.py run adam          predicted errors against measured ones, on the embedded corpus
     python scripts/lab_figures.py time              one synthesis from the snapshots of 1.6 million weights
     python scripts/lab_figures.py cost              what a snapshot costs a training step
-    python scripts/lab_figures.py flips             flipped bytes that are found
     python scripts/lab_figures.py kills             runs killed at random: the same snapshots, the same synthesis
 
 The exit code is 1 when a figure is not within its limit.
@@ -42,7 +41,7 @@ from bidaf.model.weights import load_weights
 from bidaf.runs.averages import decays_of, readers_of, resolve_weights, sources_of, synthesize
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.layout import SNAPSHOTS
-from bidaf.runs.snapshots import CorruptedSnapshot, SnapshotWriter, kept_steps, read_snapshot, snapshot_path, sparser
+from bidaf.runs.snapshots import SnapshotWriter, kept_steps, sparser
 from bidaf.training.launch import start_run
 
 CPU = torch.device("cpu")
@@ -237,32 +236,6 @@ def cost(options: argparse.Namespace) -> bool:
     return bool(each <= 0.01 * 50 * options.step)
 
 
-def flips(options: argparse.Namespace) -> bool:
-    """One byte of a snapshot is changed at a time."""
-    random, found = np.random.default_rng(0), 0
-    with tempfile.TemporaryDirectory() as folder:
-        writer = SnapshotWriter(ConfinedFolder(Path(folder)), SnapshotsConfig(every=1))
-        for step in range(4):
-            writer.take(step, step, {"weight": torch.randn(20_000), "bias": torch.randn(100)})
-        records = writer.flush(3)
-        writer.close()
-        for number in range(options.count):
-            record = records[number % len(records)]
-            path = snapshot_path(Path(folder, SNAPSHOTS), record.step)
-            content = path.read_bytes()
-            corrupted = bytearray(content)
-            # A tenth of them in the header, which is a small part of the file.
-            corrupted[random.integers(200 if number % 10 == 0 else len(content))] ^= int(random.integers(1, 256))
-            path.write_bytes(corrupted)
-            try:
-                read_snapshot(Path(folder, SNAPSHOTS), record)
-            except CorruptedSnapshot:
-                found += 1
-            path.write_bytes(content)
-    print(f"{found} of {options.count} flipped bytes found")
-    return bool(found == options.count)
-
-
 def kills(options: argparse.Namespace) -> bool:
     """`scripts/crash_test.py`, which compares the snapshots too; and what is synthesised from them."""
     synthesised = 0
@@ -305,7 +278,6 @@ def main() -> None:
         "run": run,
         "time": timing,
         "cost": cost,
-        "flips": flips,
         "kills": kills,
     }
     parsers = {name: figures.add_parser(name, help=command.__doc__) for name, command in commands.items()}
@@ -315,7 +287,6 @@ def main() -> None:
     parsers["run"].add_argument("--warmup", choices=WARMUPS, default="ramp", help="[default: %(default)s]")
     parsers["run"].add_argument("--steps", type=int, default=1130, help="ten epochs  [default: %(default)s]")
     parsers["cost"].add_argument("--step", type=float, default=0.65, help="seconds of a step  [default: %(default)s]")
-    parsers["flips"].add_argument("--count", type=int, default=200)
     parsers["kills"].add_argument("--count", type=int, default=50)
     options = parser.parse_args()
     sys.exit(0 if options.command(options) else 1)

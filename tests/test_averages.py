@@ -181,7 +181,6 @@ def test_a_snapshot_of_another_model_is_refused(walk: Walk, tensors: dict[str, T
 
 
 def test_every_flipped_bit_of_a_snapshot_is_found(walk: Walk) -> None:
-    """The short form of `scripts/lab_figures.py flips`."""
     record = walk.records[1]
     path = snapshot_path(walk.folder, record.step)
     content = path.read_bytes()

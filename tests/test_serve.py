@@ -35,7 +35,7 @@ from bidaf.serve.batching import Batcher, Busy
 from bidaf.serve.limits import Limits
 from bidaf.serve.server import listen
 from bidaf.serve.service import Outcome, Question, Service
-from bidaf.serve.workers import Threads
+from bidaf.serve.workers import Processes, Threads
 
 CONTEXT = DEV[0][0]
 ASKED = [(question, context) for context, asked in DEV for question, _ in asked]
@@ -607,6 +607,41 @@ def test_as_many_processes_compute_as_there_are_threads_and_a_signal_to_all_ends
         assert server.returncode == 130
         assert "Traceback" not in err
         assert not any(map(is_alive, workers))
+
+
+class Said(DataError):
+    """An error that is not made of its message alone, so that another process can not make it again."""
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+
+
+@forked
+def test_an_error_of_any_kind_comes_back_from_a_process() -> None:
+    class Failing(Model):
+        def answer(self, asked: Sequence[Question]) -> list[Outcome]:
+            if asked[0].question == "all":
+                raise Said("all", "failed")
+            if asked[0].question == "fault":
+                raise OSError(threading.Lock(), "of no file")
+            return [Said(each.question, "failed") for each in asked]
+
+    async def main() -> list[Any]:
+        workers = Processes(Failing())  # type: ignore[arg-type]
+        batcher = Batcher(workers, Limits(batch_characters=1, full_batch_characters=1))
+        answering = asyncio.create_task(batcher.run())
+        requests = [batcher.ask([Question(name, "text", "raw")]) for name in ("all", "one", "fault", "two")]
+        found = await asyncio.wait_for(asyncio.gather(*requests, return_exceptions=True), 20)
+        answering.cancel()
+        workers.close()
+        assert not workers.died
+        return found
+
+    every, one, fault, two = asyncio.run(main())
+    for error, message in ((every, "all failed"), (one, "one failed"), (two, "two failed")):
+        assert isinstance(error, DataError)
+        assert str(error) == message
+    assert "of no file" in str(fault)
 
 
 @forked

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the bottom to the top; a module imports only what stands before its own package here.
 LAYERS = (
-    "version errors messages files progress device threads distributed ema config_base config_optimizer "
+    "version errors messages files progress device signals threads distributed ema config_base config_optimizer "
     "config config_yaml config_reference config_file model data evaluation runs training inference export "
     "reporting experiments serve library cli __main__"
 ).split()

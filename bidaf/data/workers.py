@@ -16,6 +16,7 @@ from multiprocessing.connection import Connection
 from bidaf.data.tokenizer import Cuts, Tokenizer, cut_word
 from bidaf.errors import BidafError
 from bidaf.progress import bar
+from bidaf.signals import held_back
 
 # Starting a process and importing spaCy there takes as long as cutting some 50,000 words.
 WORDS_A_WORKER = 50_000
@@ -45,7 +46,7 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
     here, there = context.Pipe(duplex=False)
     pool = ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(here,))
     try:
-        with _interrupts_held_back():
+        with held_back(signal.SIGINT):
             futures: list[Future[list[Cuts]]] = [pool.submit(_cut_words, task, tokenizer.language) for task in tasks]
         yield
         with bar("cut words", "word", len(words)) as shown:
@@ -67,16 +68,6 @@ def learning(tokenizer: Tokenizer, texts: Iterable[str], workers: int) -> Iterat
 
 def _cut_words(words: list[str], language: str) -> list[Cuts]:
     return [cut_word(word, language) for word in words]
-
-
-@contextmanager
-def _interrupts_held_back() -> Iterator[None]:
-    """Block Ctrl-C: processes started meanwhile never see it, this one when the block ends."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _begin(line: Connection) -> None:

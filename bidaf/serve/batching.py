@@ -13,11 +13,12 @@ from bidaf.serve.limits import Limits
 from bidaf.serve.service import Question
 from bidaf.serve.workers import Workers
 
-# Measured at half load: the slowest hundredth is answered a third faster than where each waits for all before it.
 _SECONDS_PER_CHARACTER = 0.0002
+"""How much longer a context may wait than one that is a character shorter."""
 _LONG = 8_000
+"""Characters from which on no context waits longer than others."""
 _BATCHES_WAITING = 4
-"""Of each worker, where so much waits that batches grow."""
+"""For each worker: where more wait than that, batches grow."""
 
 
 class Busy(Exception):

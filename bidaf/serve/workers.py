@@ -11,18 +11,20 @@ import sys
 import traceback
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import count
 from multiprocessing.connection import Connection
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import torch
 
 from bidaf.device import return_freed_memory, set_up
-from bidaf.errors import BidafError
+from bidaf.errors import BidafError, DataError, UsageError
 from bidaf.serve.service import Outcome, Question, Service
+from bidaf.signals import held_back
 
 CALLS_PER_RETURN = 16
 """After so many, a process gives back the memory that it has freed: for each it would cost time, for none it grows."""
@@ -102,15 +104,19 @@ class Processes(Workers):
         gc.freeze()  # a later collection would write to every object, and so copy the memory that they share
         context = multiprocessing.get_context("fork")
         self._connections: list[Connection] = []
+        self._processes: list[BaseProcess] = []
         self._idle: asyncio.Queue[Connection] = asyncio.Queue()
-        with _signals_held_back(), warnings.catch_warnings():
+        # Ctrl-C and SIGTERM may be sent to all; this process alone drains.
+        with held_back(signal.SIGINT, signal.SIGTERM), warnings.catch_warnings():
             # Python 3.12 and later warn of threads at a fork, which PyTorch has; the processes use none of them.
             warnings.simplefilter("ignore", DeprecationWarning)
             for _ in range(self.number):
                 here, there = context.Pipe()
                 self._connections.append(here)
-                context.Process(target=_work, args=(service, there, self._connections), daemon=True).start()
+                process = context.Process(target=_work, args=(service, there, self._connections), daemon=True)
+                process.start()
                 there.close()
+                self._processes.append(process)
                 self._idle.put_nowait(here)
 
     async def _call(self, method: str, *arguments: object) -> Any:
@@ -144,18 +150,9 @@ class Processes(Workers):
     def close(self) -> None:
         for each in self._connections:
             each.close()
-        for process in multiprocessing.active_children():
+        for process in self._processes:
             process.join()
-
-
-@contextmanager
-def _signals_held_back() -> Iterator[None]:
-    """Processes that are started meanwhile never see Ctrl-C or SIGTERM, which may be sent to all: this one drains."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        gc.unfreeze()
 
 
 def _set_up_thread(device: torch.device) -> None:
@@ -177,8 +174,19 @@ def _work(service: Service, calls: Connection, of_parent: Sequence[Connection]) 
 
 
 def _result(method: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, Exception | None]:
+    """What a call returns or raises, as another process can make it again."""
     try:
-        return method(*arguments), None
+        result = method(*arguments)
     except Exception as error:
-        error.add_note(traceback.format_exc())  # which does not come along
-        return None, error
+        return None, _portable(error)
+    if isinstance(result, list):  # of outcomes
+        result = [_portable(each) if isinstance(each, Exception) else each for each in result]
+    return result, None
+
+
+def _portable(error: Exception) -> Exception:
+    """An error with the same message and exit code, made of nothing but its message; of a fault, its traceback."""
+    for kind in (DataError, UsageError, BidafError):
+        if isinstance(error, kind):
+            return kind(str(error))
+    return RuntimeError("".join(traceback.format_exception(error)))
