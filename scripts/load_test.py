@@ -4,8 +4,10 @@ bad requests.
     python scripts/load_test.py RUN --data data/mini/train.json                           # all goals, 12 minutes
     python scripts/load_test.py RUN --data data/mini/train.json --seconds 3 --mixed 10    # does it work at all?
 
-Every answer is compared with that of `bidaf predict`. Prints JSON, and exits with 1 where a goal is missed. The client
-speaks HTTP over plain sockets: a client library would take more of the processor than the server's own HTTP.
+At half load questions come in random order, as from people who do not know of each other, and then again in the order
+of the file, where long contexts may stand together. Every answer is compared with that of `bidaf predict`. Prints JSON,
+and exits with 1 where a goal is missed. The client speaks HTTP over plain sockets: a client library would take more of
+the processor than the server's own HTTP.
 """
 
 from __future__ import annotations
@@ -314,7 +316,9 @@ async def measure(
     await together(server, asked, arguments.connections, 1)
     load = await together(server, asked, arguments.connections, arguments.seconds)
     rate = load["questions_per_second"]
-    latencies = np.array(await at_rate(server, asked, rate / 2, arguments.seconds))
+    shuffled = random.Random(0).sample(asked, len(asked))
+    latencies = np.array(await at_rate(server, shuffled, rate / 2, arguments.seconds))
+    in_order = np.array(await at_rate(server, asked, rate / 2, arguments.seconds))
     mix = await mixed(server, asked, arguments.connections // 2, arguments.mixed)
     code = await ended(server, asked)
     return {
@@ -327,6 +331,7 @@ async def measure(
         "half_load_p50_ms": 1000 * float(np.quantile(latencies, 0.5)),
         "half_load_p99_ms": 1000 * float(np.quantile(latencies, 0.99)),
         "half_load_p99_per_single": float(np.quantile(latencies, 0.99)) / alone,
+        "in_order_p99_per_single": float(np.quantile(in_order, 0.99)) / alone,
         "mixed_seconds": arguments.mixed,
         "mixed_requests": dict(mix.requests),
         "mixed_refused": mix.refused,

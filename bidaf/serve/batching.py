@@ -13,12 +13,8 @@ from bidaf.serve.limits import Limits
 from bidaf.serve.service import Question
 from bidaf.serve.workers import Workers
 
-_SECONDS_PER_CHARACTER = 0.0002
-"""How much longer a context may wait than one that is a character shorter."""
-_LONG = 8_000
-"""Characters from which on no context waits longer than others."""
-_BATCHES_WAITING = 4
-"""For each worker: where more wait than that, batches grow."""
+_SHARE = 4
+"""A batch takes this part of what waits: the next worker, which is soon idle, has to find some of it, too."""
 
 
 class Busy(Exception):
@@ -35,11 +31,6 @@ class _Waiting:
     def length(self) -> int:
         """Characters of the context."""
         return len(self.question.context)
-
-    @property
-    def turn(self) -> float:
-        """Who has the smallest is next: a long context waits for shorter ones that come soon after it, not forever."""
-        return self.since + _SECONDS_PER_CHARACTER * min(self.length, _LONG)
 
 
 class Batcher:
@@ -85,7 +76,7 @@ class Batcher:
             async with self._collecting:
                 await self._arrived.wait()
                 # Whatever came while all workers were computing has waited long enough.
-                if (left := min(each.since for each in self._queue) + self._limits.batch_seconds - loop.time()) > 0:
+                if (left := self._queue[0].since + self._limits.batch_seconds - loop.time()) > 0:
                     await asyncio.sleep(left)
                 batch = self._next_batch()
             if not batch:
@@ -104,8 +95,8 @@ class Batcher:
                     each.answers.set_result(outcome)
 
     def _next_batch(self) -> list[_Waiting]:
-        """The question whose turn it is, and those whose contexts are nearest to it in length, as many as a batch may
-        hold; nothing where nobody waits any more.
+        """The question that has waited longest, and those whose contexts are nearest to its own in length, as many as
+        a batch may hold; nothing where nobody waits any more.
 
         Shorter ones would be padded for nothing, and have to wait until a longer one is answered.
         """
@@ -114,9 +105,9 @@ class Batcher:
             self._arrived.clear()
             return []
         limits = self._limits
-        size = sum(each.length for each in self._queue) // (_BATCHES_WAITING * self._workers.number)
+        size = sum(each.length for each in self._queue) // _SHARE
         size = min(max(size, limits.batch_characters), limits.full_batch_characters)
-        first = min(self._queue, key=lambda each: each.turn)
+        first = self._queue[0]
         batch: list[_Waiting] = []
         longest = 0
         for each in sorted(self._queue, key=lambda each: abs(each.length - first.length)):

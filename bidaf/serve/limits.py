@@ -22,7 +22,7 @@ class Limits:
     """Questions of all requests that are accepted and not yet answered."""
     batch_seconds: float = 0.002
     """How long a question waits for others to be answered with, while a worker is idle."""
-    batch_characters: int = 8_000
+    batch_characters: int = 3_000
     """Of the contexts that are answered together, padded to the longest, or of one longer context."""
     full_batch_characters: int = 20_000
     """The same where many wait: about one pass. It takes less time for each, and more until the first is answered."""
