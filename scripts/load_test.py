@@ -302,7 +302,8 @@ async def ended(server: Server, asked: list[Asked]) -> int:
     connections = [(Connection(server), each) for each in asked[:50]]
     await asyncio.gather(*(check(*each) for each in connections))
     answers = [asyncio.create_task(check(*each)) for each in connections]
-    await asyncio.sleep(0.05)  # they are there, and not all answered
+    # Once one is answered the server has read all of them, and not answered the others.
+    await asyncio.wait(answers, return_when=asyncio.FIRST_COMPLETED)
     server.process.send_signal(signal.SIGTERM)
     await asyncio.gather(*answers)
     return server.process.wait(60)
