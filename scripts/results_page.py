@@ -141,16 +141,24 @@ def map_block(results: Path, name: str) -> str:
 
 
 def seeds_block(results: Path, name: str) -> str:
-    """The last evaluation of each seed, their mean and spread, and shadow minus raw over all of them."""
+    """Each seed at the last evaluation that all of them had, their mean and spread, and shadow minus raw over all."""
     runs = seeds_of(results, name)
-    last = [run.evaluations[-1] for run in runs]
+    by_step = [{each.step: each for each in run.evaluations} for run in runs]
+    if not (common := set.intersection(*map(set, by_step))):
+        raise DataError(f"the runs {name}-seedN have no evaluation at the same step")
+    step = max(common)
+    scores = [evaluations[step] for evaluations in by_step]
     rows = [
-        [run.name, f"{each.epoch:g}", *scored(each), *gain(run, each)] for run, each in zip(runs, last, strict=True)
+        [run.name, f"{each.epoch:g}", *scored(each), *gain(run, each)] for run, each in zip(runs, scores, strict=True)
     ]
     if len(runs) > 1:
-        columns = [[each.scores[side][metric] for each in last] for side in (PLAIN, SHADOW) for metric in NAMES]
+        columns = [[each.scores[side][metric] for each in scores] for side in (PLAIN, SHADOW) for metric in NAMES]
         means = [f"{fmean(values):.2f} ± {stdev(values):.2f}" for values in columns]
-        rows.append([f"{len(runs)} seeds", "", *means, *gain_over_seeds(runs)])
+        if all(step == run.evaluations[-1].step for run in runs):
+            over_seeds = gain_over_seeds(runs)
+        else:  # questions are kept one by one at the end of a run only
+            over_seeds = [signed(fmean(each.scores[SHADOW]["f1"] - each.raw_f1 for each in scores), 2), NONE]
+        rows.append([f"{len(runs)} seeds", "", *means, *over_seeds])
     picture = f"![F1 of raw and shadow weights of every seed](results/{name}-seeds.svg)"
     return "\n\n".join([markdown(["run", "epochs", *SCORES, *GAIN], rows), picture])
 

@@ -98,6 +98,20 @@ def test_a_path_of_the_machine_is_refused_and_leaves_nothing(run: Path, tmp_path
     assert not (tmp_path / "results/run").exists()
 
 
+def test_seeds_are_compared_where_all_of_them_were_scored(results: Path, tmp_path: Path) -> None:
+    shutil.copytree(results, tmp_path / "results")
+    longer = tmp_path / "results/tiny-seed1" / METRICS
+    events = [json.loads(line) for line in longer.read_text().splitlines()]
+    last = [event for event in events if event["event"] == "eval"][-1]
+    better = {name: {**scores, "f1": 99.0} for name, scores in last["scores"].items()}
+    longer.write_text("".join(f"{json.dumps(event)}\n" for event in [*events, {**last, "step": 40, "scores": better}]))
+    page = "<!-- begin seeds tiny -->\n<!-- end seeds tiny -->\n"
+    made, both = rewritten(page, tmp_path / "results"), rewritten(page, results)
+    assert "99.00" not in made
+    assert made.splitlines()[:6] == both.splitlines()[:6]  # each seed, at the same step
+    assert [row.split(" | ")[:6] for row in made.splitlines()[6:7]] == [both.splitlines()[6].split(" | ")[:6]]
+
+
 def test_marked_parts_are_made_again_and_the_rest_stays(run: Path, results: Path) -> None:
     names = ["runs", "epochs tiny-seed0", "data tiny-seed1", "sweep tiny-seed0", "map tiny-seed0", "seeds tiny"]
     page = "# Results\n\nWords.\n" + "".join(
