@@ -166,17 +166,73 @@ def test_an_unreadable_content_is_one_message(tmp_path: Path, content: bytes, me
     assert message in failure(tmp_path, content)
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.tsv"])
-def test_an_unreadable_table_is_one_message(tmp_path: Path, name: str) -> None:
-    assert "is not UTF-8; convert it" in failure(tmp_path, "question,context\nWho?,\xe4".encode("latin-1"), name)
-    assert "no question can be used, of 0" in failure(tmp_path, "question,context\n", name)
-    assert "has no known schema, it holds an object with 'a" in failure(tmp_path, "a,b\n1,2\n", name)
+@pytest.mark.parametrize(("name", "to"), [("table.csv", ","), ("table.tsv", "\t")])
+def test_an_unreadable_table_is_one_message(tmp_path: Path, name: str, to: str) -> None:
+    columns = f"question{to}context\n"
+    assert "is not UTF-8; convert it" in failure(tmp_path, f"{columns}Who?{to}\xe4".encode("latin-1"), name)
+    assert "no question can be used, of 0" in failure(tmp_path, columns, name)
+    assert "has no known schema, it holds an object with 'a', 'b'" in failure(tmp_path, f"a{to}b\n1{to}2\n", name)
 
 
 def test_a_cell_may_be_long_and_hold_lines_and_quotes(tmp_path: Path) -> None:
     context = 'The "cat"\nsat, ' * 50_000
     row = '"' + context.replace('"', '""') + '",Who sat?\n'
     assert ask(tmp_path, "context,question\n" + row, "t.csv")[0].context == context
+
+
+OPEN = "opens a quote that its cell does not close"
+
+
+@pytest.mark.parametrize(
+    ("later", "line"),
+    [
+        ("{},Who?,Rome,R", '2,Who?,"Rome,R'),  # open to the end of the file
+        ('{},Who?,"Rome",R', '2,Who?,"Rome,R'),  # until the next quote
+        ('{},"Who?","Rome\nis old",R', '2,"Who?,Rome,R'),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_open_quote_costs_its_own_row_alone(tmp_path: Path, later: str, line: str, newline: str) -> None:
+    rows = ["id,question,context,answers", "1,Who?,Rome,R", line, *(later.format(number) for number in range(3, 900))]
+    content = newline.join(rows) + newline
+    assert reported(tmp_path, content, "t.csv").skipped == {OPEN: ["row 2"]}
+    ids = [example.id for example in ask(tmp_path, content, "t.csv", on_report=lambda report: None)]
+    assert ids == ["1", *map(str, range(3, 900))]
+
+
+def test_quotes_within_a_line_that_are_wrong_but_closed_are_read(tmp_path: Path) -> None:
+    content = 'question\tcontext\n"Who" sat?\tThe "cat" sat.\nWho?\t"A" "cat" sat.\n'
+    assert [(each.question, each.context) for each in ask(tmp_path, content, "t.tsv")] == [
+        ("Who sat?", 'The "cat" sat.'),
+        ("Who?", 'A "cat" sat.'),
+    ]
+
+
+def test_a_row_with_more_cells_than_columns_is_skipped(tmp_path: Path) -> None:
+    content = "question,context,answers\nWho?,Rome,R\nWho?,Rome, the old city,R\nWho?,Rome,R,,\n"
+    [(reason, places)] = reported(tmp_path, content, "t.csv").skipped.items()
+    assert reason.startswith("has more cells than columns")
+    assert places == ["row 2"]
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("question;context", "the first row names one column, and holds semicolons; separate columns with commas"),
+        ("question\tcontext", "holds tabs"),
+        ('question,"context', f"the first row, which names the columns, {OPEN}"),
+        ("question,context,context", "has two columns 'context'; keep one of the two"),
+        ("\ufeff", "is empty"),
+        (" ", "has no known schema"),
+    ],
+)
+def test_a_table_whose_columns_are_unclear_is_one_message(tmp_path: Path, first: str, message: str) -> None:
+    content = "" if first == "\ufeff" else "\nWho?;The cat sat\n" * 3
+    assert message in failure(tmp_path, first + content, "t.csv")
+
+
+def test_blank_rows_before_the_first_are_none(tmp_path: Path) -> None:
+    assert ask(tmp_path, "\r\n\r\nquestion,context\r\nWho?,The cat sat.\r\n", "t.csv")[0].question == "Who?"
 
 
 @pytest.mark.parametrize(
