@@ -254,6 +254,45 @@ def test_answers_in_a_cell_are_json_or_python(tmp_path: Path, cell: str) -> None
     assert beside[0].answers == (GoldAnswer("cat", 4),)
 
 
+@pytest.mark.parametrize("text", ["[5]", '["a"]', "['a', 'b']", "{1}", "[[1, 2]]", "{'text': 'x'}"])
+@pytest.mark.parametrize("column", ["answer", "answers", "detected_answers"])
+def test_an_answer_in_a_cell_that_stands_in_the_context_is_no_list(tmp_path: Path, text: str, column: str) -> None:
+    quoted = text.replace('"', '""')
+    rows = f'passage,question,{column}\n"Print {quoted}, then [].",Who?,"{quoted}"\n"Print.",Who?,[5]\n'
+    report = reported(tmp_path, rows, "t.csv", need_answers=True)
+    assert report.skipped == {"no usable answer is given": ["row 2"]}
+    [example] = ask(tmp_path, rows, "t.csv", need_answers=True, on_report=lambda report: None)
+    assert example.answers == (GoldAnswer(text, -1),)
+
+
+def test_an_empty_list_in_a_cell_is_no_answer_whatever_the_context(tmp_path: Path) -> None:
+    assert ask(tmp_path, "context,question,answers\nPrint [] twice.,Who?,[]\n", "t.csv")[0].impossible
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("['Rome' 'in Rome']", ["Rome", "in Rome"]),
+        ("['Rome'\n \"Rome's\" 'x']", ["Rome", "Rome's", "x"]),
+        ("['a, ' 'b\\'c' 'd']", ["a, ", "b'c", "d"]),
+        ("[\"it's\", 's']", ["it's", "s"]),
+    ],
+)
+def test_lists_of_numpy_in_a_cell_are_lists(tmp_path: Path, cell: str, texts: list[str]) -> None:
+    quoted = cell.replace('"', '""')
+    [example] = ask(tmp_path, f'context,question,answers\nRome.,Who?,"{quoted}"\n', "t.csv")
+    assert [answer.text for answer in example.answers] == texts
+
+
+def test_detected_answers_and_several_contexts_in_cells_are_lists(tmp_path: Path) -> None:
+    columns = "question,passages,detected_answers,answers\n"
+    cells = ('["Rome.", "Kiel."]', '[{"text": "Rome", "char_spans": [[0, 3]]}]', '["Rome", "in Rome"]')
+    row = "Who?," + ",".join(f'"{cell}"' for cell in (each.replace('"', '""') for each in cells))
+    [example] = ask(tmp_path, columns + row, "t.csv", passages=True)
+    assert example.passages == ("Rome.", "Kiel.")
+    assert example.answers == (GoldAnswer("Rome", 0), GoldAnswer("in Rome", -1))
+
+
 def test_empty_answers_that_datasets_wrote_to_a_cell_are_no_answer(tmp_path: Path) -> None:
     cell = "{'text': array([], dtype=object), 'answer_start': array([], dtype=int32)}"
     (example,) = ask(tmp_path, f'context,question,answers\nThe cat sat.,Who?,"{cell}"\n', "t.csv")

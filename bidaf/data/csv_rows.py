@@ -10,8 +10,9 @@ import ast
 import csv
 import io
 import json
+import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import IO, Any
 
 from bidaf.data.schemas import KEYS
@@ -23,7 +24,10 @@ DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 OPEN_QUOTE = "opens a quote that its cell does not close"
 MORE_CELLS = "has more cells than columns; a text that holds the separator needs quotes around it"
-LISTED_IN_CELLS = KEYS["answers"] + KEYS["answer_start"]
+ANSWERS = KEYS["answers"] + KEYS["detected_answers"]
+LISTED_IN_CELLS = (*ANSWERS, *KEYS["answer_start"], "contexts", "passages")
+_STRINGS = re.compile(r"""('(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)(\s*(?=['"]))?""", re.DOTALL)
+"""A Python string, and the blanks up to another one that follows without a comma. It always matches, in one pass."""
 
 
 def read_csv(stream: IO[bytes], where: str, delimiter: str) -> Iterator[dict[str, Any] | str]:
@@ -101,22 +105,28 @@ def _by_column(columns: list[str], cells: list[str]) -> dict[str, Any] | str:
     if any(cells[len(columns) :]):
         return MORE_CELLS
     row = dict.fromkeys(columns) | dict(zip(columns, cells, strict=False))
-    return {name: _cell(name, cell) for name, cell in row.items() if name}
+    return {name: _cell(name, row) for name in row if name}
 
 
-def _cell(key: str, cell: Any) -> Any:
-    """Answers in a cell, or their offsets, are JSON or Python literals; any other text is one answer."""
-    if key in LISTED_IN_CELLS and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
-        for parse in (json.loads, _literal):
-            try:
-                return parse(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-                continue
+def _cell(name: str, row: Mapping[str, str | None]) -> Any:
+    """Answers, their offsets and several contexts are JSON or Python literals; any other text is itself."""
+    cell = row[name]
+    if cell is None or name not in LISTED_IN_CELLS or cell.lstrip()[:1] not in ("{", "["):
+        return cell
+    for parse in (json.loads, _literal):
+        try:
+            value = parse(cell)
+        except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
+            continue
+        # Answers are cut from contexts: a "[5]" that stands there is a text. An empty list may stand there by chance.
+        is_text = value and name in ANSWERS and any(cell in (row.get(key) or "") for key in KEYS["context"])
+        return cell if is_text else value
     return cell
 
 
 def _literal(text: str) -> Any:
-    """A Python literal, in which lists may be NumPy's: `datasets` writes its own answers as `array([...])`."""
+    """A Python literal, in which lists may be NumPy's: `array([...])`, as `datasets` writes them, or `['a' 'b']`."""
+    text = _STRINGS.sub(lambda found: found[1] + ("" if found[2] is None else ","), text)
     return ast.literal_eval(_ArraysToLists().visit(ast.parse(text.strip(), mode="eval")))
 
 
