@@ -102,6 +102,13 @@ def test_a_closed_standard_input_is_one_message(monkeypatch: pytest.MonkeyPatch)
         read_questions(None)
 
 
+@pytest.mark.parametrize("content", ["", "\n\r\n"])
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl", "q.ndjson", "q.csv", "q.tsv", "q"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_without_content_is_empty_in_every_format(tmp_path: Path, content: str, name: str, pack: Any) -> None:
+    assert failure(tmp_path, pack(content.encode()), name).endswith(f"{name}: is empty")
+
+
 def in_zip(content: bytes, *more: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -491,12 +498,13 @@ def test_a_wrong_structure_is_skipped_where_it_breaks_off(
         ("[]", "expected an object, found a list"),
         ("[" * 100_000, "is not JSON"),
         ('{"context": "a", "context": "b"}', "is not JSON"),
+        ('{"context": "caf\xe9", "question": "Where?"}', "is not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("name", ["questions.jsonl", "questions.json"])
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, reason: str, name: str) -> None:
     content = "\n".join([json.dumps(ONE), "", json.dumps(ONE), line, json.dumps(ONE)])
-    [(found, places)] = reported(tmp_path, content, name).skipped.items()
+    [(found, places)] = reported(tmp_path, content.encode("latin-1"), name).skipped.items()
     assert found.startswith(reason)
     assert places == ["line 4"]
 

@@ -70,7 +70,11 @@ def _of_stream(packed: IO[bytes], where: str, suffix: str) -> Documents:
             for number, row in enumerate(read_csv(stream, where, DELIMITERS[suffix]), 1):
                 yield (f"row {number}",), Unreadable(row) if isinstance(row, str) else row
         elif suffix in LINES_SUFFIXES:
-            yield from _json_lines(stream, where, 1)
+            documents = _json_lines(stream, where, 1)
+            if (first := next(documents, None)) is None:
+                raise DataError(f"{where}: is empty")
+            yield first
+            yield from documents
         else:
             yield from _json(stream, where)
 
@@ -123,7 +127,11 @@ def _json_lines(stream: IO[bytes], where: str, number: int) -> Documents:
 
 def _line(line: bytes, where: str, number: int) -> Any:
     try:
-        return parse_json(decode(line, where), where, first_line=number)
+        text = decode(line, where)
+    except DataError:
+        return Unreadable("is not UTF-8; convert it (iconv -t UTF-8)")
+    try:
+        return parse_json(text, where, first_line=number)
     except DataError:
         return Unreadable("is not JSON")
 
