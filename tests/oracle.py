@@ -56,8 +56,8 @@ def asked_in(name: str, content: bytes) -> list[Asked]:
         return [each for value in values for each in _leaves(value, None)]
     text = plain.decode("utf-8-sig")
     if stem in ("csv", "tsv"):
-        rows = csv.DictReader(io.StringIO(text, newline=""), delimiter="\t" if stem == "tsv" else ",")
-        return [each for row in rows for each in _leaves(row, None)]
+        columns, *rows = _cells(list(io.StringIO(text, newline="")), "\t" if stem == "tsv" else ",")
+        return [each for row in rows for each in _leaves(dict(zip(columns, row, strict=False)), None)]
     lines = [line for line in plain.split(b"\n") if line.strip()]
     values = [_json(line) for line in lines]
     if len(lines) == 1 or not isinstance(values[0], dict):
@@ -67,6 +67,21 @@ def asked_in(name: str, content: bytes) -> list[Asked]:
     elif len(values) == 1 and isinstance(values[0], dict) and isinstance(values[0].get("question"), list):
         values = [_row(values[0], number) for number in range(len(values[0]["question"]))]
     return [each for value in values for each in _leaves(value, None)]
+
+
+def _cells(lines: list[str], separator: str) -> Iterator[list[str]]:
+    """The rows of a table; where the quotes of one are wrong, it ends with its line, and is left out if one is open."""
+    begin = 0
+    while begin < len(lines):
+        reader = csv.reader(lines[begin:], delimiter=separator, strict=True)
+        try:
+            cells, length = next(reader), reader.line_num
+        except csv.Error:
+            [*found, cells] = csv.reader([*lines[begin : begin + 1], "next"], delimiter=separator)
+            cells, length = (found[0] if cells == ["next"] else []), 1
+        begin += length
+        if cells:
+            yield cells
 
 
 def _json(line: bytes) -> Any:

@@ -365,6 +365,23 @@ def test_a_wrong_prediction_file_is_named_by_its_id_or_place(tmp_path: Path, con
     str(caught.value).encode("utf-8")  # fit to be printed
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("p.jsonl", "", "is empty"),
+        ("p.csv", 'id,prediction_text\na,x\nb,"y\nc,z\n', "row 2: opens a quote"),
+        ("p.csv", "id,prediction_text\na,x, and y\n", "row 1: has more cells than columns"),
+        ("p.csv", "id;prediction_text\na;x\n", "the first row names one column"),
+    ],
+)
+def test_predictions_that_would_be_read_in_part_are_refused(
+    tmp_path: Path, name: str, content: str, message: str
+) -> None:
+    (tmp_path / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        read_predictions(tmp_path / name)
+
+
 def test_a_message_does_not_repeat_an_endless_id(tmp_path: Path) -> None:
     with pytest.raises(DataError) as caught:
         read_predictions(write(tmp_path / "predictions.json", {"x" * 10_000: None}))

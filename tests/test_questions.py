@@ -102,6 +102,13 @@ def test_a_closed_standard_input_is_one_message(monkeypatch: pytest.MonkeyPatch)
         read_questions(None)
 
 
+@pytest.mark.parametrize("content", ["", "\n\r\n"])
+@pytest.mark.parametrize("name", ["q.json", "q.jsonl", "q.ndjson", "q.csv", "q.tsv", "q"])
+@pytest.mark.parametrize("pack", [bytes, gzip.compress])
+def test_a_file_without_content_is_empty_in_every_format(tmp_path: Path, content: str, name: str, pack: Any) -> None:
+    assert failure(tmp_path, pack(content.encode()), name).endswith(f"{name}: is empty")
+
+
 def in_zip(content: bytes, *more: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -166,17 +173,73 @@ def test_an_unreadable_content_is_one_message(tmp_path: Path, content: bytes, me
     assert message in failure(tmp_path, content)
 
 
-@pytest.mark.parametrize("name", ["table.csv", "table.tsv"])
-def test_an_unreadable_table_is_one_message(tmp_path: Path, name: str) -> None:
-    assert "is not UTF-8; convert it" in failure(tmp_path, "question,context\nWho?,\xe4".encode("latin-1"), name)
-    assert "no question can be used, of 0" in failure(tmp_path, "question,context\n", name)
-    assert "has no known schema, it holds an object with 'a" in failure(tmp_path, "a,b\n1,2\n", name)
+@pytest.mark.parametrize(("name", "to"), [("table.csv", ","), ("table.tsv", "\t")])
+def test_an_unreadable_table_is_one_message(tmp_path: Path, name: str, to: str) -> None:
+    columns = f"question{to}context\n"
+    assert "is not UTF-8; convert it" in failure(tmp_path, f"{columns}Who?{to}\xe4".encode("latin-1"), name)
+    assert "no question can be used, of 0" in failure(tmp_path, columns, name)
+    assert "has no known schema, it holds an object with 'a', 'b'" in failure(tmp_path, f"a{to}b\n1{to}2\n", name)
 
 
 def test_a_cell_may_be_long_and_hold_lines_and_quotes(tmp_path: Path) -> None:
     context = 'The "cat"\nsat, ' * 50_000
     row = '"' + context.replace('"', '""') + '",Who sat?\n'
     assert ask(tmp_path, "context,question\n" + row, "t.csv")[0].context == context
+
+
+OPEN = "opens a quote that its cell does not close"
+
+
+@pytest.mark.parametrize(
+    ("later", "line"),
+    [
+        ("{},Who?,Rome,R", '2,Who?,"Rome,R'),  # open to the end of the file
+        ('{},Who?,"Rome",R', '2,Who?,"Rome,R'),  # until the next quote
+        ('{},"Who?","Rome\nis old",R', '2,"Who?,Rome,R'),
+    ],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_an_open_quote_costs_its_own_row_alone(tmp_path: Path, later: str, line: str, newline: str) -> None:
+    rows = ["id,question,context,answers", "1,Who?,Rome,R", line, *(later.format(number) for number in range(3, 900))]
+    content = newline.join(rows) + newline
+    assert reported(tmp_path, content, "t.csv").skipped == {OPEN: ["row 2"]}
+    ids = [example.id for example in ask(tmp_path, content, "t.csv", on_report=lambda report: None)]
+    assert ids == ["1", *map(str, range(3, 900))]
+
+
+def test_quotes_within_a_line_that_are_wrong_but_closed_are_read(tmp_path: Path) -> None:
+    content = 'question\tcontext\n"Who" sat?\tThe "cat" sat.\nWho?\t"A" "cat" sat.\n'
+    assert [(each.question, each.context) for each in ask(tmp_path, content, "t.tsv")] == [
+        ("Who sat?", 'The "cat" sat.'),
+        ("Who?", 'A "cat" sat.'),
+    ]
+
+
+def test_a_row_with_more_cells_than_columns_is_skipped(tmp_path: Path) -> None:
+    content = "question,context,answers\nWho?,Rome,R\nWho?,Rome, the old city,R\nWho?,Rome,R,,\n"
+    [(reason, places)] = reported(tmp_path, content, "t.csv").skipped.items()
+    assert reason.startswith("has more cells than columns")
+    assert places == ["row 2"]
+
+
+@pytest.mark.parametrize(
+    ("first", "message"),
+    [
+        ("question;context", "the first row names one column, and holds semicolons; separate columns with commas"),
+        ("question\tcontext", "holds tabs"),
+        ('question,"context', f"the first row, which names the columns, {OPEN}"),
+        ("question,context,context", "has two columns 'context'; keep one of the two"),
+        ("\ufeff", "is empty"),
+        (" ", "has no known schema"),
+    ],
+)
+def test_a_table_whose_columns_are_unclear_is_one_message(tmp_path: Path, first: str, message: str) -> None:
+    content = "" if first == "\ufeff" else "\nWho?;The cat sat\n" * 3
+    assert message in failure(tmp_path, first + content, "t.csv")
+
+
+def test_blank_rows_before_the_first_are_none(tmp_path: Path) -> None:
+    assert ask(tmp_path, "\r\n\r\nquestion,context\r\nWho?,The cat sat.\r\n", "t.csv")[0].question == "Who?"
 
 
 @pytest.mark.parametrize(
@@ -196,6 +259,45 @@ def test_answers_in_a_cell_are_json_or_python(tmp_path: Path, cell: str) -> None
         assert plain[0].answers == (GoldAnswer(text, -1),)
     beside = ask(tmp_path, "context,question,answers,answer_start\nThe cat sat.,Who?,['cat'],[4]\n", "t.csv")
     assert beside[0].answers == (GoldAnswer("cat", 4),)
+
+
+@pytest.mark.parametrize("text", ["[5]", '["a"]', "['a', 'b']", "{1}", "[[1, 2]]", "{'text': 'x'}"])
+@pytest.mark.parametrize("column", ["answer", "answers", "detected_answers"])
+def test_an_answer_in_a_cell_that_stands_in_the_context_is_no_list(tmp_path: Path, text: str, column: str) -> None:
+    quoted = text.replace('"', '""')
+    rows = f'passage,question,{column}\n"Print {quoted}, then [].",Who?,"{quoted}"\n"Print.",Who?,[5]\n'
+    report = reported(tmp_path, rows, "t.csv", need_answers=True)
+    assert report.skipped == {"no usable answer is given": ["row 2"]}
+    [example] = ask(tmp_path, rows, "t.csv", need_answers=True, on_report=lambda report: None)
+    assert example.answers == (GoldAnswer(text, -1),)
+
+
+def test_an_empty_list_in_a_cell_is_no_answer_whatever_the_context(tmp_path: Path) -> None:
+    assert ask(tmp_path, "context,question,answers\nPrint [] twice.,Who?,[]\n", "t.csv")[0].impossible
+
+
+@pytest.mark.parametrize(
+    ("cell", "texts"),
+    [
+        ("['Rome' 'in Rome']", ["Rome", "in Rome"]),
+        ("['Rome'\n \"Rome's\" 'x']", ["Rome", "Rome's", "x"]),
+        ("['a, ' 'b\\'c' 'd']", ["a, ", "b'c", "d"]),
+        ("[\"it's\", 's']", ["it's", "s"]),
+    ],
+)
+def test_lists_of_numpy_in_a_cell_are_lists(tmp_path: Path, cell: str, texts: list[str]) -> None:
+    quoted = cell.replace('"', '""')
+    [example] = ask(tmp_path, f'context,question,answers\nRome.,Who?,"{quoted}"\n', "t.csv")
+    assert [answer.text for answer in example.answers] == texts
+
+
+def test_detected_answers_and_several_contexts_in_cells_are_lists(tmp_path: Path) -> None:
+    columns = "question,passages,detected_answers,answers\n"
+    cells = ('["Rome.", "Kiel."]', '[{"text": "Rome", "char_spans": [[0, 3]]}]', '["Rome", "in Rome"]')
+    row = "Who?," + ",".join(f'"{cell}"' for cell in (each.replace('"', '""') for each in cells))
+    [example] = ask(tmp_path, columns + row, "t.csv", passages=True)
+    assert example.passages == ("Rome.", "Kiel.")
+    assert example.answers == (GoldAnswer("Rome", 0), GoldAnswer("in Rome", -1))
 
 
 def test_empty_answers_that_datasets_wrote_to_a_cell_are_no_answer(tmp_path: Path) -> None:
@@ -396,12 +498,13 @@ def test_a_wrong_structure_is_skipped_where_it_breaks_off(
         ("[]", "expected an object, found a list"),
         ("[" * 100_000, "is not JSON"),
         ('{"context": "a", "context": "b"}', "is not JSON"),
+        ('{"context": "caf\xe9", "question": "Where?"}', "is not UTF-8"),
     ],
 )
 @pytest.mark.parametrize("name", ["questions.jsonl", "questions.json"])
 def test_a_bad_line_is_named_by_its_number(tmp_path: Path, line: str, reason: str, name: str) -> None:
     content = "\n".join([json.dumps(ONE), "", json.dumps(ONE), line, json.dumps(ONE)])
-    [(found, places)] = reported(tmp_path, content, name).skipped.items()
+    [(found, places)] = reported(tmp_path, content.encode("latin-1"), name).skipped.items()
     assert found.startswith(reason)
     assert places == ["line 4"]
 

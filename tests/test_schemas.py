@@ -109,6 +109,13 @@ def test_every_schema_gives_the_same_questions(folder: Path, name: str) -> None:
     assert examples[0].context is examples[1].context or name not in ("squad.json", "mrqa.jsonl")
 
 
+@pytest.mark.parametrize("name", FILES)
+def test_marks_line_ends_and_blank_lines_change_nothing(tmp_path: Path, name: str) -> None:
+    content = (FOLDER / name).read_bytes()
+    (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + content.replace(b"\n", b"\r\n") + b"\r\n\r\n")
+    assert read_questions(tmp_path / name) == read_questions(FOLDER / name)
+
+
 @pytest.mark.parametrize("name", ALL)
 def test_every_command_reads_every_schema_alike(export: Path, folder: Path, name: str) -> None:
     schema = FILES.get(name) or FILES.get(name.rpartition(".")[0], "rows")

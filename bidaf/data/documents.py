@@ -6,10 +6,6 @@ here; tables bring their own.
 
 from __future__ import annotations
 
-import ast
-import csv
-import io
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -17,8 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from bidaf.data.csv_rows import DELIMITERS, read_csv
 from bidaf.data.hub import HubName, read_rows
-from bidaf.data.schemas import KEYS
 from bidaf.data.sources import HUB_SPLITS, TABLE_SUFFIXES, Source
 from bidaf.errors import DataError
 from bidaf.files import reading
@@ -26,8 +22,6 @@ from bidaf.files.packed import SUFFIXES, unpacked, unpacking
 from bidaf.files.reading import Place, decode, parse_json, read_bounded
 
 LINES_SUFFIXES = (".jsonl", ".ndjson")
-DELIMITERS = {".csv": ",", ".tsv": "\t"}
-LISTED_IN_CELLS = KEYS["answers"] + KEYS["answer_start"]
 
 Documents = Iterator[tuple[Place, Any]]
 
@@ -73,9 +67,14 @@ def _of_stream(packed: IO[bytes], where: str, suffix: str) -> Documents:
     with unpacking(where):
         stream = unpacked(packed, where)
         if suffix in DELIMITERS:
-            yield from _csv_rows(stream, where, DELIMITERS[suffix])
+            for number, row in enumerate(read_csv(stream, where, DELIMITERS[suffix]), 1):
+                yield (f"row {number}",), Unreadable(row) if isinstance(row, str) else row
         elif suffix in LINES_SUFFIXES:
-            yield from _json_lines(stream, where, 1)
+            documents = _json_lines(stream, where, 1)
+            if (first := next(documents, None)) is None:
+                raise DataError(f"{where}: is empty")
+            yield first
+            yield from documents
         else:
             yield from _json(stream, where)
 
@@ -128,7 +127,11 @@ def _json_lines(stream: IO[bytes], where: str, number: int) -> Documents:
 
 def _line(line: bytes, where: str, number: int) -> Any:
     try:
-        return parse_json(decode(line, where), where, first_line=number)
+        text = decode(line, where)
+    except DataError:
+        return Unreadable("is not UTF-8; convert it (iconv -t UTF-8)")
+    try:
+        return parse_json(text, where, first_line=number)
     except DataError:
         return Unreadable("is not JSON")
 
@@ -145,39 +148,3 @@ def _items(value: Any) -> Documents:
             yield (number,), {**shared, **{key: items[number] for key, items in columns.items()}}
     else:
         yield (), value
-
-
-def _csv_rows(stream: IO[bytes], where: str, delimiter: str) -> Documents:
-    csv.field_size_limit(reading.MAX_BYTES)  # 128 kB otherwise; contexts may be longer
-    with io.TextIOWrapper(stream, encoding="utf-8-sig", newline="") as text:
-        try:
-            for number, row in enumerate(csv.DictReader(text, delimiter=delimiter), 1):
-                if number % 1_000 == 0 and text.buffer.tell() > reading.MAX_BYTES:
-                    raise DataError(f"{where}: holds more than {reading.MAX_BYTES:,} bytes of text; split it")
-                yield (f"row {number}",), {key: _cell(key, cell) for key, cell in row.items() if key}
-        except UnicodeDecodeError:
-            raise DataError(f"{where}: is not UTF-8; convert it (iconv -t UTF-8)") from None
-        except csv.Error as error:
-            raise DataError(f"{where}: can't be read as a table: {error}") from None
-
-
-def _cell(key: str, cell: Any) -> Any:
-    """Answers in a cell, or their offsets, are JSON or Python literals; any other text is one answer."""
-    if key in LISTED_IN_CELLS and isinstance(cell, str) and cell.lstrip()[:1] in ("{", "["):
-        for parse in (json.loads, _literal):
-            try:
-                return parse(cell)
-            except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
-                continue
-    return cell
-
-
-def _literal(text: str) -> Any:
-    """A Python literal, in which lists may be NumPy's: `datasets` writes its own answers as `array([...])`."""
-    return ast.literal_eval(_ArraysToLists().visit(ast.parse(text.strip(), mode="eval")))
-
-
-class _ArraysToLists(ast.NodeTransformer):
-    def visit_Call(self, node: ast.Call) -> ast.expr:
-        is_array = isinstance(node.func, ast.Name) and node.func.id == "array" and node.args
-        return node.args[0] if is_array else node
