@@ -18,6 +18,7 @@ from bidaf.evaluation.sweep import Sweep
 from bidaf.inference.evaluate import evaluate
 from bidaf.inference.loading import load_weight_sets
 from bidaf.inference.predictor import Predictor
+from bidaf.inference.stored import StoredModel
 from bidaf.runs.averages import resolve_weights
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.folder import Run
@@ -97,6 +98,16 @@ def test_they_are_the_averages_that_any_run_of_the_kind_gives_afterwards(run: Pa
         afterwards = resolve_weights(bare, names, allow_error=True).sets
         for name in names:
             assert to_bytes(kept.weights(name)) == to_bytes(afterwards[name][0])
+
+
+def test_a_kept_average_is_read_however_its_name_is_spelt(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = run / "checkpoints" / "step-000012"
+    stored = StoredModel.open(str(checkpoint), "tail: 50.0%")
+    assert str(stored) == f"tail:50% of {checkpoint}"
+    assert stored.stored_answers() == StoredModel.open(str(checkpoint), "tail:50%").stored_answers() is not None
+    monkeypatch.setattr("bidaf.runs.averages.synthesize", lambda *args, **options: pytest.fail("synthesised again"))
+    loaded = load_weight_sets(str(checkpoint), ["half-life:3.0", "tail:50.0%", "tail:50%", "tail:8e0"], CPU)
+    assert [each.weights for each in loaded] == NAMES
 
 
 def test_training_is_the_same_with_and_without(run: Path, plain: Path) -> None:
