@@ -147,6 +147,17 @@ def test_the_map_scores_every_half_life_on_one_sample(run: Path, plain: Path) ->
 
 
 @pytest.mark.usefixtures("often")
+def test_a_run_of_very_many_updates_makes_no_averages(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(averages, "MAX_UPDATES", 6)
+    start_run(configure(**settings(averages=NAMES)), tmp_path / "run", CPU, lambda message: None)
+    assert [len(event["scores"]) for event in events(tmp_path / "run", "eval")] == [4, 2]
+    assert [event["step"] for event in events(tmp_path / "run", "map")] == [6]
+    assert "half-life:3, tail:50%, tail:8 are not scored: " in (tmp_path / "run/log.txt").read_text()
+
+
+@pytest.mark.usefixtures("often")
 def test_a_resumed_run_logs_the_same_maps_and_scores(configure: Configure, run: Path, tmp_path: Path) -> None:
     config = configure(**settings(averages=NAMES))
     half = config.model_copy(update={"training": config.training.model_copy(update={"max_steps": 6})})
