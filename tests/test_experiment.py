@@ -177,6 +177,22 @@ def test_runs_that_trained_longer_do_not_stand_for_shorter_ones(home: Path) -> N
     assert "full-seed0 was trained for 4 steps, and the file asks for 3" in message
 
 
+def test_a_run_of_other_evaluations_does_not_stand_for_the_file_s(home: Path) -> None:
+    def list_with(every_steps: str = "null", patience: str = "null") -> tuple[str, ...]:
+        settings = f"evaluation.every_steps: {every_steps}, evaluation.patience: {patience}"
+        (home / "small.yaml").write_text(FILE.replace("evaluation.every_steps: null", settings))
+        return ("experiment", "small.yaml", "--list")
+
+    metrics = home / "runs/small/full-seed0/metrics.jsonl"
+    worse = [event | {"best": event["step"] == 1} if "best" in event else event for event in events(metrics.parent)]
+    metrics.write_text("".join(json.dumps(event) + "\n" for event in worse))
+    message = fail(2, *list_with(every_steps="2"), cwd=home)
+    assert "full-seed0 was evaluated every 1 steps, and the file asks for every 2" in message
+    assert "beyond 2 evaluations without a better F1" in fail(2, *list_with(patience="2"), cwd=home)
+    for same in ({"every_steps": "1"}, {"patience": "3"}):
+        assert succeed(*list_with(**same), cwd=home).out.count("interrupted") == 4
+
+
 def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path) -> None:
     listed = succeed("experiment", "small.yaml", "--list", "--json", cwd=finished).json
     assert [each["status"] for each in listed] == ["finished"] * 4
