@@ -201,6 +201,13 @@ def test_a_run_and_a_prediction_file_are_compared_on_the_run_s_questions(tiny: T
     found = succeed("compare", answers, "tiny", "--json", cwd=tiny.folder).json
     assert found["metrics"]["exact_match"]["difference"]["value"] == 0
     assert found["questions"] == 6
+    for sides in ((answers, "tiny"), ("tiny", answers)):
+        ran = succeed("compare", *sides, "--weights", "raw", "--json", cwd=tiny.folder)
+        assert [ran.json[side].startswith("raw of ") for side in "ab"] == [each == "tiny" for each in sides]
+    twice = ("--weights", "raw", "--weights", "ema")
+    assert "has no weight sets" in fail(2, "compare", answers, "tiny", *twice, cwd=tiny.folder)
+    assert "name a second one" in fail(2, "compare", answers, cwd=tiny.folder)
+    assert "name a second one" in fail(2, "compare", answers, *twice, cwd=tiny.folder)
 
 
 def test_an_average_is_compared_by_its_name(tiny: Tiny) -> None:

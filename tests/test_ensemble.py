@@ -30,6 +30,7 @@ from bidaf.inference.explain import explain
 from bidaf.inference.loading import load_model
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.score_ensemble import mean_weights
+from bidaf.runs.folder import Run
 
 CPU = torch.device("cpu")
 CONTEXT = "Dora lives in Rome. She has ten dogs."
@@ -287,8 +288,11 @@ def test_a_folder_of_an_experiment_or_an_ensemble_stands_for_its_models(runs: Pa
     for name in ("tiny", "seed1"):
         (experiment / name).symlink_to(runs / name)
         shutil.copytree(runs / name, experiment / f"base-{name}", symlinks=True)
-    found = succeed("ensemble", "experiment", "--json", cwd=runs).json
-    assert [each["name"] for each in found["members"]] == ["base-seed1", "base-tiny"]
+    Run(experiment / "base-seed1").log_end("interrupted", 6, "interrupted and saved")
+    ran = succeed("ensemble", "experiment", "--json", cwd=runs)
+    assert [each["name"] for each in ran.json["members"]] == ["base-seed1", "base-tiny"]
+    assert "base-seed1 is not finished (interrupted at step 6)" in ran.err
+    assert "base-tiny is not" not in ran.err
     found = succeed("ensemble", "all", "-d", "dev.json", "--json", cwd=runs).json
     assert found["sizes"][-1]["scores"] == json.loads((runs / "printed.json").read_text())["sizes"][-1]["scores"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import io
 import json
 import os
@@ -29,6 +30,8 @@ from bidaf.experiments import runner
 from bidaf.experiments.definition import find_experiment, plan, read_experiment
 from bidaf.experiments.runner import Resources
 from bidaf.files.shipped import shipped_configs
+from bidaf.runs.layout import LOCK
+from bidaf.runs.log import is_training
 
 ROOT = Path(__file__).parents[1]
 FILE = """\
@@ -149,6 +152,44 @@ def test_what_is_missing_is_trained_to_the_same_table_and_a_failure_is_named(hom
     assert "run" in (runs / "output/no-char-seed1.txt").read_text()
 
 
+def test_a_variant_whose_data_is_missing_fails_alone(home: Path) -> None:
+    runs = home / "runs/small"
+    shutil.rmtree(runs / "full-seed1")
+    (home / "small.yaml").write_text(FILE + "  moved:\n    settings: {data.train: moved.json}\n")
+    ran = run_bidaf("experiment", "small.yaml", "--json", cwd=home)
+    assert ran.code == 1
+    assert list(ran.json["failed"]) == ["moved-seed0", "moved-seed1"]
+    assert "moved.json: no such file" in ran.json["failed"]["moved-seed0"]
+    assert "failed: moved-seed0: data.train: " in ran.err
+    assert [len(each["seeds"]) for each in ran.json["variants"]] == [2, 2, 0]
+    assert "moved.json: no such file" in fail(3, "experiment", "small.yaml", "--only", "moved", cwd=home)
+
+
+def test_a_run_that_another_process_trains_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(home)
+    job = plan_in(home)[0]
+    lock = (job.folder / LOCK).open("w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    too_early = [True]  # what an experiment that was killed left behind is still preparing its data
+    monkeypatch.setattr(
+        runner, "is_training", lambda folder: not (too_early and too_early.pop()) and is_training(folder)
+    )
+    said: list[str] = []
+
+    def echo(message: str) -> None:
+        said.append(message)
+        if "waiting" in message:
+            lock.close()
+
+    assert runner.train([job], Resources("cpu", threads=1, processes=1, at_once=1), echo) == {}
+    assert [each.removeprefix("full-seed0: ") for each in said if each.startswith("full-seed0")] == [
+        "resumed",
+        "waiting for another process that is training it",
+        "resumed",
+        "finished; 0 left",
+    ]
+
+
 def test_a_run_of_other_settings_is_never_taken_for_one_of_these(home: Path) -> None:
     (home / "small.yaml").write_text(FILE.replace("training.epochs: 4", "training.optimizer.lr: 0.2"))
     message = fail(2, "experiment", "small.yaml", cwd=home)
@@ -175,6 +216,22 @@ def test_runs_that_trained_longer_do_not_stand_for_shorter_ones(home: Path) -> N
     (home / "small.yaml").write_text(FILE.replace("training.epochs: 4", "training.epochs: 3"))
     message = fail(2, "experiment", "small.yaml", "--list", cwd=home)
     assert "full-seed0 was trained for 4 steps, and the file asks for 3" in message
+
+
+def test_a_run_of_other_evaluations_does_not_stand_for_the_file_s(home: Path) -> None:
+    def list_with(every_steps: str = "null", patience: str = "null") -> tuple[str, ...]:
+        settings = f"evaluation.every_steps: {every_steps}, evaluation.patience: {patience}"
+        (home / "small.yaml").write_text(FILE.replace("evaluation.every_steps: null", settings))
+        return ("experiment", "small.yaml", "--list")
+
+    metrics = home / "runs/small/full-seed0/metrics.jsonl"
+    worse = [event | {"best": event["step"] == 1} if "best" in event else event for event in events(metrics.parent)]
+    metrics.write_text("".join(json.dumps(event) + "\n" for event in worse))
+    message = fail(2, *list_with(every_steps="2"), cwd=home)
+    assert "full-seed0 was evaluated every 1 steps, and the file asks for every 2" in message
+    assert "beyond 2 evaluations without a better F1" in fail(2, *list_with(patience="2"), cwd=home)
+    for same in ({"every_steps": "1"}, {"patience": "3"}):
+        assert succeed(*list_with(**same), cwd=home).out.count("interrupted") == 4
 
 
 def test_the_list_tells_what_a_run_takes_on_disk(finished: Path, tmp_path: Path) -> None:

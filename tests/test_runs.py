@@ -136,6 +136,14 @@ def test_a_run_is_running_while_its_lock_is_held(home: Path) -> None:
     assert summarize(run).status == "stopped"
 
 
+def test_the_list_says_why_a_run_cannot_be_read(home: Path) -> None:
+    (home / "runs/tiny/metrics.jsonl").unlink()
+    assert "runs/tiny has no metrics.jsonl" in succeed("runs", cwd=home).err
+    with (home / "runs/tiny/.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        assert "no metrics.jsonl" not in succeed("runs", cwd=home).err  # it is being started
+
+
 def test_a_run_logs_how_it_ended(home: Path) -> None:
     (home / "huge.txt").write_text("in 3e38 -3e38\nthe 3e38 3e38\n")
     fail(1, "train", "-c", "tiny.yaml", "-s", "data.vectors=huge.txt", "--run-dir", "runs/bad", cwd=home)

@@ -10,6 +10,7 @@ import sys
 import time
 import tracemalloc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,19 @@ from small_chunks import FEW_CHARACTERS
 from test_distributed import in_group
 from test_processes import launch
 
+from bidaf.config import Config
 from bidaf.data.features import Features
 from bidaf.data.questions import read_questions, stream_questions
 from bidaf.device import choose_device
 from bidaf.errors import DataError
 from bidaf.files.growing import GrowingFile
 from bidaf.inference import stream
+from bidaf.inference.ensemble import Ensemble
 from bidaf.inference.loading import load_model
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.records import Record
 from bidaf.inference.stream import stream_records
+from bidaf.runs.checkpoint import Checkpoint
 
 ASKED = [(context, question) for context, asked in [*TRAIN, *DEV] for question, _ in asked]
 RECORDS = [
@@ -230,6 +234,18 @@ def test_the_origin_of_answers_is_what_the_model_computes_with(tiny: Tiny) -> No
     assert raw["model"] == ema["model"]
     assert raw["weights"] != ema["weights"]
     assert origin("ema") == ema
+
+
+def test_the_origin_of_an_ensemble_s_answers_is_every_member_s(tiny: Tiny) -> None:
+    members = [load_model(str(tiny.run), weights=weights, device=choose_device("cpu")) for weights in ("raw", "ema")]
+    assert isinstance(members[1].source, Checkpoint)
+    config = Config.model_validate({**members[1].config.to_dict(), "evaluation": {"max_answer_tokens": 1}})
+    short = replace(members[1], source=replace(members[1].source, config=config))
+    before, after = (
+        stream.origin_of(Ensemble((members[0], second), ("a", "b"), "sum")) for second in (members[1], short)
+    )
+    assert before["model"] != after["model"]
+    assert before["weights"] == after["weights"]
 
 
 @pytest.mark.parametrize(

@@ -14,9 +14,11 @@ from helpers_cli import fail, succeed
 from markupsafe import Markup
 from test_report import log_of
 
-from bidaf.errors import DataError
+from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.comparison import paired
 from bidaf.evaluation.sweep import Sweep, SweepSummary, SweptSet, summarize
+from bidaf.inference import sweep
+from bidaf.inference.loading import LoadedModel
 from bidaf.inference.predictor import Predictor
 from bidaf.inference.sweep import grid, sweep_run
 from bidaf.reporting.report import report_page
@@ -262,6 +264,30 @@ def test_an_interrupted_sweep_continues_to_the_same_result(run: Path, monkeypatc
     _, found = sweep_run(str(run), weights=names)
     assert found == whole
     assert calls == ["raw", "ema", "half-life:2", "half-life:4", "half-life:4", "tail:50%"]
+
+
+def test_a_second_sweep_at_the_same_time_is_refused_and_no_score_is_lost(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = sweep._score
+    tried = []
+
+    def meanwhile(model: LoadedModel, *args: Any) -> SweptSet:
+        if not tried:
+            tried.append(model.weights)
+            with pytest.raises(UsageError, match=r"another process is sweeping .*; wait for it"):
+                sweep_run(str(run), weights=["half-life:2"])
+        return score(model, *args)
+
+    monkeypatch.setattr(sweep, "_score", meanwhile)
+    left = run / "sweeps" / ".step-000024.json.1-0123abcd.tmp"  # by a sweep that was killed
+    left.parent.mkdir()
+    left.write_text("{")
+    sweep_run(str(run), weights=["half-life:4"])
+    sweep_run(str(run), weights=["half-life:2"])
+    assert not left.exists()
+    kept = read_sweep(sweep_path(run, 24)).sets
+    assert [each.weights for each in kept] == ["raw", "ema", "half-life:4", "half-life:2"]
 
 
 def test_scores_of_another_checkpoint_do_not_count(run: Path) -> None:

@@ -69,7 +69,9 @@ def test_an_export_says_what_it_was_made_of_and_holds_exactly_that(trained: Path
     tensors, _ = resolve_weights(checkpoint, [NAME]).sets[NAME]
     exported = load_file(tmp_path / "export" / "model.safetensors")
     assert all(torch.equal(exported[name], tensor) for name, tensor in tensors.items())
-    assert succeed("eval", "-m", tmp_path / "export", "-d", "dev.json", "--json", cwd=trained).json["weights"] == NAME
+    scored = ("eval", "-m", tmp_path / "export", "-d", "dev.json", "--json")
+    for spelling in ((), ("-w", "half-life:2e1")):
+        assert succeed(*scored, *spelling, cwd=trained).json["weights"] == NAME
 
 
 def test_the_runs_own_average_by_another_name_is_the_same_weights(trained: Path) -> None:

@@ -18,6 +18,7 @@ from bidaf.evaluation.sweep import Sweep
 from bidaf.inference.evaluate import evaluate
 from bidaf.inference.loading import load_weight_sets
 from bidaf.inference.predictor import Predictor
+from bidaf.inference.stored import StoredModel
 from bidaf.runs.averages import resolve_weights
 from bidaf.runs.checkpoint import open_checkpoint
 from bidaf.runs.folder import Run
@@ -99,6 +100,16 @@ def test_they_are_the_averages_that_any_run_of_the_kind_gives_afterwards(run: Pa
             assert to_bytes(kept.weights(name)) == to_bytes(afterwards[name][0])
 
 
+def test_a_kept_average_is_read_however_its_name_is_spelt(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoint = run / "checkpoints" / "step-000012"
+    stored = StoredModel.open(str(checkpoint), "tail: 50.0%")
+    assert str(stored) == f"tail:50% of {checkpoint}"
+    assert stored.stored_answers() == StoredModel.open(str(checkpoint), "tail:50%").stored_answers() is not None
+    monkeypatch.setattr("bidaf.runs.averages.synthesize", lambda *args, **options: pytest.fail("synthesised again"))
+    loaded = load_weight_sets(str(checkpoint), ["half-life:3.0", "tail:50.0%", "tail:50%", "tail:8e0"], CPU)
+    assert [each.weights for each in loaded] == NAMES
+
+
 def test_training_is_the_same_with_and_without(run: Path, plain: Path) -> None:
     one, other = checkpoint_of(run, 12), checkpoint_of(plain, 12)
     for name in ("raw", "ema"):
@@ -133,6 +144,17 @@ def test_the_map_scores_every_half_life_on_one_sample(run: Path, plain: Path) ->
     gold = dict(zip(features.ids, features.answers, strict=True))
     expected = score_answers({id: gold[id] for id in sample}, {id: answers[id][0].text for id in sample}).metrics
     assert (column["f1"][0], column["exact_match"][0]) == pytest.approx((expected["f1"], expected["exact_match"]))
+
+
+@pytest.mark.usefixtures("often")
+def test_a_run_of_very_many_updates_makes_no_averages(
+    configure: Configure, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(averages, "MAX_UPDATES", 6)
+    start_run(configure(**settings(averages=NAMES)), tmp_path / "run", CPU, lambda message: None)
+    assert [len(event["scores"]) for event in events(tmp_path / "run", "eval")] == [4, 2]
+    assert [event["step"] for event in events(tmp_path / "run", "map")] == [6]
+    assert "half-life:3, tail:50%, tail:8 are not scored: " in (tmp_path / "run/log.txt").read_text()
 
 
 @pytest.mark.usefixtures("often")

@@ -42,7 +42,7 @@ def compare_command(
     seeds_b: Annotated[list[str] | None, typer.Option("--b", metavar="B", help="Likewise of B.")] = None,
     weights: Annotated[
         list[str] | None,
-        typer.Option("--weights", metavar="NAME", help="A weight set for both, or twice: A's and B's."),
+        typer.Option("--weights", metavar="NAME", help="A weight set for all models, or twice: A's and B's."),
     ] = None,
     data: Annotated[
         str | None, typer.Option("--data", "-d", help="Questions with gold answers.  [default: the run's dev set]")

@@ -91,6 +91,8 @@ def list_command(
     for run in runs:
         if run.failure:
             say(f"{run.folder.name}: {run.failure}")
+        elif run.problem and run.status != "running":  # a run that is being started has no log yet
+            say(run.problem)
 
 
 @runs_app.command("rm")

@@ -195,6 +195,14 @@ class Target:
         return debiased(profile) if self.debias else profile
 
 
+def canonical(name: str) -> str:
+    """The one spelling of an average's name, under which it is kept and looked up; any other name as it is."""
+    try:
+        return str(Target.parse(name))
+    except ValueError:
+        return name
+
+
 NOTATION = "raw, ema, decay:0.9995, half-life:1000 (either with :debias), sigma:0.07, tail:25% or tail:4000"
 
 _RANGES: dict[str, tuple[Callable[[float], bool], str]] = {

@@ -19,10 +19,11 @@ import torch
 from bidaf.data.prepare import prepare
 from bidaf.data.workers import usable_cpus
 from bidaf.device import choose_device
-from bidaf.errors import UsageError
+from bidaf.errors import DataError, UsageError
 from bidaf.experiments.definition import Experiment, Job
 from bidaf.files.reading import read_regular
 from bidaf.runs.layout import CONFIG
+from bidaf.runs.log import is_training
 from bidaf.training.interrupt import Interrupted, InterruptRequests
 
 Echo = Callable[[str], None]
@@ -85,13 +86,20 @@ def shown_command(job: Job, experiment: Experiment, device: str) -> str:
 def train(jobs: Sequence[Job], resources: Resources, echo: Echo) -> dict[str, str]:
     """Train or resume these runs; name of each that failed -> what it reported.
 
-    Their data is prepared first, so that runs that start together find it. Raises as `prepare` does, and `Interrupted`
-    on SIGINT or SIGTERM, once every run has saved and ended.
+    Their data is prepared first, so that runs that start together find it. Raises as `prepare` does, but `DataError`
+    only where it leaves no run to train, and `Interrupted` on SIGINT or SIGTERM, once every run has saved and ended.
     """
-    for data in dict.fromkeys(job.config.data for job in jobs):
-        prepare(data, echo=echo)
     runner = _Runner(resources, echo)
-    runner.run(jobs)
+    for data in dict.fromkeys(job.config.data for job in jobs):
+        try:
+            prepare(data, echo=echo)
+        except DataError as error:
+            names = [job.name for job in jobs if job.config.data == data]
+            runner.failures |= dict.fromkeys(names, str(error))
+            if len(runner.failures) == len(jobs):
+                raise
+            echo(f"{', '.join(names)}: failed: {error}")
+    runner.run([job for job in jobs if job.name not in runner.failures])
     return runner.failures
 
 
@@ -114,6 +122,8 @@ class _Runner:
     echo: Echo
     failures: dict[str, str] = field(default_factory=dict)
     """Name of a run that failed -> what it reported."""
+    held: set[str] = field(default_factory=set)
+    """Names of runs that another process was training when their turn came."""
 
     def run(self, jobs: Sequence[Job]) -> None:
         """Returns when all have ended, raises `Interrupted` when all have been stopped."""
@@ -122,16 +132,20 @@ class _Runner:
         with InterruptRequests() as requests:
             try:
                 while waiting or running:
-                    while waiting and places:
-                        running.append(self._start(waiting.popleft(), places.pop(0)))
+                    while places and (job := self._next(waiting)):
+                        running.append(self._start(job, places.pop(0)))
                     time.sleep(POLL_SECONDS)
                     for each in [each for each in running if each.process.poll() is not None]:
                         running.remove(each)
                         places.append(each.place)
-                        self._end(each, left=len(waiting) + len(running))
+                        if each.process.returncode and is_training(each.job.folder):
+                            waiting.append(each.job)  # another process was faster to lock it
+                        else:
+                            self._end(each, left=len(waiting) + len(running))
                     requests.check_own()
             except Interrupted:
-                self.echo(f"stopping {', '.join(each.job.name for each in running)}: saving first")
+                if running:
+                    self.echo(f"stopping {', '.join(each.job.name for each in running)}: saving first")
                 for each in running:
                     each.process.terminate()
                 for each in running:
@@ -142,6 +156,17 @@ class _Runner:
                     with suppress(ProcessLookupError):
                         each.process.kill()
                     each.process.wait()
+
+    def _next(self, waiting: deque[Job]) -> Job | None:
+        """Take the first run that no other process trains: an experiment that was killed leaves its runs training."""
+        for job in waiting:
+            if not is_training(job.folder):
+                waiting.remove(job)
+                return job
+            if job.name not in self.held:
+                self.held.add(job.name)
+                self.echo(f"{job.name}: waiting for another process that is training it")
+        return None
 
     def _start(self, job: Job, place: int) -> _Running:
         output = job.folder.parent / OUTPUTS / f"{job.name}.txt"

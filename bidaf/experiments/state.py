@@ -17,7 +17,7 @@ from bidaf.model.bidaf import count_weights
 from bidaf.model.build import outline_model
 from bidaf.runs.folder import Run
 from bidaf.runs.layout import CONFIG
-from bidaf.runs.log import Status, is_training, read_run
+from bidaf.runs.log import RunLog, Status, is_training, read_run
 from bidaf.runs.snapshots import kept_steps
 from bidaf.runs.summary import summarize
 from bidaf.training.launch import MAY_CHANGE, SOURCES
@@ -36,27 +36,43 @@ class State(NamedTuple):
 
 
 def state_of(job: Job) -> State:
-    """Raises `UsageError` where the folder holds a run with other settings than the file asks for, or a longer one."""
+    """Raises `UsageError` where the folder holds a run that training with the file's settings would not lead to."""
     if not (job.folder / CONFIG).is_file():
         return State("running" if is_training(job.folder) else "missing", 0, 0)
-    changed = [
-        each for each in differences(Run.open(job.folder).config(), job.config) if each.key not in {NOWHERE, *SOURCES}
-    ]
+    own = Run.open(job.folder).config()
+    changed = [each for each in differences(own, job.config) if each.key not in {NOWHERE, *SOURCES}]
     if other := [str(each) for each in changed if each.key not in MAY_CHANGE]:
-        raise UsageError(
-            f"{job.folder} was trained with other settings: {'; '.join(other)}. Name another folder with --output, or "
-            "remove that run"
-        )
+        raise _refusal(job, f"was trained with other settings: {'; '.join(other)}")
     found = summarize(job.folder)
-    if changed and found.step and (start := read_run(job.folder, intervals=False).start):
-        asked = job.config.training.total_steps(start.steps_per_epoch)
-        if found.step > asked:
-            raise UsageError(
-                f"{job.folder} was trained for {found.step:,} steps, and the file asks for {asked:,}. Name another "
-                "folder with --output, or remove that run"
-            )
+    if changed and found.step and (problem := _other_course(read_run(job.folder, intervals=False), own, job.config)):
+        raise _refusal(job, problem)
     status: Status = "interrupted" if found.status == "finished" and changed else found.status
     return State(status, found.step, found.size_bytes)
+
+
+def _refusal(job: Job, problem: str) -> UsageError:
+    return UsageError(f"{job.folder} {problem}. Name another folder with --output, or remove that run")
+
+
+def _other_course(log: RunLog, own: Config, asked: Config) -> str | None:
+    """What a run did so far that it would not have done with the settings that are asked for, in place of its own.
+
+    A resumed run may change these settings; but the best of other evaluations is another score.
+    """
+    if log.start is None:
+        return None
+    epoch = log.start.steps_per_epoch
+    total = asked.training.total_steps(epoch)
+    if log.step > total:
+        return f"was trained for {log.step:,} steps, and the file asks for {total:,}"
+    before, after = (each.evaluation.every_steps or epoch for each in (own, asked))
+    evaluated, wanted = (set(range(every, log.step + 1, every)) for every in (before, after))
+    if (evaluated ^ wanted) - {total}:  # the last step is always evaluated
+        return f"was evaluated every {before:,} steps, and the file asks for every {after:,}"
+    patience = asked.evaluation.patience
+    if patience and any(count >= patience for count in log.without_gain[:-1]):
+        return f"was trained beyond {patience} evaluations without a better F1, where the file's patience ends it"
+    return None
 
 
 def disk_needed(jobs: Sequence[Job]) -> dict[str, int | None]:

@@ -15,9 +15,11 @@ from bidaf.errors import DataError, UsageError
 from bidaf.evaluation.ensemble import RULES, Rule
 from bidaf.inference.ensemble_folder import EnsembleInfo, is_ensemble, member_folder, open_ensemble
 from bidaf.inference.loading import LoadedModel, load_model, load_weight_sets
+from bidaf.messages import say
 from bidaf.model.embedding import WordEmbedding
 from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS, EXPERIMENT, find_runs
+from bidaf.runs.summary import summarize
 
 
 @dataclass(frozen=True)
@@ -147,7 +149,7 @@ def load_members(
 def expand(names: Sequence[str]) -> list[str]:
     """The names themselves, with each experiment's folder replaced by its runs, and each ensemble's by its members.
 
-    Raises `DataError` for an experiment without a run.
+    Runs of an experiment that are not finished are reported. Raises `DataError` for an experiment without a run.
     """
     found: list[str] = []
     for name in names:
@@ -157,6 +159,9 @@ def expand(names: Sequence[str]) -> list[str]:
         elif (folder / EXPERIMENT).is_file():
             if not (runs := find_runs(folder)):
                 raise DataError(f"the experiment {folder} has no run yet")
+            for run in map(summarize, runs):
+                if run.status != "finished":
+                    say(f"warning: {run.folder} is not finished ({run.status} at step {run.step:,}), and is a member")
             found += map(str, runs)
         else:
             found.append(name)

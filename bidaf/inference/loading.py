@@ -19,6 +19,7 @@ from bidaf.data.features import Features
 from bidaf.data.vocabulary import Vocabulary
 from bidaf.device import set_up
 from bidaf.ema.average import trained_weights
+from bidaf.ema.synthesis import canonical
 from bidaf.errors import DataError, UsageError
 from bidaf.inference.ensemble_folder import is_ensemble, member_folder
 from bidaf.inference.exported import ExportedModel, is_export, open_export
@@ -188,8 +189,10 @@ def _load(
 def _resolve(source: Checkpoint | ExportedModel, names: Sequence[str], *, allow_error: bool) -> Resolved:
     """The tensors of these weight sets, and how each was made: the one place where names become tensors.
 
-    Raises `DataError` or `UsageError` for a name that the source does not hold and can't synthesise.
+    A set is held under the canonical spelling of its name, however it is spelt here. Raises `DataError` or `UsageError`
+    for a name that the source does not hold and can't synthesise.
     """
+    names = [canonical(name) for name in names]
     if isinstance(source, Checkpoint):
         return resolve_weights(source, names, allow_error=allow_error)
     return Resolved({name: (source.weights(name), source.weight_sets[name]) for name in names}, [])

@@ -10,6 +10,7 @@ from pathlib import Path
 from bidaf.data.features import Features
 from bidaf.data.squad import Example
 from bidaf.device import choose_device
+from bidaf.ema.synthesis import canonical
 from bidaf.evaluation.predictions import read_predictions
 from bidaf.evaluation.questions import GoldQuestion, questions_of_features
 from bidaf.inference.ensemble import load_named
@@ -37,6 +38,7 @@ class StoredModel:
     def open(cls, name: str | None, weights: str | None) -> StoredModel:
         """What `load_named` finds under a name. Raises `DataError` where that is nothing."""
         folder = find_run(name)
+        weights = canonical(weights) if weights else None
         if is_export(folder) or is_ensemble(folder):
             return cls(folder, weights, None)
         checkpoint = open_or_suggest(find_checkpoint(folder))

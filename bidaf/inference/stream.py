@@ -65,6 +65,7 @@ def origin_of(loaded: Loaded) -> dict[str, str]:
             "model": config.model.model_dump(mode="json"),
             "tokenizer": [data.second_split, data.split_questions, data.language],
             "precision": config.training.precision,
+            "max_answer_tokens": config.evaluation.max_answer_tokens,
             "vocabulary": asdict(member.vocabulary),
             "rule": rule,
         }

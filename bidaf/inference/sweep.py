@@ -24,7 +24,7 @@ from bidaf.runs.checkpoint import Checkpoint, open_or_suggest
 from bidaf.runs.checkpoint_folders import COMPLETE
 from bidaf.runs.finding import find_run
 from bidaf.runs.layout import CHECKPOINTS
-from bidaf.runs.sweeps import read_sweep, sweep_path, write_sweep
+from bidaf.runs.sweeps import read_sweep, sweep_path, sweeping, write_sweep
 from bidaf.runs.weight_sets import EMA, RAW, MovingAverage, Synthesis
 
 SHORTEST = 10  # steps
@@ -44,7 +44,7 @@ def sweep_run(
 
     The checkpoint is found as `load_model` finds it. `weights` are instead of the grid; raw weights and shadow are
     always scored. What an earlier sweep of the checkpoint scored is kept, so that an interrupted sweep continues.
-    Raises `DataError` for an export, and for a run without snapshots.
+    Raises `DataError` for an export and for a run without snapshots, `UsageError` while another process sweeps it.
     """
     folder = find_run(name)
     if is_export(folder):
@@ -54,8 +54,18 @@ def sweep_run(
     if checkpoints.name != CHECKPOINTS:
         raise DataError(f"{checkpoint.folder} is not in the folder of a run, which holds the snapshots")
     run = checkpoints.parent
-    sweep = _begin(run, checkpoint)
     wanted = _names(checkpoint, weights)
+    with sweeping(run):
+        sweep = _sweep(run, checkpoint, wanted, device, say)
+    chosen = sweep.model_copy(update={"sets": [each for each in sweep.sets if each.weights in wanted]})
+    summary = summarize(chosen)
+    assert summary is not None  # the reference is one of those that are always scored
+    return run, summary
+
+
+def _sweep(run: Path, checkpoint: Checkpoint, wanted: Sequence[str], device: str, say: Callable[[str], None]) -> Sweep:
+    """The sweep of this checkpoint, with what was wanted and not scored yet."""
+    sweep = _begin(run, checkpoint)
     scored = {swept.weights for swept in sweep.sets}
     missing = [each for each in wanted if each not in scored]
     if found := len(wanted) - len(missing):
@@ -70,10 +80,7 @@ def sweep_run(
                 swept = _score(model, sweep.articles, progress.update)
                 sweep = sweep.model_copy(update={"sets": [*sweep.sets, swept]})
                 write_sweep(run, sweep)
-    chosen = sweep.model_copy(update={"sets": [each for each in sweep.sets if each.weights in wanted]})
-    summary = summarize(chosen)
-    assert summary is not None  # the reference is one of those that are always scored
-    return run, summary
+    return sweep
 
 
 def _begin(run: Path, checkpoint: Checkpoint) -> Sweep:

@@ -36,15 +36,24 @@ class Pair:
 def pair_names(a: Sequence[str], b: Sequence[str], weights: Sequence[str]) -> Pair:
     """Who is compared with whom. Without a name it is the newest run; without `b` two weight sets of the same models.
 
-    One of `weights` is for both sides, two are for A and B. Raises `UsageError` where that leaves nothing to compare.
+    One of `weights` is for the models of both sides, two are for A's and B's. Raises `UsageError` where that leaves
+    nothing to compare, and for a weight set of prediction files, which have none.
     """
     if len(weights) > 2:
         raise UsageError(f"--weights takes one name for both sides, or A's and B's; found {len(weights)}")
     if b and len(a) != len(b):
         raise UsageError(f"seeds are compared in pairs; found {len(a)} for A and {len(b)} for B")
     if b:
+        sides = [a, b] if len(weights) == 2 else [[*a, *b]]
+        if weights and (files := next((side for side in sides if all(map(_is_file, side))), None)):
+            raise UsageError(
+                f"{' and '.join(files)}: a prediction file has no weight sets; name that of a model once, or leave out "
+                "--weights"
+            )
         first, last = (weights[0], weights[-1]) if weights else (None, None)
         return Pair(tuple(a), tuple(b), first, last)
+    if files := [name for name in a if _is_file(name)]:
+        raise UsageError(f"{files[0]}: a prediction file has nothing to be compared with; name a second one or a model")
     if len(weights) == 1:
         raise UsageError("one model has nothing to be compared with: name a second one, or two --weights")
     first, last = weights or WEIGHTS_OF_ONE
@@ -79,13 +88,17 @@ def compare_named(
 
 
 def _open(name: str | None, weights: str | None) -> Path | StoredModel:
-    if name is not None and not (path := Path(name)).is_dir() and (path.suffix == ".json" or path.is_file()):
-        if weights is not None:
-            raise UsageError(f"{path} is a prediction file: it has no weight sets; leave out --weights")
-        return path
+    if name is not None and _is_file(name):
+        return Path(name)
     from bidaf.inference.stored import StoredModel
 
     return StoredModel.open(name, weights)
+
+
+def _is_file(name: str) -> bool:
+    """Whether the name is that of a prediction file, there or missing; else it is that of a model."""
+    path = Path(name)
+    return not path.is_dir() and (path.suffix == ".json" or path.is_file())
 
 
 def _questions(data: str | None, systems: Sequence[Path | StoredModel], on_report: OnReport) -> list[GoldQuestion]:

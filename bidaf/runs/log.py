@@ -6,6 +6,7 @@ import fcntl
 import os
 from dataclasses import dataclass, field
 from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Literal
 
@@ -106,6 +107,12 @@ class RunLog:
         return scored >= self.start.total_steps or (self.step == scored and self._is_out_of_patience)
 
     @property
+    def without_gain(self) -> list[int]:
+        """For each evaluation, how many in a row, up to it, were not better than all before them."""
+        counts = accumulate(self.evaluations, lambda count, each: 0 if each.best else count + 1, initial=0)
+        return list(counts)[1:]
+
+    @property
     def failure(self) -> str | None:
         """What a failed run reported."""
         return self.end.message if self.end and self.status == "failed" else None
@@ -113,10 +120,7 @@ class RunLog:
     @property
     def _is_out_of_patience(self) -> bool:
         patience = self.settings("evaluation").get("patience")
-        without_gain = 0
-        for evaluation in self.evaluations:
-            without_gain = 0 if evaluation.best else without_gain + 1
-        return isinstance(patience, int) and without_gain >= patience
+        return isinstance(patience, int) and self.without_gain[-1] >= patience
 
     def settings(self, section: str) -> dict[str, Any]:
         """One section of the run's config; empty where the log does not hold it."""

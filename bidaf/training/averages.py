@@ -16,7 +16,7 @@ from bidaf.ema.synthesis import Target
 from bidaf.evaluation.evaluator import Prediction
 from bidaf.evaluation.no_answer import score_predictions
 from bidaf.evaluation.questions import drawn_evenly
-from bidaf.runs.averages import MAX_ERROR, Average
+from bidaf.runs.averages import MAX_ERROR, MAX_UPDATES, Average
 from bidaf.training.run_writer import RunWriter
 from bidaf.training.scored_sets import ScoredSet, synthesised_set
 from bidaf.training.trainer import Trainer
@@ -46,6 +46,10 @@ class Averages:
         """Those of `evaluation.averages` that the snapshots allow now; reports the others."""
         targets = [Target.parse(name) for name in self._settings.averages]
         if not targets or self._trainer.ema is None:
+            return []
+        if self._trainer.ema.steps > MAX_UPDATES:
+            names = ", ".join(map(str, targets))
+            self._say(f"{names} are not scored: averages of more than {MAX_UPDATES:,} updates can't be synthesised")
             return []
         averages = {average.name: average for average in self._synthesize(targets)}
         for name in map(str, targets):
@@ -103,7 +107,7 @@ def map_targets(total_steps: int) -> list[Target]:
 
 def map_is_due(settings: MapConfig, trainer: Trainer) -> bool:
     """Whether the share of time for the map, since the evaluation before, pays for a column now."""
-    if trainer.config.ema.snapshots is None:
+    if trainer.config.ema.snapshots is None or trainer.state.updates > MAX_UPDATES:
         return False
     cost = HALF_LIVES * min(settings.questions, len(trainer.dev_source)) * ANSWERING_COST
     per_step = SCORING_SHARE * trainer.config.training.batch_size
