@@ -270,7 +270,7 @@ def test_a_second_sweep_at_the_same_time_is_refused_and_no_score_is_lost(
     run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     score = sweep._score
-    tried = []
+    tried: list[str] = []
 
     def meanwhile(model: LoadedModel, *args: Any) -> SweptSet:
         if not tried:
