@@ -291,7 +291,7 @@ def test_a_folder_of_an_experiment_or_an_ensemble_stands_for_its_models(runs: Pa
     Run(experiment / "base-seed1").log_end("interrupted", 6, "interrupted and saved")
     ran = succeed("ensemble", "experiment", "--json", cwd=runs)
     assert [each["name"] for each in ran.json["members"]] == ["base-seed1", "base-tiny"]
-    assert "base-seed1 is not finished (interrupted at step 6)" in ran.err
+    assert "base-seed1 is a member, and not finished (interrupted at step 6)" in ran.err
     assert "base-tiny is not" not in ran.err
     found = succeed("ensemble", "all", "-d", "dev.json", "--json", cwd=runs).json
     assert found["sizes"][-1]["scores"] == json.loads((runs / "printed.json").read_text())["sizes"][-1]["scores"]

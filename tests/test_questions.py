@@ -215,6 +215,11 @@ def test_quotes_within_a_line_that_are_wrong_but_closed_are_read(tmp_path: Path)
     ]
 
 
+def test_many_open_quotes_do_not_read_the_rest_of_the_file_each(tmp_path: Path) -> None:
+    content = "question,context\nWho?,Rome\n" + 'z","k\n' * 20_000  # read again for each row: minutes
+    assert "many rows open a quote that they do not close" in failure(tmp_path, content, "t.csv")
+
+
 def test_a_row_with_more_cells_than_columns_is_skipped(tmp_path: Path) -> None:
     content = "question,context,answers\nWho?,Rome,R\nWho?,Rome, the old city,R\nWho?,Rome,R,,\n"
     [(reason, places)] = reported(tmp_path, content, "t.csv").skipped.items()
@@ -257,8 +262,11 @@ def test_answers_in_a_cell_are_json_or_python(tmp_path: Path, cell: str) -> None
     for text in ("[cat", "[f(1)]"):
         plain = ask(tmp_path, f"context,question,answers\nThe cat sat.,Who?,{text}\n", "t.csv")
         assert plain[0].answers == (GoldAnswer(text, -1),)
-    beside = ask(tmp_path, "context,question,answers,answer_start\nThe cat sat.,Who?,['cat'],[4]\n", "t.csv")
-    assert beside[0].answers == (GoldAnswer("cat", 4),)
+    for offsets in ("[4]", "[ 4]"):
+        beside = ask(tmp_path, f"context,question,answers,answer_start\nThe cat sat.,Who?,['cat'],{offsets}\n", "t.csv")
+        assert beside[0].answers == (GoldAnswer("cat", 4),)
+    content = "context,question,answers,answer_start\nThe cat sat on the mat.,Who?,['cat' 'mat'],[ 4 19]\n"
+    assert ask(tmp_path, content, "t.csv")[0].answers == (GoldAnswer("cat", 4), GoldAnswer("mat", 19))
 
 
 @pytest.mark.parametrize("text", ["[5]", '["a"]', "['a', 'b']", "{1}", "[[1, 2]]", "{'text': 'x'}"])
@@ -298,6 +306,8 @@ def test_detected_answers_and_several_contexts_in_cells_are_lists(tmp_path: Path
     [example] = ask(tmp_path, columns + row, "t.csv", passages=True)
     assert example.passages == ("Rome.", "Kiel.")
     assert example.answers == (GoldAnswer("Rome", 0), GoldAnswer("in Rome", -1))
+    (example,) = ask(tmp_path, 'question,passages,answers\nWho?,"[""Rome""]","[""Rome""]"\n', "t.csv", passages=True)
+    assert example.answers == (GoldAnswer("Rome", -1),)  # it stands in the cell, and not in a context
 
 
 def test_empty_answers_that_datasets_wrote_to_a_cell_are_no_answer(tmp_path: Path) -> None:

@@ -332,9 +332,9 @@ def test_a_batch_has_who_waits_longest_and_contexts_of_about_that_length() -> No
 
 @pytest.mark.usefixtures("one_thread")
 def test_batches_grow_where_many_wait() -> None:
-    limits = Limits(batch_characters=100, full_batch_characters=300)
+    limits = Limits(batch_characters=100, full_batch_characters=600)
     batches = ask_sizes(limits, {str(number): 10 for number in range(100)})
-    assert [len(batch) for batch in batches[:2]] == [25, 18]
+    assert [len(batch) for batch in batches[:2]] == [50, 25]
     assert len(batches[-2]) == 10
     batches = ask_sizes(Limits(batch_characters=100, full_batch_characters=150), {str(each): 10 for each in range(100)})
     assert len(batches[0]) == 15

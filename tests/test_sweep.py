@@ -25,7 +25,7 @@ from bidaf.reporting.report import report_page
 from bidaf.reporting.sweep import choice_sentence, sweep_chart, table
 from bidaf.runs.folder import Run
 from bidaf.runs.log import read_run
-from bidaf.runs.sweeps import newest_sweep, read_sweep, sweep_path, write_sweep
+from bidaf.runs.sweeps import newest_sweep, read_sweep, sweep_path, sweeping, write_sweep
 from bidaf.training.launch import start_run
 
 ARTICLES: list[str | None] = [f"article {number // 3}" for number in range(24)]
@@ -288,6 +288,8 @@ def test_a_second_sweep_at_the_same_time_is_refused_and_no_score_is_lost(
     assert not left.exists()
     kept = read_sweep(sweep_path(run, 24)).sets
     assert [each.weights for each in kept] == ["raw", "ema", "half-life:4", "half-life:2"]
+    with sweeping(run):  # shown again without a lock
+        sweep_run(str(run), weights=["half-life:2"])
 
 
 def test_scores_of_another_checkpoint_do_not_count(run: Path) -> None:

@@ -1,7 +1,8 @@
 """The rows of a CSV or TSV file, and the lists that cells hold.
 
 A quote that is never closed would make one cell of all that follows, up to the next quote. Where the quotes of a row
-are wrong, its first line alone is given up, and the lines after it are read as rows of their own.
+are wrong, its first line is read by itself, and skipped if a quote stays open; the lines after it are rows of their
+own.
 """
 
 from __future__ import annotations
@@ -23,11 +24,15 @@ from bidaf.files.reading import quote
 DELIMITERS = {".csv": ",", ".tsv": "\t"}
 SEPARATORS = {",": "commas", "\t": "tabs", ";": "semicolons", "|": "vertical bars"}
 OPEN_QUOTE = "opens a quote that its cell does not close"
+MOST_REPEATED = 100_000
+"""Lines that may be read again after wrong quotes, besides 20 times those of the file: each row might read them all."""
 MORE_CELLS = "has more cells than columns; a text that holds the separator needs quotes around it"
 ANSWERS = KEYS["answers"] + KEYS["detected_answers"]
 LISTED_IN_CELLS = (*ANSWERS, *KEYS["answer_start"], "contexts", "passages")
 _STRINGS = re.compile(r"""('(?:[^'\\]|\\.)*'?|"(?:[^"\\]|\\.)*"?)(\s*(?=['"]))?""", re.DOTALL)
 """A Python string, and the blanks up to another one that follows without a comma. It always matches, in one pass."""
+_NUMBERS = re.compile(r"\s*\[\s*-?\d+(\s+-?\d+)*\s*\]\s*")
+"""A list of NumPy's integers."""
 
 
 def read_csv(stream: IO[bytes], where: str, delimiter: str) -> Iterator[dict[str, Any] | str]:
@@ -54,9 +59,12 @@ def _rows(text: IO[str], delimiter: str) -> Iterator[list[str] | str]:
     """The cells of every row that is not blank, or what is wrong with its quotes."""
     again: list[str] = []  # lines that come once more, the next one last
     taken: list[str] = []
+    fresh = repeated = 0
 
     def lines() -> Iterator[str]:
+        nonlocal fresh
         while line := again.pop() if again else text.readline():
+            fresh += not again
             taken.append(line)
             yield line
 
@@ -69,6 +77,9 @@ def _rows(text: IO[str], delimiter: str) -> Iterator[list[str] | str]:
         except csv.Error:
             first, *rest = taken
             again += reversed(rest)
+            repeated += len(rest)
+            if repeated > MOST_REPEATED + 20 * fresh:
+                raise csv.Error("many rows open a quote that they do not close") from None
             cells = _of_line(first, delimiter)
             reader = csv.reader(lines(), delimiter=delimiter, strict=True)
         if cells is None:
@@ -119,13 +130,16 @@ def _cell(name: str, row: Mapping[str, str | None]) -> Any:
         except (ValueError, SyntaxError, RecursionError, MemoryError, TypeError):
             continue
         # Answers are cut from contexts: a "[5]" that stands there is a text. An empty list may stand there by chance.
-        is_text = value and name in ANSWERS and any(cell in (row.get(key) or "") for key in KEYS["context"])
+        contexts = (_cell(key, row) for key in KEYS["context"] if key in row)
+        is_text = value and name in ANSWERS and any(cell in each for each in contexts if isinstance(each, str))
         return cell if is_text else value
     return cell
 
 
 def _literal(text: str) -> Any:
-    """A Python literal, in which lists may be NumPy's: `array([...])`, as `datasets` writes them, or `['a' 'b']`."""
+    """A Python literal; lists may be NumPy's: `array([...])`, which `datasets` writes, `['a' 'b']`, `[ 0 5]`."""
+    if _NUMBERS.fullmatch(text):
+        return [int(number) for number in text.strip().strip("[]").split()]
     text = _STRINGS.sub(lambda found: found[1] + ("" if found[2] is None else ","), text)
     return ast.literal_eval(_ArraysToLists().visit(ast.parse(text.strip(), mode="eval")))
 

@@ -55,7 +55,7 @@ def _refusal(job: Job, problem: str) -> UsageError:
 
 
 def _other_course(log: RunLog, own: Config, asked: Config) -> str | None:
-    """What a run did so far that it would not have done with the settings that are asked for, in place of its own.
+    """Why a run with its own settings is not the beginning of one with those asked for; None where it is.
 
     A resumed run may change these settings; but the best of other evaluations is another score.
     """

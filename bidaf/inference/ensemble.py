@@ -161,7 +161,7 @@ def expand(names: Sequence[str]) -> list[str]:
                 raise DataError(f"the experiment {folder} has no run yet")
             for run in map(summarize, runs):
                 if run.status != "finished":
-                    say(f"warning: {run.folder} is not finished ({run.status} at step {run.step:,}), and is a member")
+                    say(f"warning: {run.folder} is a member, and not finished ({run.status} at step {run.step:,})")
             found += map(str, runs)
         else:
             found.append(name)

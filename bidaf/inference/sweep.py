@@ -55,8 +55,12 @@ def sweep_run(
         raise DataError(f"{checkpoint.folder} is not in the folder of a run, which holds the snapshots")
     run = checkpoints.parent
     wanted = _names(checkpoint, weights)
-    with sweeping(run):
-        sweep = _sweep(run, checkpoint, wanted, device, say)
+    sweep = _begin(run, checkpoint)
+    if found := len(wanted) - len(_missing(sweep, wanted)):
+        say(f"{found} of {len(wanted)} averages are scored already")
+    if found < len(wanted):
+        with sweeping(run):
+            sweep = _sweep(run, checkpoint, wanted, device, say)
     chosen = sweep.model_copy(update={"sets": [each for each in sweep.sets if each.weights in wanted]})
     summary = summarize(chosen)
     assert summary is not None  # the reference is one of those that are always scored
@@ -66,10 +70,7 @@ def sweep_run(
 def _sweep(run: Path, checkpoint: Checkpoint, wanted: Sequence[str], device: str, say: Callable[[str], None]) -> Sweep:
     """The sweep of this checkpoint, with what was wanted and not scored yet."""
     sweep = _begin(run, checkpoint)
-    scored = {swept.weights for swept in sweep.sets}
-    missing = [each for each in wanted if each not in scored]
-    if found := len(wanted) - len(missing):
-        say(f"{found} of {len(wanted)} averages are scored already")
+    missing = _missing(sweep, wanted)
     with bar("sweep", "question", len(missing) * len(sweep.ids)) as progress:
         for start in range(0, len(missing), AT_ONCE):
             some = missing[start : start + AT_ONCE]
@@ -81,6 +82,11 @@ def _sweep(run: Path, checkpoint: Checkpoint, wanted: Sequence[str], device: str
                 sweep = sweep.model_copy(update={"sets": [*sweep.sets, swept]})
                 write_sweep(run, sweep)
     return sweep
+
+
+def _missing(sweep: Sweep, wanted: Sequence[str]) -> list[str]:
+    scored = {swept.weights for swept in sweep.sets}
+    return [each for each in wanted if each not in scored]
 
 
 def _begin(run: Path, checkpoint: Checkpoint) -> Sweep:

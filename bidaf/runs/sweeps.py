@@ -63,7 +63,7 @@ def sweeping(run: Path) -> Iterator[None]:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise UsageError(f"another process is sweeping {run}; wait for it or end it") from None
-        remove_stale(folder, "step-*.json")
+            remove_stale(folder, "step-*.json")
         yield
     finally:
         os.close(handle)

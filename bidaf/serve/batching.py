@@ -13,8 +13,8 @@ from bidaf.serve.limits import Limits
 from bidaf.serve.service import Question
 from bidaf.serve.workers import Workers
 
-_SHARE = 4
-"""A batch takes this part of what waits: the next worker, which is soon idle, has to find some of it, too."""
+_SHARES = 2
+"""For each worker: a batch takes one of them of what waits, so that the next worker, which is soon idle, finds some."""
 
 
 class Busy(Exception):
@@ -105,7 +105,7 @@ class Batcher:
             self._arrived.clear()
             return []
         limits = self._limits
-        size = sum(each.length for each in self._queue) // _SHARE
+        size = sum(each.length for each in self._queue) // (_SHARES * self._workers.number)
         size = min(max(size, limits.batch_characters), limits.full_batch_characters)
         first = self._queue[0]
         batch: list[_Waiting] = []
