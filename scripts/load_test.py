@@ -349,6 +349,7 @@ def missed(figures: dict[str, Any]) -> list[str]:
     goals = {
         "70 % of the questions per second of bidaf predict": figures["share_of_predict"] >= 0.7,
         "p99 at half load under 10 times a single question": figures["half_load_p99_per_single"] < 10,
+        "the same in the order of the file": figures["in_order_p99_per_single"] < 10,
         "every mixed request answered as it should be": not figures["mixed_wrong"],
         "memory grows by at most 10 %": figures["memory_growth"] <= 0.1,
         "no traceback": figures["tracebacks"] == 0,
