@@ -63,8 +63,13 @@ def _rows(text: IO[str], delimiter: str) -> Iterator[list[str] | str]:
 
     def lines() -> Iterator[str]:
         nonlocal fresh
-        while line := again.pop() if again else text.readline():
-            fresh += not again
+        while True:
+            if again:
+                line = again.pop()
+            elif line := text.readline():
+                fresh += 1
+            else:
+                return
             taken.append(line)
             yield line
 

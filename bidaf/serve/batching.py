@@ -13,8 +13,8 @@ from bidaf.serve.limits import Limits
 from bidaf.serve.service import Question
 from bidaf.serve.workers import Workers
 
-_SHARES = 2
-"""For each worker: a batch takes one of them of what waits, so that the next worker, which is soon idle, finds some."""
+_BATCHES_EACH = 2
+"""What waits is divided into so many batches for each worker, so that the next one, which is soon idle, finds some."""
 
 
 class Busy(Exception):
@@ -105,7 +105,7 @@ class Batcher:
             self._arrived.clear()
             return []
         limits = self._limits
-        size = sum(each.length for each in self._queue) // (_SHARES * self._workers.number)
+        size = sum(each.length for each in self._queue) // (_BATCHES_EACH * self._workers.number)
         size = min(max(size, limits.batch_characters), limits.full_batch_characters)
         first = self._queue[0]
         batch: list[_Waiting] = []
